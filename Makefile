@@ -1,0 +1,55 @@
+# Reprise: `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TESTS ?= tests
+
+.PHONY: help setup setup-full demo test check bench entries check-entries fits clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: $(VENV)/.core  ## a virtual environment in .venv with what running needs
+
+setup-full: $(VENV)/.full  ## the same, with what only some papers, the tests and the benchmarks need
+
+$(VENV)/.core: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; name it by PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.full: $(VENV)/.core
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[papers,dev]'
+	@touch $@
+
+demo: setup  ## SPIDER, SVRG and SGD to the same gradient norm on bundled data: a table and a picture
+	$(PY) run.py -m paper=spider paper.eps=0.005 paper.passes=400 paper.repeats=5 logger=csv \
+	  method=variance_reduction/spider_sfo_opt2,variance_reduction/svrg,variance_reduction/sgd
+	$(PY) -m common.tables.compare --metric calls_to_eps --x step --y grad_norm
+
+test: setup-full  ## all tests (some use real data under DATA_DIR and are skipped without)
+	$(PY) -m pytest -n 2 $(TESTS)
+
+check: setup-full  ## ruff, mypy and the tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(MAKE) test
+
+bench: setup-full  ## every benchmark, each against a peer in one process
+	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+entries: setup  ## the name of every entry, one a line
+	@$(PY) -m common.tables.tables
+
+check-entries: setup-full  ## compose every entry at every scale and build its model without memory
+	$(PY) -m common.tables.check_entries
+
+fits: setup  ## slopes over measured entries beside the exponents of the complexity tables
+	$(PY) -m common.tables.fits
+
+clean:  ## remove the virtual environment (data and outputs stay)
+	rm -rf $(VENV)

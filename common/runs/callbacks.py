@@ -1,0 +1,192 @@
+"""Callbacks that every run has: checkpoints that resume exactly, and a progress report with an ETA."""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from common.runs.errors import UserError
+from common.runs.module import PaperModule
+
+
+class Interrupted(UserError):
+    """The user (Ctrl-C) or the machine (SIGTERM) asked the run to stop; its checkpoint is kept."""
+
+
+class Checkpoints(pl.Callback):
+    """Saves `last.ckpt` every few seconds between two steps, and all that a resume needs.
+
+    Lightning's own checkpoint callback counts optimizer steps, which stand still or jump here. The
+    states of the random number generators travel along, so a resumed run draws what the unbroken one
+    would have drawn. Ctrl-C and SIGTERM save at the end of the step under way.
+    """
+
+    def __init__(self, path: Path, every: float) -> None:
+        self.path, self.every = path, every
+        self.saved = self.started = time.monotonic()
+        self.seconds_before = 0.0
+        self.stop: int | None = None
+        self._random: dict[str, Any] | None = None
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this run, its earlier pieces included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"random": random_states(), "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._random, self.seconds_before = state_dict["random"], state_dict["seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._random is not None:
+            restore_random_states(self._random)
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.stop is not None:
+            self.save(trainer)
+            name = signal.Signals(self.stop).name
+            raise Interrupted(f"stopped by {name}; checkpoint kept in {self.path}: the same command goes on")
+        if time.monotonic() - self.saved >= self.every:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint under a temporary name, then rename it."""
+        partial = self.path.with_suffix(".partial")
+        try:
+            trainer.save_checkpoint(partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+        self.saved = time.monotonic()
+
+    def __enter__(self) -> "Checkpoints":
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self.stop is not None:
+                raise KeyboardInterrupt
+            self.stop = number
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all generators as tensors and plain lists."""
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Put back what `random_states` gave."""
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+class ProgressReport(pl.Callback):
+    """How far the run is, how it goes and when it will end: a bar on a terminal, lines elsewhere."""
+
+    LINE_EVERY = 10.0
+
+    def __init__(self, label: str, stream_is_terminal: bool) -> None:
+        self.label = label
+        self.bar = _bar() if stream_is_terminal else None
+        self.task: TaskID | None = None
+        self.started = self.last_line = 0.0
+        self.done_before: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, PaperModule)
+        self.started = time.monotonic()
+        self.last_line = self.started - self.LINE_EVERY + 2.0
+        progress = pl_module.progress()
+        self.done_before = progress.done
+        if progress.done:
+            print(f"[{self.label}] goes on at {progress.done:,.6g} {progress.unit}", file=sys.stderr)
+        if self.bar is not None:
+            self.bar.start()
+            self.task = self.bar.add_task(self.label, total=progress.total, text="", eta="ETA ...")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        now = time.monotonic()
+        interval = 0.1 if self.bar is not None else self.LINE_EVERY
+        if now - self.last_line < interval:
+            return
+        self.last_line = now
+        assert isinstance(pl_module, PaperModule)
+        self._show(pl_module, now - self.started)
+
+    def _show(self, module: PaperModule, seconds: float) -> None:
+        progress = module.progress()
+        made = progress.done - (self.done_before or 0.0)
+        left = seconds * max(progress.total - progress.done, 0.0) / made if made > 0 else float("nan")
+        eta = f"ETA {_clock(left)}"
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=progress.done, text=progress.text, eta=eta)
+            return
+        counted = f"{progress.done:,.6g}/{progress.total:,.6g} {progress.unit}"
+        print(f"[{self.label}] {counted}, {progress.text}, {eta}", file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, PaperModule)
+        if self.bar is not None:
+            self._show(pl_module, time.monotonic() - self.started)
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+
+    columns: list[Any] = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[eta]}"),
+        TextColumn("{task.fields[text]}"),
+    ]
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _clock(seconds: float) -> str:
+    if seconds != seconds:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,0 +1,102 @@
+"""Check a composed config against the code that it names, before anything is built.
+
+Every node with a `_target_` is held against the signature and the type hints of its target, so an
+unknown key, a wrong type, or a key left over from another method is refused by name.
+"""
+
+import inspect
+import json
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, get_type_hints
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
+
+from common.runs.errors import UserError
+
+ALLOWED = ("papers.", "common.", "torch.optim.", "pytorch_lightning.")
+SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_"}
+
+
+# keys of the top level, which belong to no `_target_`
+TOP_LEVEL = {"seed": int, "force": bool, "data_dir": str, "output_dir": str, "checkpoint_every": float}
+
+
+def check_config(config: DictConfig) -> None:
+    """Check the top level and every `_target_` node of a config.
+
+    Raises:
+        UserError: the first key that does not fit, with what is valid.
+    """
+    for key, hint in TOP_LEVEL.items():
+        if key in config:
+            _check_value(key, config[key], hint)
+    for path, node in _targets("", OmegaConf.to_container(config, resolve=True)):
+        _check_node(path, node)
+
+
+def _targets(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        yield path, node
+    for key, value in node.items():
+        yield from _targets(f"{path}.{key}" if path else str(key), value)
+
+
+def _check_node(path: str, node: dict[str, Any]) -> None:
+    target = load_target(node["_target_"], path)
+    parameters = inspect.signature(target).parameters
+    hints = _hints(target)
+    valid = [name for name in parameters if name != "self"]
+    for key, value in node.items():
+        if key in SPECIAL:
+            continue
+        if key not in valid:
+            raise UserError(
+                f"{path}.{key}={value}: {node['_target_']} takes no '{key}' (valid: {', '.join(valid)})"
+            )
+        if key in hints and not isinstance(value, dict):
+            _check_value(f"{path}.{key}", value, hints[key])
+
+
+def load_target(name: str, path: str) -> Callable[..., Any]:
+    """The class or function that a `_target_` names, if it is one that configs may name.
+
+    Raises:
+        UserError: outside the allowed packages, or not found.
+    """
+    if not name.startswith(ALLOWED):
+        raise UserError(f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}...")
+    try:
+        target = get_object(name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}._target_={name}: cannot be found ({error})") from error
+    if not callable(target) or isinstance(target, types.ModuleType):
+        raise UserError(f"{path}._target_={name}: is neither a class nor a function")
+    return target
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError):
+        return {}
+
+
+def _check_value(path: str, value: Any, hint: Any) -> None:
+    try:
+        adapter = TypeAdapter(hint, config={"arbitrary_types_allowed": True})
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise UserError(f"{path}={value}: {reason} (valid: {_readable(hint)})") from error
+
+
+def _readable(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")

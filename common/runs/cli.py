@@ -1,0 +1,282 @@
+"""`run.py`: the command line around Hydra: help, one-line errors, exit codes, sweeps."""
+
+import errno
+import multiprocessing
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ["HYDRA_FULL_ERROR"] = "1"
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from common.runs import catalogue, keys, sweep
+from common.runs.errors import UserError
+from common.tables.tables import SCALES, metric_keys, papers, unknown
+
+if TYPE_CHECKING:
+    from common.runs.runner import Outcome
+
+MULTIRUN = ("-m", "--multirun")
+CONFIG_PATH = str(catalogue.CONF)
+_failure: list[Exception] = []
+
+
+def main() -> int:
+    """Run the command line; the exit code is 0, or 1 with one line on stderr."""
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        print(help_text())
+        return 0
+    folder = sweep.new_sweep() if set(MULTIRUN) & set(words) else None
+    code = _guarded(lambda: _launch(words, folder))
+    if folder is not None and folder.exists():
+        code = max(sweep.summarise(folder), code)
+    return code
+
+
+def _launch(words: list[str], folder: Path | None) -> None:
+    _check_words(words)
+    catalogue.register(words)
+    if folder is not None:
+        sweep.note_varying(folder, words)
+        sys.argv.append(f"++hydra.job.env_set.{sweep.VARIABLE}={folder.resolve()}")
+    hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")(task)()
+    if _failure:
+        raise _failure.pop()
+
+
+def _guarded(function: Callable[[], None]) -> int:
+    """Call a function; whatever it raises becomes one line on stderr and exit code 1."""
+    try:
+        function()
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 1
+    except SystemExit as stop:
+        return int(stop.code or 0) if not isinstance(stop.code, str) else 1
+    except Exception as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line that a user can act on."""
+    known = _find(error, UserError)
+    if known is not None:
+        return " ".join(str(known).split())
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _hydra_line(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "while writing"
+        return f"the disk is full ({where}): free some space; the same command goes on"
+    if isinstance(error, OSError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (trace: {_keep_trace(error)})"
+
+
+def _find(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """The first exception of a kind in a chain of causes."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__
+    return error
+
+
+def _keep_trace(error: BaseException) -> Path:
+    """Write the traceback of an unforeseen error to a file."""
+    path = Path("outputs") / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(traceback.format_exception(error)))
+    return path
+
+
+def _hydra_line(error: Exception) -> str:
+    """Hydra's first line, with the valid keys where a key is unknown."""
+    text = str(error).strip()
+    match = re.match(r"Could not override '([\w.@/]+)'", text)
+    if match:
+        return _unknown_key(match.group(1))
+    recipe = re.search(r"Could not find 'recipe/(\w+)/(\w+)'", text)
+    if recipe:
+        return str(catalogue.refuse_dataset(*recipe.groups()))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _unknown_key(key: str) -> str:
+    """An unknown key, and those that its parent has."""
+    words = [word for word in sys.argv[1:] if word not in MULTIRUN and not word.startswith(("+", f"{key}="))]
+    words = [re.sub(r"=([^,(\[{]+),.*", r"=\1", word) for word in words if not word.startswith("hydra")]
+    parent, _, leaf = key.rpartition(".")
+    try:
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+            node: Any = hydra.compose("config", [word for word in words if "glob(" not in word])
+        for part in filter(None, parent.split(".")):
+            node = node[part]
+        valid = [str(name) for name in node if name != "accepts" and not str(name).startswith("_")]
+    except Exception:
+        return f"unknown key {key}"
+    return unknown("key", leaf, valid).replace(f"key={leaf}", f"key {key}", 1)
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse what has no chance: no paper at all, or an unknown choice of a config group.
+
+    Raises:
+        UserError: with the nearest names.
+    """
+    given = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and word[0] not in "-~")
+    if not {"paper", "entry", "--config-name"} & set(given) and "--info" not in words:
+        raise UserError(f"name a paper (paper=spider; valid: {', '.join(papers())}) or an entry (entry=...)")
+    for group, valid in _choices().items():
+        for name in re.findall(r"[^,]+", given.get(group, "")) if "(" not in given.get(group, "") else []:
+            if name.strip().strip("'\"") not in [*valid, "null"]:
+                raise UserError(unknown(group, name, valid))
+    if given.get("paper", "") == "null" and "entry" not in given:
+        raise UserError(f"paper=null: name a paper (valid: {', '.join(papers())})")
+
+
+def _choices() -> dict[str, list[str]]:
+    found = {group: catalogue.names(group) for group in catalogue.GROUPS}
+    return found | {"scale": list(SCALES)}
+
+
+def task(config: DictConfig) -> None:
+    """One job: alone it keeps its error for `_launch`; in a sweep it leaves its status behind.
+
+    It never raises an error through Hydra, which would print lines of its own about it.
+    """
+    folder = sweep.current()
+    if folder is not None:
+        _job_of_sweep(config, folder)
+        return
+    try:
+        _show(_job(config))
+    except Exception as error:
+        _failure.append(error)
+
+
+def _job_of_sweep(config: DictConfig, folder: Path) -> None:
+    """Make one job of a sweep; whatever becomes of it, the others go on."""
+    started = time.monotonic()
+    status: dict[str, Any] = {"job": _label(), "overrides": _overrides()}
+    try:
+        outcome = _job(config)
+        state = "skipped" if outcome.skipped else "passed"
+        status |= {"state": state, "result": str(outcome.path), "text": metric_text(outcome.result)}
+        print(f"[{_label()}] result: {outcome.path}", flush=True)
+    except Exception as error:
+        if type(error).__name__ == "Interrupted":
+            raise KeyboardInterrupt from error
+        status |= {"state": "failed", "text": one_line(error)}
+        print(f"error: [{_label()}] {one_line(error)}", file=sys.stderr, flush=True)
+    sweep.leave_status(folder, HydraConfig.get().job.num, status | {"seconds": time.monotonic() - started})
+
+
+def _job(config: DictConfig) -> "Outcome":
+    """Make the run; heavy imports wait until here, so that a wrong word is refused at once."""
+    from common.runs.runner import Request, execute
+
+    choices = dict(HydraConfig.get().runtime.choices)
+    terminal = sys.stderr.isatty() and multiprocessing.current_process().name == "MainProcess"
+    return execute(config, Request(choices, _overrides(), _label(), terminal))
+
+
+def _overrides() -> list[str]:
+    return [word for word in HydraConfig.get().overrides.task if not word.startswith("hydra")]
+
+
+def _label() -> str:
+    """A job of a sweep by the words that vary in it, a single run by its paper."""
+    folder = sweep.current()
+    words = sweep.varying(folder, _overrides()) if folder is not None else []
+    return " ".join(words) or str(HydraConfig.get().runtime.choices["paper"])
+
+
+def metric_text(result: dict[str, Any]) -> str:
+    """The main numbers of a result on one line; an entry's own metrics first."""
+    metrics = result["metrics"]
+    wanted: list[str] = []
+    for entry in result["entries"]:
+        paper, table, _ = entry.split(".", 2)
+        wanted += metric_keys(paper, table).values()
+    shown = dict.fromkeys([*wanted, *metrics])
+    numbers = {k: metrics.get(k) for k in shown if not isinstance(metrics.get(k), list | dict)}
+    return ", ".join(f"{k} {number(v)}" for k, v in list(numbers.items())[:6])
+
+
+def number(value: Any) -> str:
+    """A metric as a person writes it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
+
+
+def _show(outcome: "Outcome") -> None:
+    """Print a run's metrics, beside what was reported, and where its result lies."""
+    from common.runs.runner import made_at, stale
+
+    result = outcome.result
+    if outcome.skipped:
+        changed = "; the code has changed since" if stale(result) else ""
+        print(f"already done ({made_at(result)}{changed}): force=true runs it anew")
+    for name, value in result["metrics"].items():
+        if not isinstance(value, list | dict):
+            print(f"  {name:<24} {number(value)}")
+    for entry, reported in result["reported"].items():
+        numbers = ", ".join(f"{k} {number(v)}" for k, v in reported.items() if k != "source")
+        print(f"  reported for {entry}: {numbers} ({reported['source'].get('kind', 'no source')})")
+    print(f"result: {outcome.path}")
+
+
+def help_text() -> str:
+    """What `run.py --help` prints: papers, data sets, and how to get an entry."""
+    lines = [
+        "Reprise: every entry of every table by one override string.",
+        "",
+        "  python run.py paper=spider dataset=cifar10                a paper on a data set",
+        "  python run.py entry=yogi.table_ae.mnist_yogi              one entry of one table",
+        "  python run.py entry=yogi.table_ae.mnist_yogi scale=laptop the same, shrunk to minutes",
+        "  python run.py -m 'entry=glob(spider.saddle_escape.*)' seed=0,1,2 hydra/launcher=joblib",
+        "  make -s entries                                           the names of all entries",
+        "  python run.py paper=yogi --cfg job                        every key that can be set",
+        "",
+        "Papers (paper=):",
+        *(_papers_help()),
+    ]
+    for group in ("dataset", "model", "method", "schedule", "scale", "trainer", "logger"):
+        lines += ["", f"{group}="]
+        lines += [f"  {name:<40} {catalogue.describe(group, name)}" for name in catalogue.names(group)]
+    lines += [
+        "",
+        "Also: seed=0  data_dir=data  output_dir=outputs  force=true  checkpoint_every=10 (seconds)",
+        "A finished command shows its result; an interrupted one goes on from its last checkpoint.",
+    ]
+    return "\n".join(lines)
+
+
+def _papers_help() -> list[str]:
+    lines = []
+    for paper in papers():
+        count = len(catalogue.runnable(paper))
+        datasets = ", ".join(catalogue.accepted_datasets(paper))
+        lines.append(f"  {paper:<12} {catalogue.describe('paper', paper)}")
+        lines.append(f"  {'':<12} {count} entries; data sets: {datasets}")
+    return lines
+
+
+__all__ = ["help_text", "keys", "main", "task"]

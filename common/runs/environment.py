@@ -1,0 +1,72 @@
+"""Where and by which code a run was made: device, memory, versions, commit."""
+
+import hashlib
+import platform
+import resource
+import subprocess
+import sys
+import time
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from common.tables.tables import ROOT
+
+PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn", "torchmetrics")
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of the code, with `+` where the work tree differs from it."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@cache
+def code_hash(paper: str) -> str:
+    """A hash over the source files of `common` and of one paper."""
+    digest = hashlib.sha256()
+    for folder in (ROOT / "common", ROOT / "papers" / paper):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Where a run was made: device, memory, versions, commit."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "peak_memory_mb": round(_peak_memory_mb(device), 1),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "commit": commit(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """Peak resident memory of this process; on a GPU, the device memory that tensors took."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

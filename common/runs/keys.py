@@ -1,0 +1,54 @@
+"""The run key: a name for a run that follows from what decides its result.
+
+Importing this module registers the OmegaConf resolver `run_key`, which `conf/config.yaml` uses for
+the run directory.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# what a run may change without changing its result
+NEUTRAL = {"hydra", "accepts", "scale", "data_dir", "output_dir", "force", "checkpoint_every", "logger"}
+NEUTRAL_IN = {"dataset": {"data_dir", "verify"}, "trainer": {"accelerator", "devices", "_target_"}}
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """The part of a config that decides the result, as plain data."""
+    plain: dict[str, Any] = {
+        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in config.items()
+        if key not in NEUTRAL
+    }
+    for group, keys in NEUTRAL_IN.items():
+        plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
+    return plain
+
+
+def run_key(config: DictConfig) -> str:
+    """`<paper>/<12 hex digits>`: equal for configs whose runs give equal results.
+
+    Whole floats count as integers, so `paper.passes=30` and `paper.passes=30.0` are one run.
+    """
+    text = json.dumps(_canonical(identity(config)), sort_keys=True)
+    return f"{_paper(config)}/{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _paper(config: DictConfig) -> str:
+    """`spider` of `papers.spider.module.SpiderModule`."""
+    return str(config.paper["_target_"]).split(".")[1]
+
+
+def _canonical(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _canonical(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_canonical(value) for value in node]
+    if isinstance(node, float) and node.is_integer():
+        return int(node)
+    return node
+
+
+OmegaConf.register_new_resolver("run_key", lambda *, _root_: run_key(_root_), replace=True)

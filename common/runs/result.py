@@ -1,0 +1,43 @@
+"""`result.json`: what a run measured, written once and atomically."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write, flush to disk, rename: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w") as file:
+            json.dump(jsonable(content), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def jsonable(node: Any) -> Any:
+    """Plain JSON data; tensors become lists, NaN and infinity null."""
+    if isinstance(node, dict):
+        return {str(key): jsonable(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [jsonable(value) for value in node]
+    if hasattr(node, "tolist"):
+        return jsonable(node.tolist())
+    if isinstance(node, float) and not math.isfinite(node):
+        return None
+    return node
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """A finished run's result, or None where there is none or it is not whole."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return content if isinstance(content, dict) and "metrics" in content else None

@@ -1,0 +1,73 @@
+"""What a sweep did: every job leaves a status file, and the sweep ends with a table read from them.
+
+Launchers hand results back in ways of their own, or crash; a file does not.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from common.runs.result import write_json
+
+VARIABLE = "REPRISE_SWEEP"
+
+
+def new_sweep() -> Path:
+    """A fresh folder for the status files of one sweep."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path("outputs") / "sweeps" / f"{stamp}-{os.getpid()}"
+
+
+def current() -> Path | None:
+    """The sweep that this job belongs to, if any."""
+    return Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+
+
+def note_varying(sweep: Path, words: list[str]) -> None:
+    """Keep which keys of the command line vary over the jobs: those with several values."""
+    keys = [word.split("=", 1)[0] for word in words if any(mark in word for mark in ",(")]
+    write_json(sweep / "varying.json", {"keys": keys})
+
+
+def varying(sweep: Path, overrides: list[str]) -> list[str]:
+    """Of a job's overrides, those that other jobs have otherwise."""
+    keys = json.loads((sweep / "varying.json").read_text())["keys"]
+    return [word for word in overrides if word.split("=", 1)[0] in keys]
+
+
+def leave_status(sweep: Path, job: int, status: dict[str, Any]) -> None:
+    """Say what became of a job."""
+    write_json(sweep / f"{job:06d}.json", status)
+
+
+def read_statuses(sweep: Path) -> list[dict[str, Any]]:
+    """The statuses of a sweep in the order of its jobs."""
+    return [json.loads(path.read_text()) for path in sorted(sweep.glob("[0-9]*.json"))]
+
+
+def summarise(sweep: Path) -> int:
+    """Print the sweep's table; 1 if a job failed, else 0."""
+    statuses = read_statuses(sweep)
+    failed = sum(status["state"] == "failed" for status in statuses)
+    skipped = sum(status["state"] == "skipped" for status in statuses)
+    Console(width=_width()).print(_table(statuses))
+    passed = len(statuses) - failed - skipped
+    print(f"sweep: {passed} passed, {failed} failed, {skipped} skipped as done ({sweep})")
+    return 1 if failed else 0
+
+
+def _table(statuses: list[dict[str, Any]]) -> Table:
+    table = Table("job", "state", "seconds", "what came out")
+    for status in statuses:
+        table.add_row(status["job"], status["state"], f"{status['seconds']:.1f}", status["text"])
+    return table
+
+
+def _width() -> int | None:
+    """Wide tables for pipes and files, which do not wrap."""
+    return None if os.isatty(1) else 160

@@ -1,0 +1,165 @@
+"""A paper's `tables.yaml`: its tables as data, and the entries that follow from them.
+
+A table says what is common to its rows, and either lists `rows` or spans a `grid` of named axes:
+
+    id, about        the table's name and what it shows
+    metrics          name -> {unit, better, result: key in result.json (default: the name)}
+    choose           config groups: {dataset: mnist, method: optimizer/yogi}
+    set              values that define the rows: {paper.eps: 0.01}; no scale touches them
+    budget           values by scale: {paper: {...}, laptop: {...}, smoke: {...}}
+    rows             [{id, choose, set, budget, reported, source, cited, fit}]
+    grid             {row: "{dataset}_{method}_{eps}", axes: {dataset: {a9a: {choose, set, budget}}}}
+    ours, source     `ours: true` marks measurements of ours: nothing is reported for them
+
+An entry is named `paper.table.row`. Rows marked `cited` are shown and are no entries; nor are rows with a
+`fit`, whose number is a slope over the entries of measured tables (`common.tables.fits`).
+"""
+
+import difflib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.runs.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+SCALES = ("paper", "laptop", "smoke")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of one table: how to run it, and what the paper reports for it."""
+
+    paper: str
+    table: str
+    row: str
+    choose: dict[str, str]
+    values: dict[str, Any]
+    budget: dict[str, dict[str, Any]]
+    reported: dict[str, Any]
+    source: dict[str, Any]
+    cited: bool
+    fit: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.paper}.{self.table}.{self.row}"
+
+
+def papers() -> list[str]:
+    """The papers that have a folder with tables."""
+    return sorted(path.parent.name for path in (ROOT / "papers").glob("*/tables.yaml"))
+
+
+@cache
+def load_tables(paper: str) -> dict[str, Any]:
+    """The parsed `tables.yaml` of one paper.
+
+    Raises:
+        UserError: the paper has none.
+    """
+    path = ROOT / "papers" / paper / "tables.yaml"
+    if not path.exists():
+        raise UserError(unknown("paper", paper, papers()))
+    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def unknown(what: str, value: str, valid: list[str]) -> str:
+    """One line: the unknown value, its nearest names, and the valid ones."""
+    near = difflib.get_close_matches(value, valid, n=3, cutoff=0.5)
+    near += [name for name in valid if name.split("/")[-1] == value and name not in near]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    shown = ", ".join(valid) if len(valid) <= 40 else f"{len(valid)} names: make -s entries lists them"
+    return f"unknown {what}={value}{hint} (valid: {shown})"
+
+
+def entries(paper: str) -> Iterator[Entry]:
+    """All rows of a paper's tables, in their order, those that are only cited included."""
+    for table in load_tables(paper)["tables"]:
+        for row in _rows(table):
+            yield _entry(paper, table, row)
+
+
+def runnable(paper: str) -> list[Entry]:
+    """The rows that can be run: neither only cited, nor a fit over other rows."""
+    return [entry for entry in entries(paper) if not entry.cited and entry.fit is None]
+
+
+def metric_keys(paper: str, table: str) -> dict[str, str]:
+    """For each metric of a table, the key of `result.json` that holds it."""
+    for candidate in load_tables(paper)["tables"]:
+        if candidate["id"] == table:
+            return {name: spec.get("result", name) for name, spec in candidate["metrics"].items()}
+    raise UserError(f"unknown table {paper}.{table}")
+
+
+def _rows(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """The listed rows, then those that the grid spans (each axis value adds its part)."""
+    rows = list(table.get("rows", []))
+    grid = table.get("grid")
+    if grid is None:
+        return rows
+    axes = grid["axes"]
+    for point in itertools.product(*(axis.items() for axis in axes.values())):
+        names = dict(zip(axes, (name for name, _ in point), strict=True))
+        parts = [part or {} for _, part in point]
+        rows.append({"id": grid["row"].format(**names), **_merged(parts)})
+    return rows
+
+
+def _merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Join the `choose`, `set` and `budget` of several parts; later parts win."""
+    joined: dict[str, Any] = {"choose": {}, "set": {}, "budget": {}}
+    for part in parts:
+        joined["choose"] |= part.get("choose", {})
+        joined["set"] |= part.get("set", {})
+        for scale, values in part.get("budget", {}).items():
+            joined["budget"][scale] = joined["budget"].get(scale, {}) | values
+    return joined
+
+
+def _entry(paper: str, table: dict[str, Any], row: dict[str, Any]) -> Entry:
+    merged = _merged([table, row])
+    cited = bool(row.get("cited", table.get("cited", False)))
+    name = f"{paper}.{table['id']}.{row['id']}"
+    fit = row.get("fit")
+    if not cited and fit is None:
+        _check_budget(name, merged)
+    return Entry(
+        paper=paper,
+        table=table["id"],
+        row=row["id"],
+        choose=merged["choose"],
+        values=merged["set"],
+        budget=merged["budget"],
+        reported=row.get("reported", dict.fromkeys(table["metrics"])),
+        source=row.get("source", table.get("source", {})),
+        cited=cited,
+        fit=fit,
+    )
+
+
+def _check_budget(name: str, merged: dict[str, Any]) -> None:
+    """Every scale has values for the same keys, and none touches what defines the row."""
+    keys = {scale: set(merged["budget"].get(scale, {})) for scale in SCALES}
+    if any(keys[scale] != keys["paper"] for scale in SCALES):
+        raise UserError(f"{name}: every scale must give the same budget keys, got {keys}")
+    fixed = keys["paper"] & set(merged["set"])
+    if fixed:
+        raise UserError(f"{name}: {sorted(fixed)} define the row, so no scale may set them")
+
+
+def main() -> None:
+    """Print the name of every entry, one a line."""
+    for paper in papers():
+        for entry in runnable(paper):
+            print(entry.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Supervised training as one LightningModule, for every paper that trains a network by minibatches."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from common.data.base import TensorData
+from common.metrics.parameters import count_parameters
+from common.runs.errors import UserError
+from common.runs.module import PaperModule, Progress
+from common.training.finite import NonFinite
+from common.training.loader import IndexLoader
+from common.training.schedules import Schedule
+from common.training.tasks import task_of
+
+BLOCK_SECONDS = (0.05, 0.3)
+LARGEST_BLOCK = 64
+
+
+class SupervisedModule(PaperModule):
+    """Minibatch training with any `torch.optim.Optimizer`.
+
+    One `training_step` makes a block of steps, as many as fit a fraction of a second, so that what
+    Lightning does around it costs nothing beside a small model; losses stay on the device until the
+    block ends.
+
+    Args:
+        data, model, method, schedule, seed: built from the config groups; `method` takes parameters and
+            gives an optimizer.
+        epochs: passes over the training split; the last may be a fraction.
+        pixels: see `Reconstruction`.
+        test_every: also measure the test split each so many epochs, for curves; nothing is chosen by it.
+        measure_gradient: measure ||grad f||^2 over the whole training split at the end.
+
+    Raises:
+        UserError: epochs or test_every not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: TensorData,
+        model: nn.Module,
+        method: Callable[..., torch.optim.Optimizer],
+        schedule: Callable[..., Schedule],
+        seed: int,
+        epochs: float,
+        pixels: Literal["sum", "mean"],
+        test_every: int | None,
+        measure_gradient: bool,
+    ) -> None:
+        super().__init__()
+        _positive(epochs=epochs, test_every=test_every)
+        self.data, self.model, self.seed = data, model, seed
+        self.make_optimizer, self.make_schedule = method, schedule
+        self.epochs, self.test_every, self.measure_gradient = epochs, test_every, measure_gradient
+        self.task = task_of(model, data, pixels)
+        self.loader: IndexLoader
+        self.schedule: Schedule
+        self.steps = 0
+        self.last_loss: float | None = None
+        self.epoch_loss, self.epoch_steps = 0.0, 0
+        self._schedule_state: dict[str, Any] | None = None
+
+    def setup(self, stage: str) -> None:
+        self.data.setup(stage)
+        self.loader = IndexLoader(self.data.size("train"), self.data.batch_size, self.seed)
+
+    @property
+    def total_steps(self) -> int:
+        return max(1, round(self.epochs * self.loader.steps_per_epoch))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        self.data.move(self.device)
+        optimizer = self.make_optimizer(self.model.parameters())
+        self.schedule = self.make_schedule(
+            optimizer, total_steps=self.total_steps, steps_per_epoch=self.loader.steps_per_epoch
+        )
+        return optimizer
+
+    def train_dataloader(self) -> IndexLoader:
+        return self.loader
+
+    def on_train_start(self) -> None:
+        self.trainer.should_stop = self.steps >= self.total_steps
+
+    def training_step(self, block: list[Tensor], batch_idx: int) -> None:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        started = time.perf_counter()
+        losses = []
+        for index in block[: self.total_steps - self.steps]:
+            inputs, targets = self.data.batch("train", index, augment=True)
+            optimizer.zero_grad(set_to_none=True)
+            loss = self.task.loss(self.model, inputs, targets)
+            loss.backward()
+            optimizer.step()
+            self.schedule.after_step()
+            losses.append(loss.detach())
+        self._account(torch.stack(losses))
+        self._fit_block(time.perf_counter() - started)
+        if self.loader.at_epoch_end or self.steps >= self.total_steps:
+            self._end_epoch()
+
+    def _account(self, losses: Tensor) -> None:
+        """Add a block's losses up, the only wait for the device.
+
+        Raises:
+            NonFinite: one of them is NaN or infinite.
+        """
+        values = losses.tolist()
+        for offset, value in enumerate(values):
+            if not math.isfinite(value):
+                raise NonFinite(step=self.steps + offset, last_finite=self.last_loss)
+            self.last_loss = value
+            # one by one: the order of float additions, so the sum, must not depend on the blocks
+            self.epoch_loss += value
+        self.steps += len(values)
+        self.epoch_steps += len(values)
+
+    def _fit_block(self, seconds: float) -> None:
+        """Let a block take a fraction of a second: long enough to be cheap, short enough to be followed."""
+        shortest, longest = BLOCK_SECONDS
+        if seconds < shortest:
+            self.loader.block = min(2 * self.loader.block, LARGEST_BLOCK)
+        elif seconds > longest:
+            self.loader.block = max(self.loader.block // 2, 1)
+
+    def _end_epoch(self) -> None:
+        """Record the epoch's curves and let the schedule see its mean training loss."""
+        finished = self.steps >= self.total_steps
+        train_loss = self.epoch_loss / self.epoch_steps
+        self.schedule.after_epoch(train_loss)
+        values = {"running_loss": train_loss}
+        if self.data.validation is not None:
+            values |= self.task.evaluate(self.model, self.data, "validation")
+        if self.test_every is not None and (self.loader.epoch + 1) % self.test_every == 0 and not finished:
+            values |= self.task.evaluate(self.model, self.data, "test")
+        self.record(self.steps, epoch=self.steps / self.loader.steps_per_epoch, **values)
+        self.epoch_loss, self.epoch_steps = 0.0, 0
+        self.trainer.should_stop = finished
+
+    def progress(self) -> Progress:
+        loss = "" if self.last_loss is None else f"loss {self.last_loss:.4g}"
+        done = self.steps / self.loader.steps_per_epoch
+        return Progress(done, self.total_steps / self.loader.steps_per_epoch, "epochs", loss)
+
+    def results(self) -> dict[str, Any]:
+        """Metrics of the final model: the test split's, the training split's and the validation split's.
+
+        Raises:
+            NonFinite: the last steps made the training loss NaN or infinite.
+        """
+        # `fit` leaves the model on the CPU
+        self.to(self.data.device)
+        found: dict[str, Any] = self.task.evaluate(self.model, self.data, "test")
+        found |= self.task.evaluate(self.model, self.data, "train")
+        if not math.isfinite(found["train_loss"]):
+            raise NonFinite(step=self.steps, last_finite=self.last_loss, what="final training loss")
+        if self.data.validation is not None:
+            found |= self.task.evaluate(self.model, self.data, "validation")
+        if self.measure_gradient:
+            found["grad_norm_sq"] = self.task.full_gradient_norm_sq(self.model, self.data)
+        found |= {"steps": self.steps, "epochs": self.steps / self.loader.steps_per_epoch}
+        return found | {"parameters": count_parameters(self.model)}
+
+    def search_state(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "last_loss": self.last_loss,
+            "epoch": [self.epoch_loss, self.epoch_steps],
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_search_state(self, state: dict[str, Any]) -> None:
+        self.steps, self.last_loss = state["steps"], state["last_loss"]
+        self.epoch_loss, self.epoch_steps = state["epoch"]
+        self._schedule_state = state["schedule"]
+
+    def on_fit_start(self) -> None:
+        if self._schedule_state is not None:
+            self.schedule.load_state_dict(self._schedule_state)
+
+
+def _positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise UserError(f"paper.{name}={value}: must be above 0")

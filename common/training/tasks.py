@@ -1,0 +1,158 @@
+"""What a supervised model is trained for: its loss, and the metrics of a split."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MeanSquaredError
+from torchmetrics.classification import MulticlassAccuracy
+
+from common.data.base import TensorData
+from common.runs.errors import UserError
+
+EVALUATION_BATCH = 1000
+SplitName = Literal["train", "validation", "test"]
+Metrics = dict[str, Any]
+
+
+class Task(ABC):
+    """A loss for training and metrics for judging."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        """The training objective on a minibatch: a scalar."""
+
+    @abstractmethod
+    def metrics(self, device: torch.device) -> Metrics:
+        """Fresh torchmetrics objects by name."""
+
+    @abstractmethod
+    def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
+        """Add a batch to the metrics."""
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, data: TensorData, split: SplitName) -> dict[str, float]:
+        """All metrics of a split, in evaluation mode, without augmentation."""
+        was_training = model.training
+        model.eval()
+        device = next(model.parameters()).device
+        metrics = self.metrics(device)
+        for inputs, targets in evaluation_batches(data, split):
+            self.update(metrics, model, inputs, targets)
+        model.train(was_training)
+        return {f"{split}_{name}": float(metric.compute()) for name, metric in metrics.items()}
+
+    def full_gradient_norm_sq(self, model: nn.Module, data: TensorData) -> float:
+        """||grad f(x)||^2 of the training objective over the whole training split."""
+        was_training = model.training
+        model.eval()
+        model.zero_grad(set_to_none=True)
+        size = data.size("train")
+        for inputs, targets in evaluation_batches(data, "train"):
+            (self.loss(model, inputs, targets) * (len(inputs) / size)).backward()
+        total = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+        return total
+
+
+def evaluation_batches(data: TensorData, split: SplitName) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The whole split in order, in slices, without augmentation."""
+    for start in range(0, data.size(split), EVALUATION_BATCH):
+        yield data.batch(split, slice(start, min(start + EVALUATION_BATCH, data.size(split))), augment=False)
+
+
+def penalty(model: nn.Module) -> Tensor | float:
+    """The model's own regulariser, if it has one."""
+    own = getattr(model, "penalty", None)
+    return own() if own is not None else 0.0
+
+
+class Classification(Task):
+    """Cross-entropy; accuracy as a fraction."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        assert targets is not None
+        return F.cross_entropy(model(inputs), targets) + penalty(model)
+
+    def metrics(self, device: torch.device) -> Metrics:
+        accuracy = MulticlassAccuracy(self.classes, average="micro")
+        return {"loss": MeanMetric().to(device), "accuracy": accuracy.to(device)}
+
+    def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
+        assert targets is not None
+        logits = model(inputs)
+        metrics["loss"].update(F.cross_entropy(logits, targets) + penalty(model), weight=len(inputs))
+        metrics["accuracy"].update(logits, targets)
+
+
+class Reconstruction(Task):
+    """Pixel-wise cross-entropy between an image and its reconstruction; squared error summed over pixels.
+
+    Args:
+        pixels: whether the loss is the `sum` over an image's pixels (the autoencoder benchmark's) or the
+            `mean`. Both are averaged over images. With an absolute eps in the optimizer they differ.
+    """
+
+    def __init__(self, pixels: Literal["sum", "mean"]) -> None:
+        self.pixels = pixels
+
+    def _cross_entropy(self, logits: Tensor, inputs: Tensor) -> Tensor:
+        total = F.binary_cross_entropy_with_logits(logits, inputs.flatten(1), reduction="sum")
+        return total / (len(inputs) if self.pixels == "sum" else inputs.numel())
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        return self._cross_entropy(model(inputs), inputs) + penalty(model)
+
+    def metrics(self, device: torch.device) -> Metrics:
+        return {"loss": MeanMetric().to(device), "squared_error": MeanMetric().to(device)}
+
+    def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
+        logits = model(inputs)
+        metrics["loss"].update(self._cross_entropy(logits, inputs) + penalty(model), weight=len(inputs))
+        metrics["squared_error"].update((logits.sigmoid() - inputs.flatten(1)).square().sum(1))
+
+
+class Regression(Task):
+    """The model's own loss (mean squared error without one); root mean squared error."""
+
+    def _objective(self, model: nn.Module, predictions: Tensor, targets: Tensor) -> Tensor:
+        own = getattr(model, "loss", F.mse_loss)
+        return own(predictions, targets) + penalty(model)
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        assert targets is not None
+        return self._objective(model, model(inputs), targets)
+
+    def metrics(self, device: torch.device) -> Metrics:
+        return {"loss": MeanMetric().to(device), "rmse": MeanSquaredError(squared=False).to(device)}
+
+    def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
+        assert targets is not None
+        predictions = model(inputs)
+        metrics["loss"].update(self._objective(model, predictions, targets), weight=len(inputs))
+        metrics["rmse"].update(predictions, targets)
+
+
+def task_of(model: nn.Module, data: TensorData, pixels: Literal["sum", "mean"]) -> Task:
+    """The task that a model is for.
+
+    Raises:
+        UserError: an autoencoder on inputs outside [0, 1].
+    """
+    if model.task == "classification":
+        assert data.classes is not None
+        return Classification(data.classes)
+    if model.task == "regression":
+        return Regression()
+    if data.normalise != "unit_interval":
+        raise UserError(
+            f"dataset.normalise={data.normalise}: an autoencoder needs [0, 1] (valid: unit_interval)"
+        )
+    return Reconstruction(pixels)

@@ -1,0 +1,8 @@
+"""Run a paper, or one entry of its tables: `python run.py --help`."""
+
+import sys
+
+from common.runs.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

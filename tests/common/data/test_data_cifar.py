@@ -1,0 +1,240 @@
+"""CIFAR-10: records parsed exactly; the archive verified, unpacked safely, and fetched when needed."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.data import cifar
+from common.data.base import TensorData
+from common.runs.errors import UserError
+
+Make = Callable[..., TensorData]
+FOLDER = "cifar-10-batches-bin"
+NAMES = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Six batches of 10 records, by file name; none of them is a known copy."""
+    monkeypatch.setattr(cifar, "RECORDS", 10)
+    random = np.random.default_rng(0)
+    batches = {}
+    for name in NAMES:
+        records = random.integers(0, 256, (10, 3073), dtype=np.uint8)
+        records[:, 0] = np.arange(10)
+        batches[name] = records.tobytes()
+    return batches
+
+
+@pytest.fixture
+def archive(small: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """The archive of these batches, its checksum pinned."""
+    content = packed({f"{FOLDER}/{name}": data for name, data in small.items()})
+    monkeypatch.setattr(cifar, "ARCHIVE_MD5", hashlib.md5(content).hexdigest())
+    return content
+
+
+def packed(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def know(monkeypatch: pytest.MonkeyPatch, batches: dict[str, bytes]) -> None:
+    checksums = {name: hashlib.md5(data).hexdigest() for name, data in batches.items()}
+    monkeypatch.setattr(cifar, "REBUILT_MD5", checksums)
+
+
+def refusal(data: TensorData) -> str:
+    with pytest.raises(UserError) as error:
+        data.setup()
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def check_content(data: TensorData, small: dict[str, bytes]) -> None:
+    records = np.frombuffer(b"".join(small[name] for name in NAMES), np.uint8).reshape(60, 3073)
+    assert data.test is not None and data.train.targets is not None
+    images = torch.cat([data.train.inputs, data.test.inputs])
+    assert np.array_equal(images.numpy(), records[:, 1:].reshape(60, 3, 32, 32))
+    assert data.train.targets.tolist() == list(range(10)) * 5
+
+
+def test_known_batches_are_read_exactly(
+    make: Make, small: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    know(monkeypatch, small)
+    put(tmp_path / FOLDER, small)
+    data = make("cifar10")
+    data.setup()
+    check_content(data, small)
+
+
+def test_an_archive_alone_is_verified_and_unpacked_without_network(
+    make: Make, small: dict[str, bytes], archive: bytes, tmp_path: Path
+) -> None:
+    put(tmp_path, {cifar.ARCHIVE: archive})
+    data = make("cifar10")
+    data.setup()
+    check_content(data, small)
+    recorded = json.loads((tmp_path / FOLDER / "checksums.json").read_text())
+    assert recorded == {name: hashlib.md5(content).hexdigest() for name, content in small.items()}
+    (tmp_path / cifar.ARCHIVE).unlink()
+    make("cifar10").setup()
+
+
+def test_a_missing_archive_is_downloaded_once(
+    make: Make,
+    small: dict[str, bytes],
+    archive: bytes,
+    server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(server.folder, {cifar.ARCHIVE: archive})
+    monkeypatch.setattr(cifar, "URL", server.url)
+    for _ in range(2):
+        data = make("cifar10")
+        data.setup()
+        check_content(data, small)
+    assert server.requests == [f"/{cifar.ARCHIVE}"]
+
+
+def test_an_archive_with_another_checksum_is_refused(
+    make: Make, archive: bytes, tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(server.folder, {cifar.ARCHIVE: archive[:-1]})
+    monkeypatch.setattr(cifar, "URL", server.url)
+    message = refusal(make("cifar10"))
+    assert "gave a damaged file (md5" in message and cifar.ARCHIVE_MD5 in message
+    assert not (tmp_path / cifar.ARCHIVE).exists()
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+
+
+def truncated(content: bytes) -> bytes:
+    return content[:-1]
+
+
+DAMAGES = [(flipped, "md5"), (truncated, "30729 bytes instead of 30730")]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_a_damaged_batch_is_named_and_what_to_do_is_said(
+    make: Make,
+    small: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[bytes], bytes],
+    words: str,
+) -> None:
+    know(monkeypatch, small)
+    put(tmp_path / FOLDER, small | {"data_batch_3.bin": damage(small["data_batch_3.bin"])})
+    message = refusal(make("cifar10"))
+    assert f"{tmp_path}/{FOLDER}/data_batch_3.bin is damaged ({words}" in message
+    assert f"put {cifar.ARCHIVE} into {tmp_path}" in message
+    assert "dataset.verify=false" in message and "dataset=digits" in message
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_a_damaged_batch_is_unpacked_again_from_the_archive(
+    make: Make,
+    small: dict[str, bytes],
+    archive: bytes,
+    tmp_path: Path,
+    damage: Callable[[bytes], bytes],
+    words: str,
+) -> None:
+    put(tmp_path, {cifar.ARCHIVE: archive})
+    make("cifar10").setup()
+    put(tmp_path / FOLDER, {"test_batch.bin": damage(small["test_batch.bin"])})
+    data = make("cifar10")
+    data.setup()
+    check_content(data, small)
+
+
+def test_offline_without_any_file_the_message_is_complete(make: Make, tmp_path: Path) -> None:
+    message = refusal(make("cifar10"))
+    assert f"{tmp_path}/{FOLDER}/data_batch_1.bin is missing" in message
+    assert f"put {cifar.ARCHIVE} into {tmp_path}" in message and "dataset=digits" in message
+
+
+def test_unknown_files_are_taken_without_verify_but_not_of_a_wrong_size_or_label(
+    make: Make, small: dict[str, bytes], tmp_path: Path
+) -> None:
+    put(tmp_path / FOLDER, small)
+    assert "md5" in refusal(make("cifar10"))
+    make("cifar10", verify=False).setup()
+    put(tmp_path / FOLDER, {"test_batch.bin": truncated(small["test_batch.bin"])})
+    assert "30729 bytes" in refusal(make("cifar10", verify=False))
+    put(tmp_path / FOLDER, {"test_batch.bin": b"\x0a" + small["test_batch.bin"][1:]})
+    assert "a label 10" in refusal(make("cifar10", verify=False))
+
+
+@pytest.mark.parametrize("outside", ["../escaped", "/tmp/reprise-escaped"])
+def test_an_archive_that_reaches_outside_its_folder_is_refused(
+    make: Make, small: dict[str, bytes], tmp_path: Path, outside: str
+) -> None:
+    members = {outside: b"x"} | {f"{FOLDER}/{name}": data for name, data in small.items()}
+    put(tmp_path / "data", {cifar.ARCHIVE: packed(members)})
+    data = make("cifar10", data_dir=str(tmp_path / "data"), verify=False)
+    if outside.startswith("/"):
+        # the data filter makes absolute names relative: nothing lands outside
+        data.setup()
+    else:
+        assert "cannot be unpacked" in refusal(data)
+    assert not Path("/tmp/reprise-escaped").exists()
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_an_archive_without_a_batch_is_refused(make: Make, small: dict[str, bytes], tmp_path: Path) -> None:
+    members = {f"{FOLDER}/{name}": small[name] for name in NAMES[:-1]}
+    put(tmp_path, {cifar.ARCHIVE: packed(members)})
+    assert f"no {FOLDER}/test_batch.bin in it" in refusal(make("cifar10", verify=False))
+
+
+def test_what_is_unpacked_unverified_is_not_remembered_as_good(
+    make: Make, small: dict[str, bytes], tmp_path: Path
+) -> None:
+    put(tmp_path, {cifar.ARCHIVE: packed({f"{FOLDER}/{name}": data for name, data in small.items()})})
+    make("cifar10", verify=False).setup()
+    (tmp_path / cifar.ARCHIVE).unlink()
+    assert "md5" in refusal(make("cifar10"))
+
+
+@pytest.mark.real_data
+def test_real_cifar10_is_whole_and_its_moments_are_the_official_ones(
+    make: Make, need: Callable[[str], Path]
+) -> None:
+    data = make("cifar10", data_dir=str(need(FOLDER).parent))
+    data.setup()
+    assert data.test is not None and data.test.targets is not None and data.train.targets is not None
+    assert data.train.targets.bincount().tolist() == [5000] * 10
+    assert data.test.targets.bincount().tolist() == [1000] * 10
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    for channel in range(3):
+        counts = torch.bincount(data.train.inputs[:, channel].flatten(), minlength=256)
+        mean = (counts * levels).sum() / counts.sum()
+        std = ((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt()
+        assert abs(mean - cifar.Cifar10.MEAN[channel]) < 1e-6
+        assert abs(std - cifar.Cifar10.STD[channel]) < 1e-5

@@ -1,0 +1,40 @@
+import pytest
+
+from common.runs.catalogue import all_entries, nested, wanted_entries
+from common.runs.errors import UserError
+
+
+def test_a_glob_selects_every_entry_of_a_table() -> None:
+    found = wanted_entries(["entry=glob(spider.saddle_escape.*)"])
+    assert len(found) == 3
+    assert {entry.table for entry in found} == {"saddle_escape"}
+
+
+def test_names_and_globs_mix_and_each_entry_comes_once() -> None:
+    one = "spider.ifo.a9a_gd_eps0p01"
+    found = wanted_entries([f"entry={one},glob(spider.ifo.a9a_gd_*)"])
+    assert [entry.name for entry in found].count(one) == 1
+    assert len(found) == 3
+
+
+def test_a_glob_that_matches_nothing_is_an_error() -> None:
+    with pytest.raises(UserError, match="matches no entry"):
+        wanted_entries(["entry=glob(spider.nothing.*)"])
+
+
+def test_an_unknown_entry_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"did you mean yogi\.table_ae\.mnist_yogi"):
+        wanted_entries(["entry=yogi.table_ae.mnist_yogy"])
+
+
+def test_no_entry_on_the_command_line_wants_none() -> None:
+    assert wanted_entries(["paper=spider", "entry=null"]) == []
+
+
+def test_entry_names_are_unique_and_have_three_parts() -> None:
+    assert len(all_entries()) > 190
+    assert all(len(name.split(".")) == 3 for name in all_entries())
+
+
+def test_dotted_keys_become_nested() -> None:
+    assert nested({"a.b": 1, "a.c.d": 2, "e": 3}) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}

@@ -1,0 +1,41 @@
+import pytest
+from omegaconf import OmegaConf
+
+from common.runs.check import check_config
+from common.runs.errors import UserError
+
+ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1, "betas": [0.9, 0.99], "eps": 1}
+
+
+def check(**changes: object) -> None:
+    check_config(OmegaConf.create({"method": ADAM | changes}))
+
+
+def test_a_fitting_config_passes_and_a_whole_number_may_stand_for_a_float() -> None:
+    check()
+
+
+def test_an_unknown_key_is_refused_by_name_with_the_valid_ones() -> None:
+    with pytest.raises(
+        UserError, match=r"method\.momentum=0\.9: torch\.optim\.Adam takes no 'momentum'.*betas"
+    ):
+        check(momentum=0.9)
+
+
+@pytest.mark.parametrize(("key", "value"), [("eps", "small"), ("eps", "1"), ("betas", [0.9]), ("amsgrad", 3)])
+def test_a_wrong_type_is_refused_by_name(key: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"method\.{key}="):
+        check(**{key: value})
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "builtins.eval", "subprocess.run", "common.data.none.Nothing"]
+)
+def test_a_target_outside_the_listed_packages_or_not_there_is_refused(target: str) -> None:
+    with pytest.raises(UserError, match=r"method\._target_"):
+        check(_target_=target)
+
+
+def test_nested_nodes_are_checked_too() -> None:
+    with pytest.raises(UserError, match=r"paper\.inner\.wrong"):
+        check_config(OmegaConf.create({"paper": {"inner": ADAM | {"wrong": 1}}}))

@@ -1,0 +1,43 @@
+from omegaconf import OmegaConf
+
+from common.runs.keys import run_key
+
+CONFIG = {
+    "seed": 0,
+    "data_dir": "data",
+    "force": False,
+    "paper": {"_target_": "papers.spider.module.SpiderModule", "passes": 30},
+    "dataset": {"_target_": "x", "data_dir": "${data_dir}", "limit": None},
+    "trainer": {"_target_": "t", "accelerator": "cpu", "devices": 1, "precision": "32-true"},
+}
+
+
+def key(**changes: object) -> str:
+    config = OmegaConf.create(CONFIG)
+    for dotted, value in changes.items():
+        OmegaConf.update(config, dotted.replace("__", "."), value)
+    return run_key(config)
+
+
+def test_the_key_starts_with_the_paper() -> None:
+    assert key().startswith("spider/")
+
+
+def test_paths_devices_and_force_do_not_change_the_key() -> None:
+    same = key(data_dir="elsewhere", force=True, trainer__accelerator="gpu", trainer__devices=2)
+    assert same == key()
+
+
+def test_seed_precision_limit_and_budget_change_the_key() -> None:
+    keys = {
+        key(),
+        key(seed=1),
+        key(trainer__precision="64-true"),
+        key(dataset__limit=10),
+        key(paper__passes=31),
+    }
+    assert len(keys) == 5
+
+
+def test_a_whole_float_and_its_integer_are_one_run() -> None:
+    assert key(paper__passes=30.0) == key()

@@ -1,0 +1,35 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.runs.environment import code_hash
+from common.runs.result import jsonable, read_result, write_json
+
+
+def test_nan_and_infinity_become_null_and_tensors_lists() -> None:
+    content = {"a": math.nan, "b": [math.inf, 1.5], "c": torch.tensor([1.0, 2.0])}
+    assert jsonable(content) == {"a": None, "b": [None, 1.5], "c": [1.0, 2.0]}
+
+
+def test_a_failed_write_leaves_the_old_file_whole_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"metrics": {"x": 1}})
+    with pytest.raises(TypeError):
+        write_json(path, {"metrics": object()})
+    assert json.loads(path.read_text()) == {"metrics": {"x": 1}}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"metrics"', "[1]", '{"other": 1}'])
+def test_a_damaged_result_counts_as_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    assert read_result(path) is None
+    assert read_result(tmp_path / "missing.json") is None
+
+
+def test_the_code_hash_differs_between_papers() -> None:
+    assert code_hash("spider") != code_hash("yogi")

@@ -1,0 +1,395 @@
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from common.data.base import TensorData
+from common.metrics.parameters import count_parameters
+from common.models.mlp import MLP
+from common.models.resnet import CifarResNet
+from common.runs.callbacks import Checkpoints, ProgressReport
+from common.runs.errors import UserError
+from common.training import schedules, supervised
+from common.training.finite import NonFinite
+from common.training.loader import IndexLoader
+from common.training.schedules import Schedule
+from common.training.supervised import SupervisedModule
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+CONF = Path(__file__).resolve().parents[3] / "conf" / "dataset"
+SMALL = partial(MLP, hidden=[12], activation="relu")
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, foreach=True)
+
+
+class Line(nn.Module):
+    """Linear regression by least squares: with a large step it diverges by a constant factor a step."""
+
+    task: ClassVar = "regression"
+
+    def __init__(self, *, shape: tuple[int, ...], classes: int | None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(shape[0], 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linear(inputs).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A short run: by default 2 1/2 epochs of 4 steps on 99 digits, the last batch of an epoch of 3."""
+
+    data: dict[str, Any] = field(default_factory=lambda: {"limit": 110, "validation": 0.1, "batch_size": 32})
+    dataset: str = "digits"
+    model: Callable[..., nn.Module] = SMALL
+    method: Callable[..., torch.optim.Optimizer] = SGD
+    schedule: Callable[..., Schedule] = schedules.cosine
+    epochs: float = 2.5
+    test_every: int | None = 1
+    measure_gradient: bool = False
+
+    def build(self, initial: int = 0) -> SupervisedModule:
+        """A fresh module; `initial` is the seed of the weights and of what is drawn later."""
+        config = yaml.safe_load((CONF / f"{self.dataset}.yaml").read_text())
+        config |= {"data_dir": "unused", "seed": 5} | self.data
+        module, _, cls = config.pop("_target_").rpartition(".")
+        data: TensorData = getattr(importlib.import_module(module), cls)(**config)
+        torch.manual_seed(initial)
+        return SupervisedModule(
+            data=data,
+            model=self.model(shape=data.shape, classes=data.classes),
+            method=self.method,
+            schedule=self.schedule,
+            seed=5,
+            epochs=self.epochs,
+            pixels="sum",
+            test_every=self.test_every,
+            measure_gradient=self.measure_gradient,
+        )
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class KillAfter(pl.Callback):
+    """Ends the process once the module has made so many steps; its checkpoint has been saved by then."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(module, SupervisedModule)
+        if module.steps >= self.steps:
+            raise Killed
+
+
+class Watch(pl.Callback):
+    """Notes the last loss, and the learning rate then in force, after every block."""
+
+    def __init__(self) -> None:
+        self.losses: list[float | None] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(module, SupervisedModule)
+        self.losses.append(module.last_loss)
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def fit(module: SupervisedModule, folder: Path, *watching: pl.Callback) -> SupervisedModule:
+    """Train as the runner does, from the folder's checkpoint if there is one; save it after every block."""
+    path = folder / "last.ckpt"
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        precision="32-true",
+        callbacks=[Checkpoints(path, every=0.0), ProgressReport("test", False), *watching],
+        logger=False,
+        max_epochs=-1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(folder),
+    )
+    trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
+    return module
+
+
+@pytest.fixture
+def one_step_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is one step."""
+    monkeypatch.setattr(supervised, "LARGEST_BLOCK", 1)
+
+
+@pytest.fixture
+def growing_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 1, 2, 4, ... steps, however long they take."""
+    monkeypatch.setattr(supervised, "BLOCK_SECONDS", (math.inf, math.inf))
+
+
+def weights(module: SupervisedModule) -> dict[str, list[float]]:
+    return {name: value.flatten().tolist() for name, value in module.model.state_dict().items()}
+
+
+@dataclass
+class HandWritten:
+    """What a plain loop gave: the model, the loss of each step, the metrics at the end of each epoch."""
+
+    model: nn.Module
+    losses: list[float]
+    curves: list[dict[str, float]]
+
+
+def hand_written(case: Case, steps: int) -> HandWritten:
+    """SGD with momentum and cosine decay over `steps` steps, written out."""
+    module = case.build()
+    data, model = module.data, module.model
+    data.setup()
+    inputs, targets = data.batch("train", slice(None), augment=False)
+    assert targets is not None
+    loader = IndexLoader(len(inputs), data.batch_size, seed=5)
+    optimizer = case.method(model.parameters())
+    scheduler = CosineAnnealingLR(optimizer, steps)
+    loss_of = functional.cross_entropy if data.classes else functional.mse_loss
+    found = HandWritten(model.train(), [], [])
+    for _, (index,) in zip(range(steps), loader, strict=False):
+        loss = loss_of(model(inputs[index]), targets[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        found.losses.append(loss.item())
+        if loader.at_epoch_end:
+            splits = ("validation", "test") if data.validation is not None else ("test",)
+            curves = [module.task.evaluate(model, data, split) for split in splits]
+            found.curves.append({name: value for curve in curves for name, value in curve.items()})
+    return found
+
+
+@pytest.mark.usefixtures("one_step_blocks")
+@pytest.mark.parametrize(("epochs", "steps"), [(2.5, 10), (2.0, 8), (0.3, 1), (0.01, 1)])
+def test_a_run_equals_a_hand_written_loop_bit_for_bit(epochs: float, steps: int, tmp_path: Path) -> None:
+    case, watch = Case(epochs=epochs), Watch()
+    module = fit(case.build(), tmp_path, watch)
+    expected = hand_written(case, steps)
+    assert watch.losses == expected.losses
+    own, theirs = module.model.state_dict(), expected.model.state_dict()
+    assert all(torch.equal(own[name], theirs[name]) for name in theirs)
+
+
+def test_curves_hold_the_mean_loss_of_each_epoch_the_last_a_fraction(tmp_path: Path) -> None:
+    history = fit(Case().build(), tmp_path).history
+    losses = hand_written(Case(), 10).losses
+    assert history["step"] == [4, 8, 10]
+    assert history["epoch"] == [1, 2, 2.5]
+    assert history["running_loss"] == [sum(losses[:4]) / 4, sum(losses[4:8]) / 4, sum(losses[8:]) / 2]
+
+
+def test_test_and_validation_curves_are_those_of_the_right_epochs(tmp_path: Path) -> None:
+    case = Case(epochs=5.25, test_every=2)
+    module = fit(case.build(), tmp_path)
+    curves = hand_written(case, 21).curves
+    final = module.results()
+    for metric in ("loss", "accuracy"):
+        own = module.history[f"validation_{metric}"]
+        assert own == [curve[f"validation_{metric}"] for curve in curves] + [final[f"validation_{metric}"]]
+        assert module.history[f"test_{metric}"] == [curves[1][f"test_{metric}"], curves[3][f"test_{metric}"]]
+
+
+def test_without_validation_or_test_every_there_is_only_the_training_loss(tmp_path: Path) -> None:
+    module = fit(Case(data={"limit": 50}, test_every=None).build(), tmp_path)
+    assert set(module.history) == {"step", "epoch", "running_loss"}
+
+
+def test_results_are_the_final_models_metrics(tmp_path: Path) -> None:
+    module = fit(Case(measure_gradient=True).build(), tmp_path)
+    results, task = module.results(), module.task
+    expected = {"steps": 10, "epochs": 2.5, "parameters": count_parameters(module.model)}
+    for split in ("train", "validation", "test"):
+        expected |= task.evaluate(module.model, module.data, split)
+    assert results == expected | {"grad_norm_sq": task.full_gradient_norm_sq(module.model, module.data)}
+
+
+@pytest.mark.parametrize("block", [2, 3, 64])
+def test_blocks_change_nothing(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growing_blocks: None
+) -> None:
+    case = Case(data={"limit": 110, "batch_size": 7, "augment": "crop_flip"}, epochs=3.4)
+    monkeypatch.setattr(supervised, "LARGEST_BLOCK", 1)
+    single = fit(case.build(), tmp_path / "single")
+    monkeypatch.setattr(supervised, "LARGEST_BLOCK", block)
+    watch = Watch()
+    several = fit(case.build(), tmp_path / "several", watch)
+    assert len(watch.losses) < single.steps
+    assert several.history == single.history
+    assert weights(several) == weights(single)
+
+
+def plateau_case() -> Case:
+    """Steps so large that the training loss keeps rising and falling, so the rate drops more than once."""
+    return Case(
+        data={"limit": 90, "batch_size": 40},
+        method=partial(torch.optim.SGD, lr=2.0),
+        schedule=partial(schedules.plateau, factor=0.5, patience=0),
+        epochs=4.0,
+        test_every=None,
+    )
+
+
+def augmented_case() -> Case:
+    """Crops and flips are drawn as the run goes; batch normalisation and Adam have states of their own."""
+    return Case(
+        data={"limit": 40, "batch_size": 16, "augment": "crop_flip"},
+        model=partial(CifarResNet, depth=8, block="basic", shortcut="A"),
+        method=partial(torch.optim.Adam, lr=0.01, foreach=True),
+        epochs=2.5,
+    )
+
+
+CASES = {
+    "cosine": Case(),
+    "noam": Case(schedule=partial(schedules.noam, scale=1.0, width=4, warmup=5), epochs=1.5),
+    "plateau": plateau_case(),
+    "crop_flip": augmented_case(),
+    "synthetic": Case(
+        dataset="mnist", data={"source": "synthetic", "limit": 60, "batch_size": 25}, epochs=2.0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_after_any_step_and_resumed_equals_unbroken(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growing_blocks: None
+) -> None:
+    case = CASES[name]
+    unbroken = fit(case.build(), tmp_path / "unbroken")
+    for step in range(1, unbroken.steps + 1):
+        folder = tmp_path / str(step)
+        with monkeypatch.context() as blocks, pytest.raises(Killed):
+            blocks.setattr(supervised, "LARGEST_BLOCK", 1)
+            fit(case.build(), folder, KillAfter(step))
+        resumed = case.build(initial=step)
+        watch = Watch()
+        fit(resumed, folder, watch)
+        assert bool(watch.losses) is (step < unbroken.steps)
+        assert resumed.history == unbroken.history, f"killed after step {step}"
+        assert weights(resumed) == weights(unbroken), f"killed after step {step}"
+        assert resumed.results() == unbroken.results(), f"killed after step {step}"
+
+
+@pytest.mark.usefixtures("one_step_blocks")
+@pytest.mark.parametrize("name", ["cosine", "plateau", "crop_flip"])
+def test_a_run_killed_after_every_step_equals_the_unbroken_one(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    whole = Watch()
+    unbroken = fit(case.build(), tmp_path / "unbroken", whole)
+    pieces = Watch()
+    for step in range(1, unbroken.steps + 1):
+        with pytest.raises(Killed):
+            fit(case.build(initial=step - 1), tmp_path / "broken", pieces, KillAfter(step))
+    resumed = fit(case.build(initial=99), tmp_path / "broken")
+    assert pieces.losses == whole.losses
+    assert pieces.rates == whole.rates
+    assert resumed.history == unbroken.history
+    assert weights(resumed) == weights(unbroken)
+
+
+@pytest.mark.usefixtures("one_step_blocks")
+def test_the_plateau_case_drops_its_rate_more_than_once(tmp_path: Path) -> None:
+    watch = Watch()
+    fit(plateau_case().build(), tmp_path, watch)
+    assert len(set(watch.rates)) > 2
+
+
+@pytest.mark.usefixtures("one_step_blocks")
+def test_augmentation_follows_the_global_generator(tmp_path: Path) -> None:
+    """So the cases above that augment would not be equal if its state were lost."""
+    first, second = Watch(), Watch()
+    for initial, watch in ((0, first), (0, second)):
+        module = augmented_case().build(initial)
+        if watch is second:
+            torch.manual_seed(1)
+        fit(module, tmp_path / str(watch is second), watch)
+    assert first.losses[0] != second.losses[0]
+
+
+DIVERGING = Case(
+    dataset="diabetes",
+    data={},
+    model=Line,
+    method=partial(torch.optim.SGD, lr=1.0),
+    epochs=40.0,
+    test_every=None,
+)
+
+
+@pytest.mark.parametrize("largest_block", [1, 64])
+def test_a_loss_that_is_not_finite_names_its_step_and_the_last_finite_value(
+    largest_block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growing_blocks: None
+) -> None:
+    monkeypatch.setattr(supervised, "LARGEST_BLOCK", largest_block)
+    losses = hand_written(DIVERGING, 120).losses
+    step = [math.isfinite(loss) for loss in losses].index(False)
+    assert step > 3
+    with pytest.raises(NonFinite) as error:
+        fit(DIVERGING.build(), tmp_path)
+    expected = f"the loss is not finite at step {step} (last finite value: {losses[step - 1]:.6g})"
+    assert str(error.value) == expected
+
+
+def test_a_loss_that_is_not_finite_from_the_start_has_no_last_value(tmp_path: Path) -> None:
+    module = DIVERGING.build()
+    for parameter in module.model.parameters():
+        nn.init.constant_(parameter, math.inf)
+    with pytest.raises(NonFinite, match=r"at step 0 \(last finite value: none\)"):
+        fit(module, tmp_path)
+
+
+def test_a_model_spoilt_by_its_last_step_is_no_result(tmp_path: Path) -> None:
+    case = Case(dataset="diabetes", data={}, model=Line, method=partial(torch.optim.SGD, lr=1e38), epochs=0.1)
+    module = fit(case.build(), tmp_path)
+    assert module.steps == 1
+    with pytest.raises(NonFinite, match=f"final training loss .* step 1 .*{module.last_loss:.6g}"):
+        module.results()
+
+
+@pytest.mark.parametrize(
+    ("key", "case"),
+    [("epochs", Case(epochs=0.0)), ("epochs", Case(epochs=-1.0)), ("test_every", Case(test_every=0))],
+)
+def test_a_length_that_is_not_positive_is_refused(key: str, case: Case) -> None:
+    with pytest.raises(UserError, match=rf"^paper\.{key}=.*: must be above 0$"):
+        case.build()
+
+
+@pytest.mark.usefixtures("one_step_blocks")
+def test_progress_counts_epochs(tmp_path: Path) -> None:
+    module = Case().build()
+    with pytest.raises(Killed):
+        fit(module, tmp_path, KillAfter(6))
+    progress = module.progress()
+    assert (progress.done, progress.total, progress.unit) == (1.5, 2.5, "epochs")
+    assert progress.text == f"loss {module.last_loss:.4g}"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is available")
+def test_results_on_a_gpu_are_made_there(tmp_path: Path) -> None:
+    module = Case().build()
+    pl.Trainer(accelerator="gpu", devices=1, max_epochs=-1, logger=False, enable_checkpointing=False).fit(
+        module
+    )
+    assert math.isfinite(module.results()["test_loss"])
+    assert module.device.type == module.data.device.type == "cuda"

@@ -1,0 +1,54 @@
+"""What several tests share: the project's folder, real data, and running the commands as a user would."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("WANDB_MODE", "offline")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Where real data lie: DATA_DIR, or `data` in the project."""
+    return Path(os.environ.get("DATA_DIR", ROOT / "data")).resolve()
+
+
+@pytest.fixture
+def need(data_dir: Path) -> Callable[[str], Path]:
+    """A real file or folder by its path under DATA_DIR; the test is skipped where it is missing."""
+
+    def find(name: str) -> Path:
+        path = data_dir / name
+        if not path.exists():
+            if os.environ.get("REQUIRE_REAL_DATA"):
+                pytest.fail(f"{path} is missing, and REQUIRE_REAL_DATA is set")
+            pytest.skip(f"{path} is missing: real data are laid out under DATA_DIR")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def run(tmp_path: Path, data_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call `run.py` in an empty folder of its own, on one thread, without a logger."""
+
+    def call(*words: str, logger: str = "none", timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DATA_DIR": str(data_dir)}
+        command = [sys.executable, str(ROOT / "run.py"), *words]
+        if logger and not {"--help"} & set(words):
+            command.append(f"logger={logger}")
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout
+        )
+
+    return call
