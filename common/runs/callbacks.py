@@ -70,6 +70,10 @@ class Checkpoints(pl.Callback):
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(self.path)
+        except OSError as error:
+            # the name that matters to the user, not that of a temporary file
+            error.filename = str(self.path)
+            raise
         finally:
             partial.unlink(missing_ok=True)
         self.saved = time.monotonic()

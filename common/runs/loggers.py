@@ -12,10 +12,10 @@ def wandb_logger(*, directory: Path, key: str, project: str, entity: str | None)
 
     The W&B run id is the run key, so a resumed run goes on in the same W&B run.
     """
+    os.environ.setdefault("WANDB_SILENT", "true")
     from pytorch_lightning.loggers import WandbLogger
 
-    os.environ.setdefault("WANDB_SILENT", "true")
-    return WandbLogger(
+    logger = WandbLogger(
         project=project,
         entity=entity,
         save_dir=directory,
@@ -24,6 +24,9 @@ def wandb_logger(*, directory: Path, key: str, project: str, entity: str | None)
         resume="allow",
         offline=not _logged_in(),
     )
+    # wandb warns of this retired setting, which Lightning hands over unset
+    logger._wandb_init.pop("anonymous", None)
+    return logger
 
 
 def _logged_in() -> bool:

@@ -29,7 +29,7 @@ class PaperModule(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.history: dict[str, list[float]] = {}
+        self.history: dict[str, list[float | None]] = {}
 
     @abstractmethod
     def progress(self) -> Progress:
@@ -47,9 +47,17 @@ class PaperModule(pl.LightningModule):
         """Put back what `search_state` gave."""
 
     def record(self, step: float, **values: float) -> None:
-        """Add one point to each named series, and send it to the logger."""
-        for name, value in {"step": step, **values}.items():
-            self.history.setdefault(name, []).append(float(value))
+        """Add one point to the history, and send it to the logger.
+
+        All series of the history have one length: a series that this point does not name gets None.
+        """
+        length = len(self.history.get("step", []))
+        for name in values:
+            self.history.setdefault(name, [None] * length)
+        self.history.setdefault("step", [])
+        for name, series in self.history.items():
+            value = {"step": step, **values}.get(name)
+            series.append(None if value is None else float(value))
         if self.logger is not None:
             self.logger.log_metrics(values, step=int(step))
 

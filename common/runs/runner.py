@@ -30,7 +30,7 @@ from common.training.finite import NonFinite
 # the tasks that a data set of each kind can serve
 TASKS = {
     "image_classification": {"classification", "reconstruction"},
-    "tabular_classification": {"classification", "reconstruction"},
+    "tabular_classification": {"classification"},
     "regression": {"regression"},
     "image_reconstruction": {"reconstruction"},
     "stream": {"classification"},
@@ -129,6 +129,8 @@ def _run(config: DictConfig, request: Request, paper: str, directory: Path) -> d
     try:
         with checkpoints:
             trainer.fit(module, ckpt_path=_resume_from(checkpoints.path), weights_only=True)
+            # Lightning's teardown leaves the module on the CPU
+            module.to(trainer.strategy.root_device)
             metrics = module.results()
             checkpoints.save(trainer)
     except NonFinite as error:

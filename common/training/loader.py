@@ -44,10 +44,6 @@ class IndexLoader(EndlessLoader):
         return -(-self.size // self.batch_size)
 
     @property
-    def epochs_done(self) -> float:
-        return self.epoch + self.position / self.steps_per_epoch
-
-    @property
     def at_epoch_end(self) -> bool:
         return self.position == self.steps_per_epoch
 

@@ -68,6 +68,8 @@ class SupervisedModule(PaperModule):
 
     def setup(self, stage: str) -> None:
         self.data.setup(stage)
+        # some sets read their test files only when asked: a missing one is said before training
+        _ = self.data.test
         self.loader = IndexLoader(self.data.size("train"), self.data.batch_size, self.seed)
 
     @property

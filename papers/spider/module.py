@@ -189,7 +189,8 @@ class SpiderModule(PaperModule):
         Returns:
             gradient_calls, function_calls: mean of the replicates.
             reached: the fraction of them that hit; hits: calls at the first hit of each, or None.
-            ifo_over_n (finite sum), sfo_calls (stream): median calls to the hit, None unless all hit.
+            calls_to_eps: median calls to the hit, None unless all hit; the same as ifo_over_n (finite
+            sum, over n) and sfo_calls (stream).
             f_final, grad_norm_final, grad_norm_returned: means; of the last iterate and of the returned one.
             theory_*: see the method. Accuracies, and losses of networks, where there are splits for them.
         """
@@ -213,9 +214,10 @@ class SpiderModule(PaperModule):
         found = [hit for hit in self.hits if hit is not None]
         middle = float(median(found)) if len(found) == self.repeats else None
         hits: dict[str, Any] = {"reached": len(found) / self.repeats, "hits": list(self.hits)}
+        hits["calls_to_eps"] = middle
         if n is None:
             return hits | {"sfo_calls": middle}
-        return hits | {"ifo_over_n": None if middle is None else middle / n}
+        return hits | {"n": n, "ifo_over_n": None if middle is None else middle / n}
 
     def _stationarity(self) -> dict[str, float]:
         problem = self.oracle.problem

@@ -206,7 +206,7 @@ class SpiderSFO(PathIntegrated):
         return Schedule(self.S1 or default.S1, self.S2 or default.S2, self.q or default.q)
 
     @property
-    def Delta(self) -> float:
+    def initial_gap(self) -> float:
         """f(x_0) - inf f; looked up once, only where it is needed."""
         if self._gap is None:
             self._gap = objective_gap(None, self.oracle, self._x0)
@@ -215,7 +215,7 @@ class SpiderSFO(PathIntegrated):
     @property
     def iterations(self) -> int:
         """K of the theorems."""
-        return iterations(self.L, self.Delta, self.eps, self.n0)
+        return iterations(self.L, self.initial_gap, self.eps, self.n0)
 
     @property
     def returned(self) -> Tensor:
@@ -252,9 +252,9 @@ class SpiderSFO(PathIntegrated):
         K = self.iterations
         if problem.n is None:
             sigma = self.constant("sigma")
-            bound = cost_online(sigma, self.L, self.Delta, self.eps, self.n0)
+            bound = cost_online(sigma, self.L, self.initial_gap, self.eps, self.n0)
         else:
-            bound = cost_finite_sum(problem.n, self.L, self.Delta, self.eps, self.n0)
+            bound = cost_finite_sum(problem.n, self.L, self.initial_gap, self.eps, self.n0)
         calls, printed = self.schedule.calls(K, problem.n), self.schedule.printed_calls(K, problem.n)
         return {
             "theory_steps": K,

@@ -74,8 +74,8 @@ class SpiderSFOPlus(SpiderSFO):
     def blocks(self) -> int:
         """J."""
         rho, delta = self.curvature.rho, self.curvature.delta
-        by_curvature = math.floor(81 * rho**2 * self.Delta / delta**3)
-        by_gradient = math.floor(120 * self.Delta * rho / (delta * self.eps))
+        by_curvature = math.floor(81 * rho**2 * self.initial_gap / delta**3)
+        by_gradient = math.floor(120 * self.initial_gap * rho / (delta * self.eps))
         return 4 * max(by_curvature, by_gradient) + 4
 
     def step(self) -> None:

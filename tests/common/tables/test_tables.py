@@ -50,7 +50,7 @@ def test_rows_of_a_grid_are_the_product_of_its_axes() -> None:
     assert len(rows) == 5 * 8 * 3
     row = next(entry for entry in rows if entry.row == "a9a_svrg_eps0p003")
     assert row.choose["dataset"] == "a9a"
-    assert row.values == {"model.alpha": 0.1, "paper.eps": 0.003}
+    assert row.values == {"model.alpha": 0.1, "paper.eps": 0.003, "paper.until": "first_hit"}
 
 
 TABLE = """
