@@ -63,6 +63,13 @@ def refuse_dataset(paper: str, dataset: str) -> UserError:
     return UserError(f"paper={paper} does not take dataset={dataset} (kind {kind}; valid: {valid})")
 
 
+def refuse_method(paper: str, method: str) -> UserError:
+    """The error for a method of a kind that a paper does not take, with those that it takes."""
+    kinds = read("paper", paper)["accepts"]["methods"]
+    valid = ", ".join(name for name in names("method") if name.split("/")[0] in kinds)
+    return UserError(f"paper={paper} does not take method={method} (valid: {valid})")
+
+
 def all_entries() -> dict[str, Entry]:
     """Every entry of every paper by its name."""
     return {entry.name: entry for paper in papers() for entry in runnable(paper)}

@@ -18,7 +18,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from common.runs.callbacks import Checkpoints, ProgressReport
-from common.runs.catalogue import accepted_datasets, all_entries, names, refuse_dataset
+from common.runs.catalogue import accepted_datasets, all_entries, refuse_dataset, refuse_method
 from common.runs.check import check_config
 from common.runs.environment import code_hash, environment
 from common.runs.errors import UserError
@@ -91,8 +91,7 @@ def _check_request(config: DictConfig, request: Request, paper: str) -> None:
     if choices["dataset"] not in accepted_datasets(paper):
         raise refuse_dataset(paper, choices["dataset"])
     if choices["method"].split("/")[0] not in accepts.methods:
-        valid = [name for name in names("method") if name.split("/")[0] in accepts.methods]
-        raise UserError(f"paper={paper} does not take method={choices['method']} (valid: {', '.join(valid)})")
+        raise refuse_method(paper, choices["method"])
 
 
 @contextmanager

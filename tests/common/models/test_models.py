@@ -30,6 +30,7 @@ TABLE: dict[str, Any] = {"shape": (123,), "classes": 2}
 PUBLISHED = [
     ("mlp", MNIST, 784 * 128 + 128 + 128 * 10 + 10, "arithmetic"),
     ("lenet_300_100", MNIST, 266_610, "Han et al. 2015, table 1: 267K"),
+    ("convnet", CIFAR, 113_738, "by its layers: 896 + 18,496 + 73,856 + 20,490"),
     ("lenet5", MNIST, 431_080, "Han et al. 2015, table 1: 431K"),
     ("logistic", TABLE, 124, "d + 1"),
     ("logistic", MNIST, 7_850, "10 (d + 1)"),
