@@ -38,7 +38,7 @@ def slope(points: Iterable[tuple[float, float]]) -> float | None:
 
 
 def measured(outputs: Path, paper: str, table: str) -> list[dict[str, Any]]:
-    """The results that serve entries of a table, at the paper's scale."""
+    """The results that serve entries of a table. Any scale will do: it bounds a run, and moves no hit."""
     found = [read_result(path) for path in outputs.glob(f"{paper}/*/result.json")]
     prefix = f"{paper}.{table}."
     return [r for r in found if r is not None and any(name.startswith(prefix) for name in r["entries"])]
