@@ -93,6 +93,14 @@ def test_a_failing_job_lets_the_others_finish_and_shows_in_the_exit_code(
     assert "Traceback" not in done.stderr
 
 
+def test_what_a_paper_does_not_take_fails_alone(run: Run, tmp_path: Path) -> None:
+    methods = "method=optimizer/adam,variance_reduction/spider_sfo_opt2"
+    done = run("-m", "paper=yogi", "dataset=digits,synthetic_stream_sigma1", methods, "scale=smoke")
+    assert done.returncode == 1
+    assert [status["state"] for status in statuses(tmp_path)] == ["passed", "failed", "failed", "failed"]
+    assert "Traceback" not in done.stderr
+
+
 def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "run.py"), *words, "logger=none", "checkpoint_every=0.05"]
@@ -186,6 +194,7 @@ REFUSED = {
     "paper=yogi dataset=curves model=mlp": "model=mlp is for classification",
     "paper=yogi dataset=cifar10 data_dir=/nonexistent": "dataset=digits, which is bundled",
     "paper=spider dataset=digits schedule=cosine": "takes no schedule",
+    "paper=yogi seed=0,1": "several values are a sweep (-m)",
 }
 
 

@@ -146,11 +146,14 @@ def _wanted_papers(words: list[str]) -> set[str]:
 
 def _register_paper(store: ConfigStore, paper: str) -> None:
     accepts = read("paper", paper)["accepts"]["datasets"]
-    for name in accepted_datasets(paper):
-        if not (CONF / "recipe" / paper / f"{name}.yaml").exists():
-            model = accepts[read("dataset", name)["kind"]]
-            node = {"defaults": [{"/model": model}]}
-            store.store(group=f"recipe/{paper}", name=name, package="_global_", node=node)
+    for name in names("dataset"):
+        if (CONF / "recipe" / paper / f"{name}.yaml").exists():
+            continue
+        # a set that the paper does not take composes all the same (with any model): the job refuses it,
+        # and the others of its sweep go on
+        model = accepts.get(read("dataset", name)["kind"], "mlp")
+        node = {"defaults": [{"/model": model}]}
+        store.store(group=f"recipe/{paper}", name=name, package="_global_", node=node)
     scales = {"paper": {}} | load_tables(paper)["scales"]
     for scale, values in scales.items():
         store.store(group=f"paper_at/{paper}", name=scale, package="_global_", node=nested(values))

@@ -40,7 +40,7 @@ def main() -> int:
         return 0
     folder = sweep.new_sweep() if set(MULTIRUN) & set(words) else None
     code = _guarded(lambda: _launch(words, folder))
-    if folder is not None and folder.exists():
+    if folder is not None and sweep.read_statuses(folder):
         code = max(sweep.summarise(folder), code)
     return code
 
@@ -107,9 +107,8 @@ def _hydra_line(error: Exception) -> str:
     match = re.match(r"Could not override '([\w.@/]+)'", text)
     if match:
         return _unknown_key(match.group(1))
-    recipe = re.search(r"Could not find 'recipe/(\w+)/(\w+)'", text)
-    if recipe:
-        return str(catalogue.refuse_dataset(*recipe.groups()))
+    if text.startswith("Ambiguous value"):
+        return f"{text.splitlines()[0]}: several values are a sweep (-m), or a list (key=[a,b])"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

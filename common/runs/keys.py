@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 # what a run may change without changing its result
 NEUTRAL = {"hydra", "accepts", "scale", "data_dir", "output_dir", "force", "checkpoint_every", "logger"}
@@ -17,14 +18,20 @@ NEUTRAL_IN = {"dataset": {"data_dir", "verify"}, "trainer": {"accelerator", "dev
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """The part of a config that decides the result, as plain data."""
-    plain: dict[str, Any] = {
-        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for key, value in config.items()
-        if key not in NEUTRAL
-    }
+    plain = {str(key): _plain(value) for key, value in config.items() if key not in NEUTRAL}
     for group, keys in NEUTRAL_IN.items():
         plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
     return plain
+
+
+def _plain(node: Any) -> Any:
+    """Plain data; unresolved where a method names keys that the paper lacks, which the job will refuse."""
+    if not OmegaConf.is_config(node):
+        return node
+    try:
+        return OmegaConf.to_container(node, resolve=True)
+    except InterpolationKeyError:
+        return OmegaConf.to_container(node, resolve=False)
 
 
 def run_key(config: DictConfig) -> str:
