@@ -8,7 +8,7 @@ To add a set: one file here (a subclass that states its facts and implements `re
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypedDict, Unpack
 
 import pytorch_lightning as pl
 import torch
@@ -23,6 +23,21 @@ SplitName = Literal["train", "validation", "test"]
 Normalise = Literal["unit_interval", "standard", "unit_rows", "none"]
 
 SYNTHETIC_SIZES = {"train": 512, "test": 256}
+
+
+class Options(TypedDict):
+    """The constructor arguments that all sets share, for subclasses that add their own to them."""
+
+    kind: str
+    data_dir: str
+    seed: int
+    source: Literal["real", "synthetic"]
+    limit: int | None
+    validation: float
+    normalise: Normalise
+    verify: bool
+    batch_size: int
+    positive: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -321,30 +336,10 @@ class ImageData(TensorData):
     def __init__(
         self,
         *,
-        kind: str,
-        data_dir: str,
-        seed: int,
-        source: Literal["real", "synthetic"],
-        limit: int | None,
-        validation: float,
-        normalise: Normalise,
-        verify: bool,
-        batch_size: int,
-        positive: list[int] | None,
         augment: Literal["none", "crop_flip"],
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            kind=kind,
-            data_dir=data_dir,
-            seed=seed,
-            source=source,
-            limit=limit,
-            validation=validation,
-            normalise=normalise,
-            verify=verify,
-            batch_size=batch_size,
-            positive=positive,
-        )
+        super().__init__(**options)
         self.augment = augment
 
     def statistics(self, train: Split) -> tuple[Tensor, Tensor]:

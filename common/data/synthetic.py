@@ -1,11 +1,11 @@
 """Generated data sets: finite-sum logistic problems, an online stream, and a saddle."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Generator, Tensor
 
-from common.data.base import Normalise, Part, Split, TensorData
+from common.data.base import Options, Part, Split, TensorData
 from common.runs.errors import UserError
 
 FEATURES = 20
@@ -37,31 +37,11 @@ class SyntheticLogistic(TensorData):
     def __init__(
         self,
         *,
-        kind: str,
-        data_dir: str,
-        seed: int,
-        source: Literal["real", "synthetic"],
-        limit: int | None,
-        validation: float,
-        normalise: Normalise,
-        verify: bool,
-        batch_size: int,
-        positive: list[int] | None,
         n: int,
         seed_data: int,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            kind=kind,
-            data_dir=data_dir,
-            seed=seed,
-            source=source,
-            limit=limit,
-            validation=validation,
-            normalise=normalise,
-            verify=verify,
-            batch_size=batch_size,
-            positive=positive,
-        )
+        super().__init__(**options)
         if n < 2:
             raise UserError(f"dataset.n={n}: give at least 2 rows")
         self.n, self.seed_data = n, seed_data
@@ -144,32 +124,12 @@ class QuarticSaddle(TensorData):
     def __init__(
         self,
         *,
-        kind: str,
-        data_dir: str,
-        seed: int,
-        source: Literal["real", "synthetic"],
-        limit: int | None,
-        validation: float,
-        normalise: Normalise,
-        verify: bool,
-        batch_size: int,
-        positive: list[int] | None,
         dim: int,
         components: int,
+        **options: Unpack[Options],
     ) -> None:
         self.SHAPE = (dim,)  # type: ignore[misc]
-        super().__init__(
-            kind=kind,
-            data_dir=data_dir,
-            seed=seed,
-            source=source,
-            limit=limit,
-            validation=validation,
-            normalise=normalise,
-            verify=verify,
-            batch_size=batch_size,
-            positive=positive,
-        )
+        super().__init__(**options)
         if dim < 2:
             raise UserError(f"dataset.dim={dim}: give at least 2")
         if components < 2 or components % 2:

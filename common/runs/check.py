@@ -8,7 +8,7 @@ import inspect
 import json
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -49,19 +49,28 @@ def _targets(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _check_node(path: str, node: dict[str, Any]) -> None:
-    target = load_target(node["_target_"], path)
-    parameters = inspect.signature(target).parameters
-    hints = _hints(target)
-    valid = [name for name in parameters if name != "self"]
+    accepted = _accepted(load_target(node["_target_"], path))
     for key, value in node.items():
         if key in SPECIAL:
             continue
-        if key not in valid:
-            raise UserError(
-                f"{path}.{key}={value}: {node['_target_']} takes no '{key}' (valid: {', '.join(valid)})"
-            )
-        if key in hints and not isinstance(value, dict):
-            _check_value(f"{path}.{key}", value, hints[key])
+        if key not in accepted:
+            valid = ", ".join(accepted)
+            raise UserError(f"{path}.{key}={value}: {node['_target_']} takes no '{key}' (valid: {valid})")
+        if not isinstance(value, dict):
+            _check_value(f"{path}.{key}", value, accepted[key])
+
+
+def _accepted(target: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of a target and their hints; `**options: Unpack[T]` counts as the keys of T."""
+    hints = _hints(target)
+    accepted: dict[str, Any] = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            for options in get_args(hints.get(name)):
+                accepted |= get_type_hints(options)
+        elif name != "self":
+            accepted[name] = hints.get(name, Any)
+    return accepted
 
 
 def load_target(name: str, path: str) -> Callable[..., Any]:

@@ -39,3 +39,17 @@ def test_a_target_outside_the_listed_packages_or_not_there_is_refused(target: st
 def test_nested_nodes_are_checked_too() -> None:
     with pytest.raises(UserError, match=r"paper\.inner\.wrong"):
         check_config(OmegaConf.create({"paper": {"inner": ADAM | {"wrong": 1}}}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("foo", 1, "takes no 'foo'"),
+        ("limit", "many", "valid integer"),
+        ("source", "fake", "'real' or 'synthetic'"),
+    ],
+)
+def test_options_that_a_constructor_hands_on_are_checked_too(key: str, value: object, message: str) -> None:
+    node = {"_target_": "common.data.bundled.Digits", "limit": 3, "augment": "none", key: value}
+    with pytest.raises(UserError, match=message):
+        check_config(OmegaConf.create({"dataset": node}))
