@@ -143,18 +143,8 @@ def _check_words(words: list[str]) -> None:
         for name in re.findall(r"[^,]+", given.get(group, "")) if "(" not in given.get(group, "") else []:
             if name.strip().strip("'\"") not in [*valid, "null"]:
                 raise UserError(unknown(group, name, valid))
-    _check_kind(given)
     if given.get("paper", "") == "null" and "entry" not in given:
         raise UserError(f"paper=null: name a paper (valid: {', '.join(papers())})")
-
-
-def _check_kind(given: dict[str, str]) -> None:
-    """A method of a kind that the paper does not take may name keys that the paper does not have."""
-    paper, method = given.get("paper", ""), given.get("method", "")
-    if paper not in papers() or method not in catalogue.names("method"):
-        return
-    if method.split("/")[0] not in catalogue.read("paper", paper)["accepts"]["methods"]:
-        raise catalogue.refuse_method(paper, method)
 
 
 def _choices() -> dict[str, list[str]]:
