@@ -27,6 +27,7 @@ class Quartic(nn.Module):
     """
 
     task: ClassVar[Literal["analytic"]] = "analytic"
+    features: ClassVar[tuple[str, ...]] = ()
     A: Tensor
     B: Tensor
 

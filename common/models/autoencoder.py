@@ -13,7 +13,8 @@ class Autoencoder(nn.Module):
     """Mirrored fully connected autoencoder: sigmoid hidden layers, a linear code layer, logits out.
 
     Sources: Hinton and Salakhutdinov 2006; Martens 2010, section 6. On 28x28 images, MNIST's
-    (hidden 1000-500-250-30) has 2,837,314 parameters, CURVES' (400-200-100-50-25-6) 842,340.
+    (hidden 1000-500-250-30) has 2,837,314 parameters, CURVES' (400-200-100-50-25-6) 842,340. Its feature is
+    the code.
 
     Args:
         shape: of one input, flattened; the output has as many logits.
@@ -27,6 +28,7 @@ class Autoencoder(nn.Module):
     """
 
     task: ClassVar[Literal["reconstruction"]] = "reconstruction"
+    features: ClassVar[tuple[str, ...]] = ("encoder",)
 
     def __init__(
         self,

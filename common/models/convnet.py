@@ -4,11 +4,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from common.models.shapes import require_classes, require_image
+from common.models.shapes import require_classes, require_image, require_sizes
 
 
 class ConvNet(nn.Module):
-    """Convolutions 3x3 of stride 2 with bias, each followed by ReLU, then one linear layer.
+    """Convolutions 3x3 of stride 2 with bias, each followed by ReLU (the features), then one linear layer.
 
     No batch normalisation, so every sample's loss is its own function, as finite-sum methods assume.
     With widths 32-64-128 on CIFAR-10: 113,738 parameters. Kernels start at N(0, 2 / fan-in) (He et al. 2015).
@@ -19,13 +19,14 @@ class ConvNet(nn.Module):
         widths: channels of the convolutions.
 
     Raises:
-        UserError: inputs that are no images, or no classes.
+        UserError: inputs that are no images, no classes, or widths below 1.
     """
 
     task: ClassVar[Literal["classification"]] = "classification"
 
     def __init__(self, *, shape: tuple[int, ...], classes: int | None, widths: list[int]) -> None:
         super().__init__()
+        require_sizes("widths", widths)
         channels, height, width = require_image("convnet", shape, smallest=8)
         layers: list[nn.Module] = []
         for outputs in widths:
@@ -34,12 +35,12 @@ class ConvNet(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             layers += [layer, nn.ReLU()]
             channels, height, width = outputs, (height + 1) // 2, (width + 1) // 2
-        self.features = nn.Sequential(*layers)
-        features = channels * height * width
+        self.convolutions = nn.Sequential(*layers)
+        self.features = tuple(f"convolutions.{2 * i + 1}" for i in range(len(widths)))
         self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(features, require_classes("convnet", classes))
+            nn.Flatten(), nn.Linear(channels * height * width, require_classes("convnet", classes))
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, height, width] to logits [b, classes]."""
-        return self.classifier(self.features(inputs))
+        return self.classifier(self.convolutions(inputs))

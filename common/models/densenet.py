@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from common.models.convolution import conv
-from common.models.shapes import require_classes, require_image, require_positive
-from common.runs.errors import UserError
+from common.models.shapes import require_classes, require_depth, require_image, require_positive
 
 
 class DenseLayer(nn.Module):
@@ -32,6 +32,7 @@ class DenseNet(nn.Module):
     Plain: a 16-channel stem, n = (depth - 4)/3 layers a block, transitions keep the channels. BC: a
     stem of 2 growth channels, n = (depth - 4)/6 bottlenecked layers a block, transitions halve the
     channels. Parameters with 10 classes (table 2): plain 40/12 1.0M, plain 100/12 7.0M, BC 100/12 0.8M.
+    A stage, and so a feature, is a dense block with the transition before it.
 
     Args:
         shape: (channels, height, width), at least 4 pixels a side.
@@ -50,28 +51,29 @@ class DenseNet(nn.Module):
         self, *, shape: tuple[int, ...], classes: int | None, depth: int, growth: int, bc: bool
     ) -> None:
         super().__init__()
-        layers_per_n = 6 if bc else 3
-        n, rest = divmod(depth - 4, layers_per_n)
-        if rest or n < 1:
-            raise UserError(f"model.depth={depth}; valid with bc={bc}: {layers_per_n}n + 4, n >= 1")
+        n = require_depth(depth, 6 if bc else 3, 4, f" with bc={bc}")
         require_positive("growth", growth)
         channels, _, _ = require_image("densenet", shape, smallest=4)
         width = 2 * growth if bc else 16
-        layers: list[nn.Module] = [conv(channels, width, 3)]
+        self.stem = conv(channels, width, 3)
+        self.stages = nn.Sequential()
         for block in range(3):
+            layers: list[nn.Module] = []
             if block > 0:
                 outputs = width // 2 if bc else width
-                layers += [*_norm_relu_conv(width, outputs, 1), nn.AvgPool2d(2)]
+                layers = [*_norm_relu_conv(width, outputs, 1), nn.AvgPool2d(2)]
                 width = outputs
             layers += [DenseLayer(width + i * growth, growth, bottleneck=bc) for i in range(n)]
             width += n * growth
-        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers)
+            self.stages.append(nn.Sequential(*layers))
+        self.features = ("stages.0", "stages.1", "stages.2")
+        self.norm = nn.BatchNorm2d(width)
         self.classifier = nn.Linear(width, require_classes("densenet", classes))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
-        return self.classifier(self.layers(inputs).mean(dim=(2, 3)))
+        outputs = functional.relu_(self.norm(self.stages(self.stem(inputs))))
+        return self.classifier(outputs.mean(dim=(2, 3)))
 
 
 def _norm_relu_conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:

@@ -13,6 +13,7 @@ class LeNet5(nn.Module):
 
     431,080 parameters with one channel and 10 classes (Caffe examples/mnist/lenet.prototxt; Han et al.
     2015, table 1: 431K). LeCun et al. 1998 describe a smaller one, with tanh and partial connections.
+    Features: both pooled maps and the hidden units.
 
     Args:
         shape: (channels, 28, 28).
@@ -23,12 +24,13 @@ class LeNet5(nn.Module):
     """
 
     task: ClassVar[Literal["classification"]] = "classification"
+    features: ClassVar[tuple[str, ...]] = ("convolutions.1", "convolutions.3", "classifier.2")
 
     def __init__(self, *, shape: tuple[int, ...], classes: int | None) -> None:
         super().__init__()
         if len(shape) != 3 or tuple(shape[1:]) != (28, 28):
             raise UserError(f"model: lenet5 cannot take inputs of shape {tuple(shape)}; valid: 28x28 images")
-        self.features = nn.Sequential(
+        self.convolutions = nn.Sequential(
             nn.Conv2d(shape[0], 20, kernel_size=5),
             nn.MaxPool2d(2),
             nn.Conv2d(20, 50, kernel_size=5),
@@ -43,4 +45,4 @@ class LeNet5(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, 28, 28] to logits [b, classes]."""
-        return self.classifier(self.features(inputs))
+        return self.classifier(self.convolutions(inputs))

@@ -31,6 +31,7 @@ class LogisticRegression(nn.Module):
     """
 
     task: ClassVar[Literal["classification"]] = "classification"
+    features: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class RobustRegression(nn.Module):
     """
 
     task: ClassVar[Literal["regression"]] = "regression"
+    features: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, shape: tuple[int, ...], classes: int | None, bias: bool) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "si
 
 
 class MLP(nn.Module):
-    """Fully connected layers with an activation after each hidden one.
+    """Fully connected layers with an activation after each hidden one (the features).
 
     LeNet-300-100 (LeCun, Bottou, Bengio, Haffner 1998, section III.C.4) on 28x28 images has
     266,610 parameters.
@@ -45,6 +45,7 @@ class MLP(nn.Module):
             layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         layers.append(nn.Linear(sizes[-1], require_classes("mlp", classes)))
         self.layers = nn.Sequential(*layers)
+        self.features = tuple(f"layers.{2 * i + 2}" for i in range(len(hidden)))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs [b, *shape] to logits [b, classes]."""

@@ -1,13 +1,19 @@
 """Residual networks for small images: He, Zhang, Ren, Sun, "Deep Residual Learning", CVPR 2016."""
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.models.convolution import conv
-from common.models.shapes import require_classes, require_image, require_positive, require_sizes
-from common.runs.errors import UserError
+from common.models.convolution import conv, conv_norm_relu
+from common.models.shapes import (
+    require_classes,
+    require_depth,
+    require_image,
+    require_positive,
+    require_sizes,
+)
 
 
 class PaddedShortcut(nn.Module):
@@ -46,41 +52,84 @@ class ResidualBlock(nn.Module):
         return functional.relu_(self.residual(inputs) + self.shortcut(inputs))
 
 
-def basic_residual(inputs: int, width: int, stride: int) -> nn.Module:
-    """Two 3x3 convolutions to `width` channels (figure 5, left)."""
+def basic_residual(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Two 3x3 convolutions (figure 5, left)."""
     return nn.Sequential(
-        conv(inputs, width, 3, stride),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-        conv(width, width, 3),
-        nn.BatchNorm2d(width),
+        *conv_norm_relu(inputs, outputs, 3, stride), conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
     )
 
 
-def bottleneck_residual(inputs: int, width: int, stride: int) -> nn.Module:
-    """1x1 to `width`, 3x3 with the stride, 1x1 to 4 `width` channels (figure 5, right).
+def bottleneck_residual(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """1x1 to outputs/4 channels, 3x3 with the stride, 1x1 to `outputs` (figure 5, right).
 
     The paper's own code has the stride in the first 1x1; in the 3x3 it loses no inputs, as in
     torchvision.
     """
+    return grouped_bottleneck(inputs, outputs // 4, outputs, stride, groups=1)
+
+
+def grouped_bottleneck(inputs: int, width: int, outputs: int, stride: int, groups: int) -> nn.Module:
+    """1x1 to `width` channels, 3x3 in groups with the stride, 1x1 to `outputs`."""
     return nn.Sequential(
-        conv(inputs, width, 1),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-        conv(width, width, 3, stride),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-        conv(width, 4 * width, 1),
-        nn.BatchNorm2d(4 * width),
+        *conv_norm_relu(inputs, width, 1),
+        *conv_norm_relu(width, width, 3, stride, groups),
+        conv(width, outputs, 1),
+        nn.BatchNorm2d(outputs),
     )
 
 
-RESIDUALS = {"basic": basic_residual, "bottleneck": bottleneck_residual}
+# (inputs, outputs, stride) to the residual path of a block
+Residual = Callable[[int, int, int], nn.Module]
+
+RESIDUALS: dict[str, Residual] = {"basic": basic_residual, "bottleneck": bottleneck_residual}
 EXPANSION = {"basic": 1, "bottleneck": 4}
 CONVOLUTIONS = {"basic": 2, "bottleneck": 3}
 
 
-class ResNet(nn.Module):
+class ResidualNetwork(nn.Module):
+    """A stem, stages of residual blocks, global average pooling, logits: what this family shares.
+
+    Every stage but the first halves the image.
+
+    Args:
+        stem: from the image to `inputs` channels.
+        inputs: channels that the first stage gets.
+        outputs: channels that each stage gives.
+        blocks: number of blocks in each stage.
+        residual: makes the residual path of a block.
+        shortcut: where the shape changes, "A" (zero padding) or "B" (1x1 convolution).
+        classes: number of logits.
+    """
+
+    task: ClassVar[Literal["classification"]] = "classification"
+
+    def __init__(
+        self,
+        *,
+        stem: nn.Module,
+        inputs: int,
+        outputs: list[int],
+        blocks: list[int],
+        residual: Residual,
+        shortcut: Literal["A", "B"],
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        stages = []
+        for stage, (channels, count) in enumerate(zip(outputs, blocks, strict=True)):
+            stages.append(_stage(inputs, channels, count, 1 if stage == 0 else 2, residual, shortcut))
+            inputs = channels
+        self.stages = nn.Sequential(*stages)
+        self.features = tuple(f"stages.{stage}" for stage in range(len(stages)))
+        self.classifier = nn.Linear(inputs, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images [b, channels, h, w] to logits [b, classes]."""
+        return self.classifier(self.stages(self.stem(inputs)).mean(dim=(2, 3)))
+
+
+class ResNet(ResidualNetwork):
     """A 3x3 stem, stages of residual blocks, global average pooling, logits.
 
     Every stage but the first halves the image and doubles the width. Blocks 3-4-6-3, bottleneck,
@@ -99,8 +148,6 @@ class ResNet(nn.Module):
         UserError: inputs that are no images or are halved to nothing, no classes, numbers below 1.
     """
 
-    task: ClassVar[Literal["classification"]] = "classification"
-
     def __init__(
         self,
         *,
@@ -111,22 +158,18 @@ class ResNet(nn.Module):
         block: Literal["basic", "bottleneck"],
         shortcut: Literal["A", "B"],
     ) -> None:
-        super().__init__()
         require_sizes("blocks", blocks)
         require_positive("width", width)
         channels, _, _ = require_image("resnet", shape, smallest=2 ** (len(blocks) - 1))
-        self.stem = nn.Sequential(conv(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        stages, inputs = [], width
-        for stage, count in enumerate(blocks):
-            stage_width = width * 2**stage
-            stages.append(_stage(inputs, stage_width, count, 1 if stage == 0 else 2, block, shortcut))
-            inputs = EXPANSION[block] * stage_width
-        self.stages = nn.Sequential(*stages)
-        self.classifier = nn.Linear(inputs, require_classes("resnet", classes))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Images [b, channels, h, w] to logits [b, classes]."""
-        return self.classifier(self.stages(self.stem(inputs)).mean(dim=(2, 3)))
+        super().__init__(
+            stem=nn.Sequential(*conv_norm_relu(channels, width, 3)),
+            inputs=width,
+            outputs=[EXPANSION[block] * width * 2**stage for stage in range(len(blocks))],
+            blocks=blocks,
+            residual=RESIDUALS[block],
+            shortcut=shortcut,
+            classes=require_classes("resnet", classes),
+        )
 
 
 class CifarResNet(ResNet):
@@ -156,28 +199,19 @@ class CifarResNet(ResNet):
         block: Literal["basic", "bottleneck"],
         shortcut: Literal["A", "B"],
     ) -> None:
-        layers_per_n = 3 * CONVOLUTIONS[block]
-        n, rest = divmod(depth - 2, layers_per_n)
-        if rest or n < 1:
-            raise UserError(f"model.depth={depth}; valid with {block} blocks: {layers_per_n}n + 2, n >= 1")
+        n = require_depth(depth, 3 * CONVOLUTIONS[block], 2, f" with {block} blocks")
         super().__init__(
             shape=shape, classes=classes, blocks=[n, n, n], width=16, block=block, shortcut=shortcut
         )
 
 
 def _stage(
-    inputs: int,
-    width: int,
-    count: int,
-    stride: int,
-    block: Literal["basic", "bottleneck"],
-    shortcut: Literal["A", "B"],
+    inputs: int, outputs: int, count: int, stride: int, residual: Residual, shortcut: Literal["A", "B"]
 ) -> nn.Sequential:
     """`count` blocks, the first with the stride."""
-    outputs = EXPANSION[block] * width
     layers: list[nn.Module] = []
     for _ in range(count):
-        residual = RESIDUALS[block](inputs, width, stride)
-        layers.append(ResidualBlock(residual, shortcut_path(shortcut, inputs, outputs, stride)))
+        path = residual(inputs, outputs, stride)
+        layers.append(ResidualBlock(path, shortcut_path(shortcut, inputs, outputs, stride)))
         inputs, stride = outputs, 1
     return nn.Sequential(*layers)

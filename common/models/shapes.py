@@ -56,3 +56,15 @@ def require_positive(key: str, value: int) -> None:
     """
     if value < 1:
         raise UserError(f"model.{key}={value}; valid: a number >= 1")
+
+
+def require_depth(depth: int, layers: int, others: int, what: str = "") -> int:
+    """The n of a depth `layers` n + `others`; `what` says for which form of the model that is the rule.
+
+    Raises:
+        UserError: no n >= 1 gives that depth.
+    """
+    n, rest = divmod(depth - others, layers)
+    if rest or n < 1:
+        raise UserError(f"model.depth={depth}; valid{what}: {layers}n + {others}, n >= 1")
+    return n

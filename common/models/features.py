@@ -1,0 +1,55 @@
+"""The outputs of a model's stages, beside its own, from one forward pass."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from common.runs.errors import UserError
+
+
+def forward_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The model's output and the outputs of the submodules that `model.features` names, in that order.
+
+    They are the tensors that the next layer got, not copies, so gradients flow through both. Hooks take
+    them, and are removed again, also where the forward pass fails.
+
+    Args:
+        model: with `features`, names as in `get_submodule` of modules that run once a pass and return a
+            tensor.
+        inputs: as the model takes them.
+
+    Raises:
+        UserError: the model names no features.
+        RuntimeError: a named module did not run exactly once, or a later layer wrote over its output in
+            place.
+    """
+    names: tuple[str, ...] = getattr(model, "features", ())
+    if not names:
+        raise UserError(f"model: {type(model).__name__} names no features; valid: a model with stages")
+    taps: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in names}
+    hooks = [model.get_submodule(name).register_forward_hook(_tap(taps[name])) for name in names]
+    try:
+        output = model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return output, {name: _whole(name, tapped) for name, tapped in taps.items()}
+
+
+def _tap(tapped: list[tuple[Tensor, int]]) -> Any:
+    """A forward hook that keeps outputs, each with the number of writes in place it has seen."""
+
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        # inference tensors do not count writes, so what may be written over is copied
+        tapped.append((output.clone(), 0) if output.is_inference() else (output, output._version))
+
+    return hook
+
+
+def _whole(name: str, tapped: list[tuple[Tensor, int]]) -> Tensor:
+    if len(tapped) != 1:
+        raise RuntimeError(f"feature {name}: its module ran {len(tapped)} times in one pass instead of once")
+    tensor, version = tapped[0]
+    if not tensor.is_inference() and tensor._version != version:
+        raise RuntimeError(f"feature {name}: a later layer wrote over its output in place")
+    return tensor
