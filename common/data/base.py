@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, TypedDict, Unpack
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from common.data.augment import crop_flip
+from common.data.dataset import Batch, DataSet, Part, Source, SplitName, check
+from common.data.loader import IndexLoader
+from common.data.sparse import take_rows
 from common.data.subsets import complement, stratified_subset
 from common.runs.errors import UserError
 
-Part = Literal["train", "test"]
-SplitName = Literal["train", "validation", "test"]
 Normalise = Literal["unit_interval", "standard", "unit_rows", "none"]
 
 SYNTHETIC_SIZES = {"train": 512, "test": 256}
@@ -31,7 +31,7 @@ class Options(TypedDict):
     kind: str
     data_dir: str
     seed: int
-    source: Literal["real", "synthetic"]
+    source: Source
     limit: int | None
     validation: float
     normalise: Normalise
@@ -44,8 +44,8 @@ class Options(TypedDict):
 class Split:
     """Examples as they are stored: neither augmented nor normalised.
 
-    Shapes: inputs [n, C, H, W] uint8 for images, [n, d] float32 for tables; targets [n] int64 for
-    classes, float32 for regression, None for reconstruction.
+    Shapes: inputs [n, C, H, W] uint8 for images, [n, d] float32 (dense or sparse CSR) for tables; targets
+    [n] int64 for classes, float32 for regression, None for reconstruction.
     """
 
     inputs: Tensor
@@ -64,21 +64,21 @@ class Split:
 
 
 def _rows(tensor: Tensor, index: Tensor | slice) -> Tensor:
+    if tensor.layout == torch.sparse_csr:
+        return take_rows(tensor, index)
     if isinstance(index, slice):
         return tensor[index]
     # index_select copies whole rows; tensor[index] copies element by element, 6 times slower for uint8
     return tensor.index_select(0, index.to(tensor.device))
 
 
-class TensorData(pl.LightningDataModule):
+class TensorData(DataSet):
     """A data set held in memory; tables as they are, images in the subclass `ImageData`.
 
     Subclasses state their facts as class attributes and implement `read`. `shape` and `classes` are
     known without reading anything, so that models can be built first.
 
     Attributes:
-        shape: of one input, (d,) or (C, H, W).
-        classes: how many, or None for regression and reconstruction.
         target_offset, target_scale: `batch` gives regression targets as (y - offset) * scale.
 
     Args:
@@ -107,12 +107,7 @@ class TensorData(pl.LightningDataModule):
             the set, in `setup`.
     """
 
-    NAME: ClassVar[str]
-    KIND: ClassVar[str]
     SHAPE: ClassVar[tuple[int, ...]]
-    CLASSES: ClassVar[int | None]
-    TRAIN_SIZE: ClassVar[int]
-    TEST_SIZE: ClassVar[int]
     # whether `setup` reads the test set too, or only the first use of it
     READS_TEST_IN_SETUP: ClassVar[bool] = True
 
@@ -122,7 +117,7 @@ class TensorData(pl.LightningDataModule):
         kind: str,
         data_dir: str,
         seed: int,
-        source: Literal["real", "synthetic"],
+        source: Source,
         limit: int | None,
         validation: float,
         normalise: Normalise,
@@ -131,17 +126,16 @@ class TensorData(pl.LightningDataModule):
         positive: list[int] | None,
     ) -> None:
         super().__init__()
-        _check("kind", kind, kind == self.KIND, f"{self.NAME} is of kind {self.KIND}")
-        _check("limit", limit, limit is None or limit >= 1, "give at least 1, or null for all examples")
-        _check("validation", validation, 0 <= validation < 1, "give a fraction from 0 to below 1")
-        _check("batch_size", batch_size, batch_size >= 1, "give at least 1")
+        check("kind", kind, kind == self.KIND, f"{self.NAME} is of kind {self.KIND}")
+        check("limit", limit, limit is None or limit >= 1, "give at least 1, or null for all examples")
+        check("validation", validation, 0 <= validation < 1, "give a fraction from 0 to below 1")
+        check("batch_size", batch_size, batch_size >= 1, "give at least 1")
         self._check_positive(positive)
         self.data_dir = Path(data_dir).expanduser()
         self.seed, self.source, self.limit, self.validation_fraction = seed, source, limit, validation
         self.normalise, self.verify, self.batch_size, self.positive = normalise, verify, batch_size, positive
         self.shape = self.SHAPE
-        self.classes = self.CLASSES if positive is None else 2
-        self.device = torch.device("cpu")
+        self.classes = self.label_count if positive is None else 2
         self.target_offset, self.target_scale = 0.0, 1.0
         self._train: Split | None = None
         self._validation: Split | None = None
@@ -150,12 +144,21 @@ class TensorData(pl.LightningDataModule):
     def _check_positive(self, positive: list[int] | None) -> None:
         if positive is None:
             return
-        if self.CLASSES is None:
+        count = self.label_count
+        if count is None:
             raise UserError(f"dataset.positive={positive}: {self.NAME} has no classes; leave it null")
-        valid = all(0 <= label < self.CLASSES for label in positive) and 0 < len(set(positive)) < self.CLASSES
-        _check(
-            "positive", positive, valid, f"give some, but not all, of {self.NAME}'s 0 to {self.CLASSES - 1}"
-        )
+        valid = all(0 <= label < count for label in positive) and 0 < len(set(positive)) < count
+        check("positive", positive, valid, f"give some, but not all, of {self.NAME}'s 0 to {count - 1}")
+
+    @property
+    def label_count(self) -> int | None:
+        """How many labels the files hold; sets with several kinds of labels override it."""
+        return self.CLASSES
+
+    @property
+    def train_size(self) -> int:
+        """Examples of the official training set; sets with parts to choose from override it."""
+        return self.TRAIN_SIZE
 
     @abstractmethod
     def read(self, part: Part) -> Split:
@@ -191,7 +194,7 @@ class TensorData(pl.LightningDataModule):
 
     def check_limit(self, size: int) -> None:
         """Raise UserError if `limit` is above the `size` of the training set."""
-        _check(
+        check(
             "limit",
             self.limit,
             self.limit is None or self.limit <= size,
@@ -215,6 +218,13 @@ class TensorData(pl.LightningDataModule):
 
     def augmented(self, inputs: Tensor) -> Tensor:
         """What `batch(augment=True)` does to stored inputs; nothing for tables."""
+        return inputs
+
+    def normalised(self, inputs: Tensor) -> Tensor:
+        """Stored inputs as `batch` gives them: float32 [b, *shape], never the stored tensor itself."""
+        inputs = inputs.to(torch.float32, copy=True).sub_(self._offset).mul_(self._scale)
+        if self.normalise == "unit_rows":
+            inputs /= inputs.flatten(1).norm(dim=1).clamp_min_(1e-12).view(-1, *[1] * len(self.shape))
         return inputs
 
     def move(self, device: torch.device | str) -> None:
@@ -248,13 +258,20 @@ class TensorData(pl.LightningDataModule):
             self._test = self._read_test()
         return self._test
 
-    def size(self, split_name: SplitName) -> int:
-        """How many examples a split has."""
-        return len(self._split(split_name))
+    @property
+    def has_validation(self) -> bool:
+        return self._validation is not None
 
-    def batch(
-        self, split_name: SplitName, index: Tensor | slice, augment: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def size(self, split: SplitName) -> int:
+        return len(self._split(split))
+
+    def loader(self, seed: int) -> IndexLoader:
+        return IndexLoader(self.size("train"), self.batch_size, seed)
+
+    def ready(self, item: Tensor) -> Batch:
+        return self.batch("train", item, augment=True)
+
+    def batch(self, split: SplitName, index: Tensor | slice, augment: bool) -> Batch:
         """Gather rows, augment them (if asked, and the set is configured so), normalise.
 
         Shapes: index int64 [b] on any device, or a slice -> inputs float32 [b, *shape], targets [b] or None.
@@ -262,11 +279,8 @@ class TensorData(pl.LightningDataModule):
         Raises:
             UserError: the split is `validation` and there is none.
         """
-        rows = self._split(split_name).take(index)
-        inputs = self.augmented(rows.inputs) if augment else rows.inputs
-        inputs = inputs.to(torch.float32, copy=True).sub_(self._offset).mul_(self._scale)
-        if self.normalise == "unit_rows":
-            inputs /= inputs.flatten(1).norm(dim=1).clamp_min_(1e-12).view(-1, *[1] * len(self.shape))
+        rows = self._split(split).take(index)
+        inputs = self.normalised(self.augmented(rows.inputs) if augment else rows.inputs)
         if rows.targets is None or self.classes is not None:
             return inputs, rows.targets
         return inputs, (rows.targets - self.target_offset) * self.target_scale
@@ -284,7 +298,7 @@ class TensorData(pl.LightningDataModule):
         if self.validation_fraction == 0:
             return train, None
         size = round(self.validation_fraction * len(train))
-        _check(
+        check(
             "validation",
             self.validation_fraction,
             0 < size < len(train),
@@ -306,14 +320,14 @@ class TensorData(pl.LightningDataModule):
         return Split(split.inputs, torch.isin(split.targets, torch.tensor(self.positive)).long())
 
     def _synthetic(self, part: Part) -> Split:
-        count = min(self.TRAIN_SIZE if part == "train" else self.TEST_SIZE, SYNTHETIC_SIZES[part])
+        count = min(self.train_size if part == "train" else self.TEST_SIZE, SYNTHETIC_SIZES[part])
         if part == "train" and self.limit is not None:
-            self.check_limit(self.TRAIN_SIZE)
+            self.check_limit(self.train_size)
             count = self.limit
         generator = torch.Generator().manual_seed(list(SYNTHETIC_SIZES).index(part))
         inputs = self.random_inputs(count, generator)
-        if self.CLASSES is not None:
-            return Split(inputs, torch.arange(count) % self.CLASSES)
+        if self.label_count is not None:
+            return Split(inputs, torch.arange(count) % self.label_count)
         if self.KIND == "regression":
             return Split(inputs, torch.randn(count, generator=generator))
         return Split(inputs, None)
@@ -358,11 +372,6 @@ class ImageData(TensorData):
     def augmented(self, inputs: Tensor) -> Tensor:
         """Random crops and mirror images where the set is configured so (`augment`)."""
         return crop_flip(inputs) if self.augment == "crop_flip" else inputs
-
-
-def _check(key: str, value: object, valid: bool, advice: str) -> None:
-    if not valid:
-        raise UserError(f"dataset.{key}={value}: {advice}")
 
 
 def _inverse(spread: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
-"""Loaders of indices: data live on the device as tensors, so a batch is a set of indices.
+"""Endless loaders: of blocks of minibatches, by index or streamed, and of rounds.
 
-Both loaders are endless (the module ends a run when its budget is spent) and `Stateful`: Lightning
-saves `state_dict` in its checkpoints and puts it back, so a killed run goes on with the very batch
-that it would have had.
+They are endless (the module ends a run when its budget is spent) and `Stateful`: Lightning saves
+`state_dict` in its checkpoints and puts it back, so a killed run goes on with the very batch that it would
+have had.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 
 
 class EndlessLoader:
-    """What both loaders share: a length that only bounds from above."""
+    """A loader without end: its length only bounds from above."""
 
     LENGTH = 1_000_000_000
 
@@ -21,11 +23,56 @@ class EndlessLoader:
         return self.LENGTH
 
 
-class IndexLoader(EndlessLoader):
-    """Yields blocks of shuffled minibatches: a list of up to `block` index tensors, one a step.
+class BlockLoader(EndlessLoader, ABC):
+    """Yields blocks of minibatches: a list of up to `block` items, one a step.
 
-    The permutation of an epoch follows from (seed, epoch) alone, and a block never spans two epochs.
-    `block` may change between two yields: it says how many steps one `training_step` makes, never which.
+    A block never spans two epochs. `block` may change between two yields: it says how many steps one
+    `training_step` makes, never which. Which samples the batches hold follows from (seed, epoch) alone.
+
+    Attributes:
+        epoch: the current one, from 0.
+        position: steps of it that were yielded.
+        steps_per_epoch: how many it has.
+    """
+
+    def __init__(self, steps_per_epoch: int, seed: int) -> None:
+        self.steps_per_epoch, self.seed = steps_per_epoch, seed
+        self.block = 1
+        self.epoch = 0
+        self.position = 0
+
+    @property
+    def at_epoch_end(self) -> bool:
+        return self.position == self.steps_per_epoch
+
+    @abstractmethod
+    def items(self) -> Iterator[Any]:
+        """The items of epoch `epoch` from step `position` on, in order."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        while True:
+            if self.at_epoch_end:
+                self.epoch, self.position = self.epoch + 1, 0
+            items = self.items()
+            while not self.at_epoch_end:
+                chosen = list(islice(items, self.block))
+                self.position += len(chosen)
+                yield chosen
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+def shuffled(size: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch's samples, from (seed, epoch) alone: int64 [size]."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+class IndexLoader(BlockLoader):
+    """Blocks of index tensors, for data that live in memory: a batch is a set of indices.
 
     Args:
         size: number of samples.
@@ -34,38 +81,12 @@ class IndexLoader(EndlessLoader):
     """
 
     def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.block = 1
-        self.epoch = 0
-        self.position = 0
+        super().__init__(-(-size // batch_size), seed)
+        self.size, self.batch_size = size, batch_size
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.size // self.batch_size)
-
-    @property
-    def at_epoch_end(self) -> bool:
-        return self.position == self.steps_per_epoch
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        while True:
-            if self.at_epoch_end:
-                self.epoch, self.position = self.epoch + 1, 0
-            batches = self._permutation().split(self.batch_size)
-            while not self.at_epoch_end:
-                chosen = list(batches[self.position : self.position + self.block])
-                self.position += len(chosen)
-                yield chosen
-
-    def _permutation(self) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(self.size, generator=generator)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "position": self.position}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.position = state["epoch"], state["position"]
+    def items(self) -> Iterator[Tensor]:
+        order = shuffled(self.size, self.seed, self.epoch)
+        return iter(order.split(self.batch_size)[self.position :])
 
 
 class RoundLoader(EndlessLoader):

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from common.data.base import Split, TensorData
+from common.data.base import TensorData
+from common.data.dataset import DataSet, SplitName
+from common.data.libsvm import SparseTable
 from common.data.synthetic import LogisticStream, QuarticSaddle
 from common.models.analytic import Quartic
 from common.models.linear import LogisticRegression, RobustRegression
@@ -11,6 +13,7 @@ from common.problems.linear import (
     Evaluate,
     LogisticProblem,
     RobustRegressionProblem,
+    Rows,
     RowsProblem,
     SoftmaxProblem,
 )
@@ -18,6 +21,7 @@ from common.problems.network import NetworkProblem
 from common.problems.protocol import Problem
 from common.problems.quartic import QuarticProblem
 from common.problems.regulariser import Regulariser
+from common.problems.sparse import SparseRows
 from common.problems.stream import StreamProblem
 from common.runs.errors import UserError
 
@@ -25,7 +29,7 @@ from common.runs.errors import UserError
 LARGE = 50_000_000
 
 
-def build_problem(data: TensorData, model: nn.Module, device: torch.device) -> Problem:
+def build_problem(data: DataSet, model: nn.Module, device: torch.device) -> Problem:
     """The closed form where there is one (linear models, the quartic), else the network itself.
 
     Closed forms are in float64, but in float32 where the device has no float64 or the rows would take more
@@ -40,8 +44,9 @@ def build_problem(data: TensorData, model: nn.Module, device: torch.device) -> P
         UserError: a data set and a model that do not go together.
     """
     data.move(device)
-    numbers = data.train.inputs.numel()
-    dtype = torch.float32 if device.type == "mps" or numbers > LARGE else torch.float64
+    if not isinstance(data, TensorData):
+        return NetworkProblem(data, model.to(device))
+    dtype = torch.float32 if device.type == "mps" or _stored(data.train.inputs) > LARGE else torch.float64
     if isinstance(data, LogisticStream | QuarticSaddle) or isinstance(model, Quartic):
         return _analytic(data, model, device, dtype)
     if isinstance(model, LogisticRegression):
@@ -50,6 +55,11 @@ def build_problem(data: TensorData, model: nn.Module, device: torch.device) -> P
         rows, targets = _rows(data, model.bias, dtype)
         return RobustRegressionProblem(rows, targets.to(dtype), Regulariser("none", 0.0, 0))
     return NetworkProblem(data, model.to(device))
+
+
+def _stored(inputs: Tensor) -> int:
+    """How many numbers a tensor holds, zeros of sparse ones apart."""
+    return inputs.values().numel() if inputs.layout == torch.sparse_csr else inputs.numel()
 
 
 def _analytic(data: TensorData, model: nn.Module, device: torch.device, dtype: torch.dtype) -> Problem:
@@ -63,12 +73,18 @@ def _analytic(data: TensorData, model: nn.Module, device: torch.device, dtype: t
     raise UserError(f"dataset {data.NAME} and model {type(model).__name__} do not fit (valid: {advice})")
 
 
-def _rows(data: TensorData, bias: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _rows(data: TensorData, bias: bool, dtype: torch.dtype) -> tuple[Rows, Tensor]:
     """Normalised training inputs [n, d], a column of ones last for a bias, and targets [n]."""
-    inputs, targets = data.batch("train", slice(None), augment=False)
-    assert targets is not None
-    rows = inputs.flatten(1).to(dtype)
+    rows, targets = _split_rows(data, "train", dtype)
+    if rows.layout == torch.sparse_csr:
+        return SparseRows(_with_ones(rows) if bias else rows, None), targets
     return (torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1) if bias else rows), targets
+
+
+def _with_ones(rows: Tensor) -> Tensor:
+    """A sparse CSR matrix [n, d] with a column of ones added: [n, d + 1]."""
+    ones = rows.values().new_ones(len(rows), 1).to_sparse_coo()
+    return torch.cat([rows.to_sparse_coo(), ones], dim=1).to_sparse_csr()
 
 
 def _regulariser(model: LogisticRegression, columns: int) -> Regulariser:
@@ -82,6 +98,7 @@ def _logistic(data: TensorData, model: LogisticRegression, dtype: torch.dtype) -
         problem = LogisticProblem(rows, labels, _regulariser(model, rows.shape[1] - model.bias))
     else:
         rows, labels = _rows(data, False, dtype)
+        assert isinstance(rows, Tensor)
         regulariser = _regulariser(model, model.classes * rows.shape[1])
         problem = SoftmaxProblem(rows, labels, model.classes, model.bias, regulariser)
     problem.evaluator = _accuracy(data, model)
@@ -92,30 +109,40 @@ def _accuracy(data: TensorData, model: LogisticRegression) -> Evaluate:
     """Accuracy on the validation and test splits of the model with its parameters set to a point."""
 
     def evaluate(x: Tensor) -> dict[str, Tensor]:
-        splits = {"validation": data.validation, "test": _test(data)}
         return {
-            f"{name}_accuracy": torch.tensor([_correct(data, model, name, point) for point in x])
-            for name, split in splits.items()
-            if split is not None
+            f"{split}_accuracy": torch.tensor([_correct(data, model, split, point) for point in x])
+            for split in _measured(data)
         }
 
     return evaluate
 
 
-def _test(data: TensorData) -> Split | None:
-    """The test set; None where its file is not there, which must not undo a finished run."""
+def _measured(data: TensorData) -> list[SplitName]:
+    """The splits to judge by; without the test set where its file is missing: that undoes no finished run."""
+    splits: list[SplitName] = ["validation"] if data.has_validation else []
     try:
-        return data.test
+        data.size("test")
     except UserError:
-        return None
+        return splits
+    return [*splits, "test"]
 
 
 @torch.no_grad()
-def _correct(data: TensorData, model: LogisticRegression, split: str, point: Tensor) -> float:
-    inputs, labels = data.batch(split, slice(None), augment=False)  # type: ignore[arg-type]
-    assert labels is not None
+def _correct(data: TensorData, model: LogisticRegression, split: SplitName, point: Tensor) -> float:
     weight = model.linear.weight
     weights, biases = point[: weight.numel()].view_as(weight), point[weight.numel() :]
-    scores = inputs.flatten(1).to(point.dtype) @ weights.mT + (biases if model.bias else 0.0)
+    rows, labels = _split_rows(data, split, point.dtype)
+    scores = rows @ weights.mT + (biases if model.bias else 0.0)
     predicted = scores.squeeze(1) > 0 if model.classes == 2 else scores.argmax(1)
     return float((predicted == labels).double().mean())
+
+
+def _split_rows(data: TensorData, split: SplitName, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """All rows of a split, [n, d], dense or sparse CSR, and its labels [n]."""
+    if isinstance(data, SparseTable):
+        rows, labels = data.sparse_rows(split), data.labels(split)
+    else:
+        inputs, labels = data.batch(split, slice(None), augment=False)
+        rows = inputs.flatten(1)
+    assert labels is not None
+    return rows.to(dtype), labels

@@ -16,15 +16,19 @@ from torch import Tensor, nn
 from common.problems.protocol import Batch, Problem
 from common.problems.regulariser import Regulariser
 from common.problems.sampling import ReplicateSampler
+from common.problems.sparse import SparseRows
 
 Evaluate = Callable[[Tensor], dict[str, Tensor]]
+Rows = Tensor | SparseRows
 
 # sup |s''| of the logistic function s, attained where s = 1/2 +- 1/sqrt(12)
 _LOGISTIC_THIRD = 3**-0.5 / 6
 
 
-def _scores(rows: Tensor, points: Tensor) -> Tensor:
+def _scores(rows: Rows, points: Tensor) -> Tensor:
     """a_i'x for rows [n, d] or [R, b, d] and points [R, d] or [R, p, d]: [R, n] or [R, n, p]."""
+    if isinstance(rows, SparseRows):
+        return rows.scores(points)
     if rows.dim() == 2:
         return points @ rows.T if points.dim() == 2 else (points @ rows.T).mT
     columns = points.unsqueeze(1) if points.dim() == 2 else points
@@ -32,23 +36,30 @@ def _scores(rows: Tensor, points: Tensor) -> Tensor:
     return scores.squeeze(2) if points.dim() == 2 else scores
 
 
-def _combine(weights: Tensor, rows: Tensor) -> Tensor:
+def _combine(weights: Tensor, rows: Rows) -> Tensor:
     """sum_i weights_i a_i for weights [R, b] and rows [b, d] or [R, b, d]: [R, d]."""
+    if isinstance(rows, SparseRows):
+        return rows.combine(weights)
     if rows.dim() == 2:
         return weights @ rows
     return (weights.unsqueeze(1) @ rows).squeeze(1)
+
+
+def _norms(rows: Rows) -> Tensor:
+    """||a_i||: [n]."""
+    return rows.norms() if isinstance(rows, SparseRows) else rows.norm(dim=1)
 
 
 class RowsProblem(Problem):
     """What finite sums over the rows of a matrix share.
 
     Args:
-        rows: [n, d], a column of ones last where there is a bias.
+        rows: [n, d], dense or sparse, a column of ones last where there is a bias.
         targets: [n], or None where the rows say all.
         regulariser: r.
     """
 
-    def __init__(self, rows: Tensor, targets: Tensor | None, regulariser: Regulariser) -> None:
+    def __init__(self, rows: Rows, targets: Tensor | None, regulariser: Regulariser) -> None:
         self.rows, self.targets, self.regulariser = rows, targets, regulariser
         self.n = self.pass_size = len(rows)
         self.dim = rows.shape[1]
@@ -68,9 +79,10 @@ class RowsProblem(Problem):
 
     def draw(self, sampler: ReplicateSampler, size: int, rows: list[int] | None) -> Batch:
         index = sampler.indices(size, rows)
-        flat = index.reshape(-1)
-        inputs = self.rows.index_select(0, flat).view(*index.shape, -1)
-        targets = None if self.targets is None else self.targets.index_select(0, flat).view(index.shape)
+        targets = None if self.targets is None else self.targets.take(index)
+        if isinstance(self.rows, SparseRows):
+            return Batch(self.rows.draw(index), targets, size)
+        inputs = self.rows.index_select(0, index.reshape(-1)).view(*index.shape, -1)
         return Batch(inputs, targets, size)
 
 
@@ -85,9 +97,9 @@ class MarginProblem(RowsProblem):
     CURVATURE: float
     THIRD: float
 
-    def __init__(self, rows: Tensor, targets: Tensor | None, regulariser: Regulariser) -> None:
+    def __init__(self, rows: Rows, targets: Tensor | None, regulariser: Regulariser) -> None:
         super().__init__(rows, targets, regulariser)
-        norms = rows.norm(dim=1)
+        norms = _norms(rows)
         longest = float(norms.max())
         self.smoothness = self.CURVATURE * longest**2 + regulariser.smoothness
         self.hessian_lipschitz = self.THIRD * longest**3 + regulariser.hessian_lipschitz
@@ -133,6 +145,8 @@ class MarginProblem(RowsProblem):
         return losses.mean(1) + self.regulariser.value(points)
 
     def paired_values(self, points: Tensor, batch: Batch) -> Tensor:
+        if isinstance(batch.inputs, SparseRows):
+            return super().paired_values(points, batch)
         scores = (points * batch.inputs).sum(-1)
         return self.phi(scores, batch.targets) + self.regulariser.value(points)
 
@@ -148,8 +162,10 @@ class LogisticProblem(MarginProblem):
 
     SLOPE, CURVATURE, THIRD = 1.0, 0.25, _LOGISTIC_THIRD
 
-    def __init__(self, rows: Tensor, labels: Tensor, regulariser: Regulariser) -> None:
-        super().__init__(rows * (2 * labels - 1).to(rows.dtype)[:, None], None, regulariser)
+    def __init__(self, rows: Rows, labels: Tensor, regulariser: Regulariser) -> None:
+        signs = (2 * labels - 1).to(rows.dtype)
+        signed = rows.scaled(signs) if isinstance(rows, SparseRows) else rows * signs[:, None]
+        super().__init__(signed, None, regulariser)
 
     def phi(self, scores: Tensor, targets: Tensor | None) -> Tensor:
         return nn.functional.softplus(-scores)

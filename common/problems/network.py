@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.data.base import TensorData
+from common.data.dataset import DataSet, SplitName
 from common.problems.protocol import Batch, Problem
 from common.problems.sampling import ReplicateSampler
 from common.runs.errors import UserError
@@ -41,7 +41,7 @@ class NetworkProblem(Problem):
         model: built, on the device of the data.
     """
 
-    def __init__(self, data: TensorData, model: nn.Module) -> None:
+    def __init__(self, data: DataSet, model: nn.Module) -> None:
         self.data, self.model = data, model
         self.n = self.pass_size = data.size("train")
         self.smoothness = self.sigma = self.hessian_lipschitz = None
@@ -206,15 +206,14 @@ class NetworkProblem(Problem):
         """Loss, and the accuracy for classes, of the validation (if any) and test splits."""
         self._place(x)
         found: dict[str, Tensor] = {}
-        for name in ("validation", "test"):
-            if getattr(self.data, name) is not None:
-                found |= {f"{name}_{key}": value for key, value in self._score(name).items()}
+        splits: list[SplitName] = ["validation", "test"] if self.data.has_validation else ["test"]
+        for split in splits:
+            found |= {f"{split}_{key}": value for key, value in self._score(split).items()}
         return found
 
-    def _score(self, name: Any) -> dict[str, Tensor]:
-        loss, correct, size = 0.0, 0, self.data.size(name)
-        for start in range(0, size, CHUNK):
-            inputs, targets = self.data.batch(name, slice(start, start + CHUNK), augment=False)
+    def _score(self, split: SplitName) -> dict[str, Tensor]:
+        loss, correct, size = 0.0, 0, self.data.size(split)
+        for inputs, targets in self.data.batches(split, self.data.EVALUATION_BATCH):
             loss += float(self._loss(inputs, targets))
             if self.data.classes is not None and targets is not None:
                 correct += int((self.model(inputs).argmax(1) == targets).sum())

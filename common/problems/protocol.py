@@ -20,12 +20,13 @@ class Batch:
     """Samples, gathered once and used at as many points as needed.
 
     Attributes:
-        inputs: [R, size, ...] (one row of samples a replicate) or [size, ...] (shared by all).
+        inputs: [R, size, ...] (one row of samples a replicate) or [size, ...] (shared by all): a tensor, or
+            what the problem keeps its samples in.
         targets: [R, size], [size] or None where the inputs say all.
         size: samples a replicate.
     """
 
-    inputs: Tensor
+    inputs: Any
     targets: Tensor | None
     size: int
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from common.data.base import TensorData
+from common.data.dataset import DataSet
+from common.data.loader import BlockLoader
 from common.metrics.parameters import count_parameters
 from common.runs.errors import UserError
 from common.runs.module import PaperModule, Progress
 from common.training.finite import NonFinite
-from common.training.loader import IndexLoader
 from common.training.schedules import Schedule
 from common.training.tasks import task_of
 
@@ -43,7 +43,7 @@ class SupervisedModule(PaperModule):
     def __init__(
         self,
         *,
-        data: TensorData,
+        data: DataSet,
         model: nn.Module,
         method: Callable[..., torch.optim.Optimizer],
         schedule: Callable[..., Schedule],
@@ -59,7 +59,7 @@ class SupervisedModule(PaperModule):
         self.make_optimizer, self.make_schedule = method, schedule
         self.epochs, self.test_every, self.measure_gradient = epochs, test_every, measure_gradient
         self.task = task_of(model, data, pixels)
-        self.loader: IndexLoader
+        self.loader: BlockLoader
         self.schedule: Schedule
         self.steps = 0
         self.last_loss: float | None = None
@@ -69,8 +69,8 @@ class SupervisedModule(PaperModule):
     def setup(self, stage: str) -> None:
         self.data.setup(stage)
         # some sets read their test files only when asked: a missing one is said before training
-        _ = self.data.test
-        self.loader = IndexLoader(self.data.size("train"), self.data.batch_size, self.seed)
+        self.data.size("test")
+        self.loader = self.data.loader(self.seed)
 
     @property
     def total_steps(self) -> int:
@@ -84,19 +84,19 @@ class SupervisedModule(PaperModule):
         )
         return optimizer
 
-    def train_dataloader(self) -> IndexLoader:
+    def train_dataloader(self) -> BlockLoader:
         return self.loader
 
     def on_train_start(self) -> None:
         self.trainer.should_stop = self.steps >= self.total_steps
 
-    def training_step(self, block: list[Tensor], batch_idx: int) -> None:
+    def training_step(self, block: list[Any], batch_idx: int) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         started = time.perf_counter()
         losses = []
-        for index in block[: self.total_steps - self.steps]:
-            inputs, targets = self.data.batch("train", index, augment=True)
+        for item in block[: self.total_steps - self.steps]:
+            inputs, targets = self.data.ready(item)
             optimizer.zero_grad(set_to_none=True)
             loss = self.task.loss(self.model, inputs, targets)
             loss.backward()
@@ -138,7 +138,7 @@ class SupervisedModule(PaperModule):
         train_loss = self.epoch_loss / self.epoch_steps
         self.schedule.after_epoch(train_loss)
         values = {"running_loss": train_loss}
-        if self.data.validation is not None:
+        if self.data.has_validation:
             values |= self.task.evaluate(self.model, self.data, "validation")
         if self.test_every is not None and (self.loader.epoch + 1) % self.test_every == 0 and not finished:
             values |= self.task.evaluate(self.model, self.data, "test")
@@ -163,7 +163,7 @@ class SupervisedModule(PaperModule):
         found |= self.task.evaluate(self.model, self.data, "train")
         if not math.isfinite(found["train_loss"]):
             raise NonFinite(step=self.steps, last_finite=self.last_loss, what="final training loss")
-        if self.data.validation is not None:
+        if self.data.has_validation:
             found |= self.task.evaluate(self.model, self.data, "validation")
         if self.measure_gradient:
             found["grad_norm_sq"] = self.task.full_gradient_norm_sq(self.model, self.data)

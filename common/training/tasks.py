@@ -1,7 +1,6 @@
 """What a supervised model is trained for: its loss, and the metrics of a split."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -10,11 +9,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MeanSquaredError
 from torchmetrics.classification import MulticlassAccuracy
 
-from common.data.base import TensorData
+from common.data.dataset import DataSet, SplitName
 from common.runs.errors import UserError
 
-EVALUATION_BATCH = 1000
-SplitName = Literal["train", "validation", "test"]
 Metrics = dict[str, Any]
 
 
@@ -34,35 +31,29 @@ class Task(ABC):
         """Add a batch to the metrics."""
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, data: TensorData, split: SplitName) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
         """All metrics of a split, in evaluation mode, without augmentation."""
         was_training = model.training
         model.eval()
         device = next(model.parameters()).device
         metrics = self.metrics(device)
-        for inputs, targets in evaluation_batches(data, split):
+        for inputs, targets in data.batches(split, data.EVALUATION_BATCH):
             self.update(metrics, model, inputs, targets)
         model.train(was_training)
         return {f"{split}_{name}": float(metric.compute()) for name, metric in metrics.items()}
 
-    def full_gradient_norm_sq(self, model: nn.Module, data: TensorData) -> float:
+    def full_gradient_norm_sq(self, model: nn.Module, data: DataSet) -> float:
         """||grad f(x)||^2 of the training objective over the whole training split."""
         was_training = model.training
         model.eval()
         model.zero_grad(set_to_none=True)
         size = data.size("train")
-        for inputs, targets in evaluation_batches(data, "train"):
+        for inputs, targets in data.batches("train", data.EVALUATION_BATCH):
             (self.loss(model, inputs, targets) * (len(inputs) / size)).backward()
         total = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
         model.zero_grad(set_to_none=True)
         model.train(was_training)
         return total
-
-
-def evaluation_batches(data: TensorData, split: SplitName) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The whole split in order, in slices, without augmentation."""
-    for start in range(0, data.size(split), EVALUATION_BATCH):
-        yield data.batch(split, slice(start, min(start + EVALUATION_BATCH, data.size(split))), augment=False)
 
 
 def penalty(model: nn.Module) -> Tensor | float:
@@ -140,7 +131,7 @@ class Regression(Task):
         metrics["rmse"].update(predictions, targets)
 
 
-def task_of(model: nn.Module, data: TensorData, pixels: Literal["sum", "mean"]) -> Task:
+def task_of(model: nn.Module, data: DataSet, pixels: Literal["sum", "mean"]) -> Task:
     """The task that a model is for.
 
     Raises:

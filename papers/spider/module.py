@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from common.data.base import TensorData
+from common.data.dataset import DataSet
+from common.data.loader import RoundLoader
 from common.problems.factory import build_problem
 from common.problems.network import NetworkProblem
 from common.problems.protocol import Oracle
@@ -17,7 +18,6 @@ from common.problems.sampling import ReplicateSampler
 from common.runs.errors import UserError
 from common.runs.module import PaperModule, Progress
 from common.training.finite import NonFinite
-from common.training.loader import RoundLoader
 from papers.spider.method import Method
 from papers.spider.torch_method import TorchMethod
 
@@ -54,7 +54,7 @@ class SpiderModule(PaperModule):
     def __init__(
         self,
         *,
-        data: TensorData,
+        data: DataSet,
         model: nn.Module,
         method: Method | Callable[[list[nn.Parameter]], Optimizer],
         seed: int,

@@ -10,20 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
-from common.data import cifar, download, libsvm, mnist
+from common.data import download
 from common.data.base import TensorData
 
 ROOT = Path(__file__).resolve().parents[3]
-CLOSED_PORT = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reaches beyond this machine; failures come at once."""
-    for module in (mnist, cifar, libsvm):
-        monkeypatch.setattr(module, "URL", CLOSED_PORT)
+    get = requests.get
+
+    def get_here(url: str, **options: Any) -> requests.Response:
+        if not url.startswith("http://127.0.0.1:"):
+            raise requests.ConnectionError(f"no test may ask for {url}")
+        return get(url, **options)
+
+    monkeypatch.setattr(requests, "get", get_here)
     monkeypatch.setattr(download, "RETRIES", 0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -34,7 +40,8 @@ def make(tmp_path: Path) -> Callable[..., TensorData]:
 
     def build(name: str, **overrides: Any) -> TensorData:
         config = yaml.safe_load((ROOT / "conf" / "dataset" / f"{name}.yaml").read_text())
-        config |= {"data_dir": str(tmp_path), "seed": 0} | overrides
+        fixed = {"data_dir": str(tmp_path), "seed": 0}
+        config |= {key: value for key, value in fixed.items() if key in config} | overrides
         module, _, cls = config.pop("_target_").rpartition(".")
         return getattr(importlib.import_module(module), cls)(**config)
 

@@ -1,7 +1,9 @@
 """LIBSVM sets: parsed exactly; wrong rows, labels, values, features or checksums are seen."""
 
+import bz2
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,169 @@ def test_mushrooms_file_is_preferred_to_the_pair(
     data.setup()
     assert data.shape == (112,) and (data.size("train"), data.size("test")) == (8, 2)
     assert data.train.targets is not None and data.train.targets.bincount().tolist() == [4, 4]
+
+
+REAL_TEXT = "-1 1:0.5 22:-0.25\n1 2:1e-3\n-1 \n1 3:7\n" * 5
+REAL_TABLE = [{0: 0.5, 21: -0.25}, {1: 1e-3}, {}, {2: 7.0}] * 5
+
+
+def put(folder: Path, name: str, text: str) -> None:
+    (folder / "libsvm").mkdir(exist_ok=True)
+    (folder / "libsvm" / name).write_bytes(bz2.compress(text.encode()))
+
+
+def dense(table: list[dict[int, float]], features: int) -> torch.Tensor:
+    expected = torch.zeros(len(table), features)
+    for row, values in enumerate(table):
+        for column, value in values.items():
+            expected[row, column] = value
+    return expected
+
+
+@pytest.fixture
+def ijcnn1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An ijcnn1 of 20 training rows, real-valued, in bzip2."""
+    monkeypatch.setitem(libsvm.FACTS, "ijcnn1.bz2", Facts(20, 22, None, binary=False))
+    put(tmp_path, "ijcnn1.bz2", REAL_TEXT)
+    return tmp_path
+
+
+def test_compressed_rows_with_real_values_are_read_exactly(make: Make, ijcnn1: Path) -> None:
+    data = make("ijcnn1", normalise="none")
+    data.setup()
+    assert torch.equal(data.train.inputs, dense(REAL_TABLE, 22))
+    assert data.train.targets is not None and data.train.targets.tolist() == [0, 1] * 10
+
+
+REAL_DAMAGES = {
+    "not a number": (REAL_TEXT.replace("7", "nan", 1), "not finite"),
+    "too large": (REAL_TEXT.replace("7", "1e99", 1), "not finite"),
+    "malformed": (REAL_TEXT.replace("2:1e-3", "2=1e-3", 1), ""),
+    "no value": (REAL_TEXT.replace("3:7", "3:", 1), ""),
+    "a third label": (REAL_TEXT.replace("-1 ", "2 ", 1), "labels other than"),
+    "index 0": (REAL_TEXT.replace("2:1e-3", "0:1", 1), "Invalid index 0"),
+    "a feature too many": (REAL_TEXT.replace("22:", "23:", 1), "n_features"),
+    "a row less": (REAL_TEXT[: REAL_TEXT.rindex("1 3:7")], "19 rows instead of 20"),
+    "one long line": ("x" * 100_000, "could not convert"),
+}
+
+
+@pytest.mark.parametrize("damage", REAL_DAMAGES)
+def test_damage_within_a_compressed_file_is_one_short_line(make: Make, ijcnn1: Path, damage: str) -> None:
+    text, words = REAL_DAMAGES[damage]
+    put(ijcnn1, "ijcnn1.bz2", text)
+    message = refusal(make("ijcnn1").setup)
+    assert f"{ijcnn1}/libsvm/ijcnn1.bz2 is damaged (" in message and words in message
+    assert len(message) < 1_000
+
+
+@pytest.mark.parametrize("damage", [lambda packed: packed[:-10], lambda packed: b"<html>404</html>" * 9])
+def test_a_broken_bzip2_file_is_named(make: Make, ijcnn1: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = ijcnn1 / "libsvm" / "ijcnn1.bz2"
+    path.write_bytes(damage(path.read_bytes()))
+    assert "ijcnn1.bz2 is damaged (broken bzip2: " in refusal(make("ijcnn1").setup)
+
+
+def test_covtype_has_a_stratified_holdout_and_is_read_once(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "covtype.libsvm.binary.scale.bz2"
+    monkeypatch.setitem(libsvm.FACTS, name, Facts(50, 54, None, binary=False))
+    monkeypatch.setattr(libsvm.Covtype, "TEST_SIZE", 10)
+    put(tmp_path, name, "".join(f"{1 + row % 2} 1:{row / 50} 54:1\n" for row in range(50)))
+    data = make("covtype", normalise="none")
+    data.setup()
+    (tmp_path / "libsvm" / name).unlink()
+    assert data.test is not None and data.test.targets is not None and data.train.targets is not None
+    assert (data.train.targets.bincount().tolist(), data.test.targets.bincount().tolist()) == (
+        [20] * 2,
+        [5] * 2,
+    )
+    rows = torch.cat([data.train.inputs, data.test.inputs])[:, 0]
+    assert torch.allclose(rows.sort().values, torch.arange(50) / 50)
+
+
+SPARSE_TABLE = [{0: 0.5, 47_235: -0.25}, {1: 3.0, 2: 4.0}, {}, {7: 7.0}] * 25
+SPARSE_TEXT = "".join(
+    f"{(-1, 1)[number % 2]} " + " ".join(f"{column + 1}:{value}" for column, value in row.items()) + "\n"
+    for number, row in enumerate(SPARSE_TABLE)
+)
+
+
+@pytest.fixture
+def rcv1(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., TensorData]:
+    """An rcv1 of 100 training and 100 test rows."""
+    for name in ("rcv1_train.binary.bz2", "rcv1_test.binary.bz2"):
+        monkeypatch.setitem(libsvm.FACTS, name, Facts(100, 47_236, None, binary=False, sparse=True))
+        put(tmp_path, name, SPARSE_TEXT)
+    return lambda **overrides: make("rcv1", **overrides)
+
+
+def test_a_sparse_set_is_stored_sparse_and_gives_dense_rows(rcv1: Callable[..., TensorData]) -> None:
+    data = rcv1()
+    data.setup()
+    expected = dense(SPARSE_TABLE, 47_236)
+    assert data.train.inputs.layout == torch.sparse_csr and data.train.inputs.values().numel() == 125
+    for index in (torch.tensor([5, 0, 5, 99, 2]), slice(3, 9), slice(None)):
+        inputs, targets = data.batch("train", index, augment=True)
+        assert torch.equal(inputs, expected[index]) and targets is not None
+        assert torch.equal(targets, (torch.arange(100) % 2)[index])
+    data.move("cpu")
+    batches = list(data.batches("test", 30))
+    assert torch.equal(torch.cat([inputs for inputs, _ in batches]), expected)
+
+
+def test_unit_rows_of_a_sparse_set_have_norm_1_and_empty_ones_stay_zero(
+    rcv1: Callable[..., TensorData],
+) -> None:
+    data = rcv1(normalise="unit_rows")
+    data.setup()
+    inputs, _ = data.batch("train", slice(0, 4), augment=False)
+    assert torch.allclose(inputs.norm(dim=1), torch.tensor([1.0, 1.0, 0.0, 1.0]))
+    assert torch.allclose(inputs[1, 1:3], torch.tensor([0.6, 0.8]))
+    assert data.train.inputs.values()[2:4].tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("normalise", ["standard", "unit_interval"])
+def test_what_would_fill_in_the_zeros_is_refused(rcv1: Callable[..., TensorData], normalise: str) -> None:
+    message = refusal(lambda: rcv1(normalise=normalise))
+    assert f"dataset.normalise={normalise}: rcv1 is sparse; give none or unit_rows" in message
+
+
+@pytest.mark.parametrize("source", ["real", "synthetic"])
+def test_limit_validation_and_positive_work_on_a_sparse_set(
+    rcv1: Callable[..., TensorData], source: str
+) -> None:
+    data = rcv1(limit=60, validation=0.25, positive=[0], source=source)
+    data.setup()
+    assert (data.size("train"), data.size("validation")) == (45, 15)
+    for split in (data.train, data.validation):
+        assert split is not None and split.targets is not None
+        assert split.inputs.layout == torch.sparse_csr and len(split.inputs) == len(split.targets)
+        assert abs(int(split.targets.sum()) - len(split) / 2) < 1
+    if source == "real":
+        # the rows of label 0 are those of two values other than 0, or none
+        inputs, targets = data.batch("train", slice(None), augment=False)
+        assert targets is not None
+        assert set(inputs[targets == 1].count_nonzero(dim=1).tolist()) <= {0, 2}
+
+
+def test_synthetic_sparse_rows_have_few_values_in_ascending_columns(make: Make) -> None:
+    data = make("rcv1", source="synthetic")
+    data.setup()
+    inputs = data.train.inputs
+    columns = inputs.col_indices().view(512, -1)
+    assert (columns.diff(dim=1) > 0).all() and columns.min() >= 0 and columns.max() < 47_236
+    assert 0.01 < inputs.values().numel() / inputs.numel() < 0.03
+
+
+def test_a_dense_batch_that_would_not_fit_is_refused_with_its_size(make: Make) -> None:
+    data = make("rcv1", source="synthetic", limit=5_700)
+    data.setup()
+    for index in (slice(None), torch.arange(5_690)):
+        message = refusal(partial(data.batch, "train", index, augment=False))
+        assert "1.1 GB" in message and "at most 5682 rows" in message
+    assert len(next(data.batches("train", data.EVALUATION_BATCH))[0]) == data.EVALUATION_BATCH
 
 
 @pytest.mark.real_data

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.training.loader import IndexLoader, RoundLoader
+from common.data.loader import IndexLoader, RoundLoader
 
 
 def batches(loader: IndexLoader, count: int) -> list[list[int]]:

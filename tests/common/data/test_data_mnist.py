@@ -1,4 +1,4 @@
-"""MNIST: idx files parsed exactly, and what is wrong with a file said in one line."""
+"""MNIST and Fashion-MNIST: idx files parsed exactly, and what is wrong with a file said in one line."""
 
 import gzip
 import hashlib
@@ -12,6 +12,7 @@ import torch
 
 from common.data import mnist
 from common.data.base import TensorData
+from common.data.prepare import Checksum
 from common.runs.errors import UserError
 
 Make = Callable[..., TensorData]
@@ -20,9 +21,7 @@ SIZES = {"train": 20, "t10k": 10}
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """A complete MNIST of 20 + 10 images, by file name, whose checksums are the pinned ones."""
-    monkeypatch.setattr(mnist.Mnist, "TRAIN_SIZE", 20)
-    monkeypatch.setattr(mnist.Mnist, "TEST_SIZE", 10)
+    """A complete set of 20 + 10 images, by file name, whose checksums are the pinned ones of both sets."""
     random = np.random.default_rng(0)
     files = {}
     for prefix, count in SIZES.items():
@@ -32,8 +31,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         labels_header = b"".join(number.to_bytes(4, "big") for number in (2049, count))
         files[f"{prefix}-images-idx3-ubyte.gz"] = images_header + pixels
         files[f"{prefix}-labels-idx1-ubyte.gz"] = labels_header + labels
-    monkeypatch.setattr(mnist, "MD5", {name: hashlib.md5(data).hexdigest() for name, data in files.items()})
-    return {name: gzip.compress(data) for name, data in files.items()}
+    packed = {name: gzip.compress(data) for name, data in files.items()}
+    monkeypatch.setattr(mnist.IdxImages, "TRAIN_SIZE", 20)
+    monkeypatch.setattr(mnist.IdxImages, "TEST_SIZE", 10)
+    monkeypatch.setattr(mnist.Mnist, "CHECKSUMS", checksums(files, confirmed=True))
+    monkeypatch.setattr(mnist.FashionMnist, "CHECKSUMS", checksums(packed, confirmed=False))
+    return packed
+
+
+def checksums(files: dict[str, bytes], confirmed: bool) -> dict[str, Checksum]:
+    return {name: Checksum(hashlib.md5(data).hexdigest(), confirmed) for name, data in files.items()}
 
 
 def put(folder: Path, files: dict[str, bytes]) -> None:
@@ -50,11 +57,12 @@ def refusal(data: TensorData) -> str:
     return message
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_pixels_and_labels_are_those_of_the_files(
-    make: Make, small: dict[str, bytes], tmp_path: Path
+    make: Make, small: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
-    put(tmp_path / "mnist", small)
-    data = make("mnist")
+    put(tmp_path / name, small)
+    data = make(name)
     data.setup()
     content = gzip.decompress(small["train-images-idx3-ubyte.gz"])[16:]
     assert data.train.inputs.numpy().tobytes() == content
@@ -98,7 +106,7 @@ def test_a_damaged_file_is_fetched_again(
     damage: str,
 ) -> None:
     put(server.folder, small)
-    monkeypatch.setattr(mnist, "URL", server.url)
+    monkeypatch.setattr(mnist.Mnist, "URL", server.url)
     put(tmp_path / "mnist", small | {NAME: DAMAGES[damage][0](small[NAME])})
     make("mnist").setup()
     assert server.requests == [f"/{NAME}"]
@@ -109,11 +117,32 @@ def test_a_missing_file_is_named_with_where_it_was_looked_for(make: Make, tmp_pa
     assert f"{tmp_path}/mnist/train-images-idx3-ubyte.gz is missing" in refusal(make("mnist"))
 
 
-def test_without_verify_only_checksums_are_skipped(
-    make: Make, small: dict[str, bytes], tmp_path: Path
+def test_a_label_out_of_range_is_seen(make: Make, small: dict[str, bytes], tmp_path: Path) -> None:
+    name = "t10k-labels-idx1-ubyte.gz"
+    labels = gzip.decompress(small[name])
+    put(tmp_path / "mnist", small | {name: gzip.compress(labels[:-1] + b"\x0a")})
+    assert "a label 10; they are 0 to 9" in refusal(make("mnist", verify=False))
+
+
+def test_another_checksum_of_fashion_mnist_is_said_to_be_compared_with_an_unconfirmed_one(
+    make: Make, small: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # the same content, another header
+    put(tmp_path / "fashion_mnist", small | {NAME: gzip.compress(gzip.decompress(small[NAME]), mtime=1)})
+    message = refusal(make("fashion_mnist"))
+    assert f"fashion_mnist/{NAME} is damaged (md5" in message and "unconfirmed" in message
+    capsys.readouterr()
+    make("fashion_mnist", verify=False).setup()
+    assert f"fashion_mnist/{NAME}: md5" in capsys.readouterr().err
+
+
+def test_without_verify_only_checksums_are_skipped_and_never_silently(
+    make: Make, small: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path / "mnist", small | {NAME: flipped(small[NAME])})
     make("mnist", verify=False).setup()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{tmp_path}/mnist/{NAME}: md5" in said
     put(tmp_path / "mnist", {NAME: small[NAME][:-100]})
     assert "broken gzip" in refusal(make("mnist", verify=False))
 

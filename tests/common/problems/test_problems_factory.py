@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from common.data.bundled import BreastCancer, Diabetes, Wine
+from common.data.libsvm import Rcv1
 from common.data.synthetic import LogisticStream, QuarticSaddle, SyntheticLogistic
 from common.models.analytic import Quartic
 from common.models.linear import LogisticRegression, RobustRegression
@@ -12,6 +13,8 @@ from common.problems.factory import build_problem
 from common.problems.linear import LogisticProblem, RobustRegressionProblem, SoftmaxProblem
 from common.problems.network import NetworkProblem
 from common.problems.quartic import QuarticProblem
+from common.problems.regulariser import Regulariser
+from common.problems.sparse import SparseRows
 from common.problems.stream import StreamProblem
 from common.runs.errors import UserError
 
@@ -143,3 +146,23 @@ def test_saddle_data_refuse_bad_sizes(key: str, value: int) -> None:
     sizes = {"dim": 4, "components": 6, key: value}
     with pytest.raises(UserError, match=f"dataset.{key}={value}"):
         QuarticSaddle(kind="analytic", normalise="none", **sizes, **SHARED)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_a_sparse_set_gives_the_closed_form_on_what_is_stored() -> None:
+    options = SHARED | {"source": "synthetic", "limit": 60}
+    data = Rcv1(kind="tabular_classification", normalise="unit_rows", **options)
+    data.setup()
+    problem = build_problem(data, logistic(data, bias=True), CPU)
+    assert isinstance(problem, LogisticProblem)
+    assert isinstance(problem.rows, SparseRows)
+    dense, labels = data.batch("train", slice(None), augment=False)
+    rows = torch.cat([dense.double(), torch.ones(len(dense), 1, dtype=torch.float64)], dim=1)
+    assert labels is not None
+    expected = LogisticProblem(rows, labels, Regulariser("nonconvex", 0.1, dense.shape[1]))
+    x = torch.linspace(-1, 1, problem.dim, dtype=torch.float64)[None]
+    torch.testing.assert_close(problem.true_value(x), expected.true_value(x))
+    torch.testing.assert_close(problem.true_gradient(x), expected.true_gradient(x))
+    scores = data.batch("test", slice(None), augment=False)[0].double() @ x[0, :-1] + x[0, -1]
+    correct = (scores > 0) == data.labels("test")
+    assert problem.evaluate(x)["test_accuracy"].item() == pytest.approx(correct.double().mean().item())

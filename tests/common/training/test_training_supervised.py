@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from common.data.base import TensorData
+from common.data.loader import IndexLoader
 from common.metrics.parameters import count_parameters
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
@@ -22,7 +23,6 @@ from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.errors import UserError
 from common.training import schedules, supervised
 from common.training.finite import NonFinite
-from common.training.loader import IndexLoader
 from common.training.schedules import Schedule
 from common.training.supervised import SupervisedModule
 

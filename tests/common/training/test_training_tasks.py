@@ -12,13 +12,13 @@ import yaml
 from torch import Tensor, nn
 
 from common.data.base import TensorData
+from common.data.dataset import DataSet, SplitName
 from common.models.autoencoder import Autoencoder
 from common.models.linear import LogisticRegression, RobustRegression
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
 from common.runs.errors import UserError
-from common.training import tasks
-from common.training.tasks import SplitName, Task, evaluation_batches, task_of
+from common.training.tasks import Task, task_of
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "dataset"
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,7 +40,7 @@ class Line(nn.Module):
 @pytest.fixture(autouse=True)
 def uneven_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 60: every split used here ends in a smaller one."""
-    monkeypatch.setattr(tasks, "EVALUATION_BATCH", 60)
+    monkeypatch.setattr(DataSet, "EVALUATION_BATCH", 60)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def batch_loss(task: Task, model: nn.Module, data: TensorData, rows: slice) -> f
 @pytest.mark.parametrize("size", [1, 59, 60, 61, 150])
 def test_evaluation_batches_are_the_split_in_order(size: int) -> None:
     data = dataset("digits", limit=size)
-    batches = list(evaluation_batches(data, "train"))
+    batches = list(data.batches("train", data.EVALUATION_BATCH))
     inputs, targets = data.batch("train", slice(None), augment=False)
     assert [len(batch) for batch, _ in batches] == [60] * (size // 60) + [size % 60] * (size % 60 > 0)
     assert torch.equal(torch.cat([batch for batch, _ in batches]), inputs)

@@ -1,0 +1,73 @@
+"""Original files to tensors: what `setup` of a data set takes, training and test set, on one core.
+
+    python -m benchmarks.data_reading
+
+Files are read, their checksums compared, and everything else about them checked, as in every run. They
+must lie under DATA_DIR (or `data`); a set that is not there is left out. Times are wall seconds, the median
+over the turns, after one that brings the files into the system's cache. Exits with 1 if one is above its
+limit.
+"""
+
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hydra.utils import instantiate
+
+from common.data.dataset import DataSet
+
+ROOT = Path(__file__).resolve().parents[1]
+TURNS = 5
+# seconds by data set
+LIMITS = {"mnist": 2.0, "cifar10": 2.0, "ptb": 3.0, "wikitext2": 8.0}
+# a file that shows whether it is there
+SIGNS = {
+    "mnist": "mnist/train-images-idx3-ubyte.gz",
+    "cifar10": "cifar-10-batches-bin/test_batch.bin",
+    "ptb": "ptb/ptb.train.txt",
+    "wikitext2": "wikitext-2/wiki.train.tokens",
+}
+
+
+def build(name: str, data_dir: Path) -> DataSet:
+    """The data set as `dataset=NAME` gives it."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "dataset" / f"{name}.yaml").read_text())
+    own = {"data_dir": str(data_dir), "seed": 0}
+    return instantiate(config | {key: value for key, value in own.items() if key in config})
+
+
+def seconds(name: str, data_dir: Path) -> float:
+    """Build it, and read both its sets."""
+    start = time.perf_counter()
+    data = build(name, data_dir)
+    data.setup()
+    data.size("test")
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    data_dir = Path(os.environ.get("DATA_DIR", ROOT / "data"))
+    passed = True
+    for name, limit in LIMITS.items():
+        if not (data_dir / SIGNS[name]).exists():
+            print(f"{name:12} {data_dir / SIGNS[name]} is missing: not measured")
+            continue
+        first, *others = [seconds(name, data_dir) for _ in range(TURNS + 1)]
+        median = statistics.median(others)
+        passed &= median <= limit
+        print(
+            f"{name:12} {median:6.2f} s (<= {limit} s): {'pass' if median <= limit else 'FAIL'}, "
+            f"first {first:.2f} s",
+            flush=True,
+        )
+    sys.exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()
