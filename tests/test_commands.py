@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -137,13 +139,36 @@ LONG = {
         "paper.until=budget",
         "paper.passes=60",
     ],
+    "folder": [
+        "paper=yogi",
+        "dataset=imagenet",
+        "model=convnet",
+        "data_dir=..",
+        "dataset.folder=photos",
+        "dataset.classes=2",
+        "dataset.size=16",
+        "dataset.resize=18",
+        "dataset.batch_size=10",
+        "paper.epochs=20",
+    ],
 }
+
+
+def make_photos(folder: Path) -> None:
+    """A folder of images in ImageNet's layout: 200 for training, 20 for validation."""
+    noise = np.random.default_rng(0)
+    for part, count in (("train", 200), ("val", 20)):
+        for number in range(count):
+            path = folder / part / f"class{number % 2}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
 
 
 @pytest.mark.parametrize("name", LONG)
 def test_a_killed_run_goes_on_to_the_very_result_of_an_unbroken_one(name: str, tmp_path: Path) -> None:
     (tmp_path / "unbroken").mkdir()
     (tmp_path / "broken").mkdir()
+    make_photos(tmp_path / "photos")
     process = start(LONG[name], tmp_path / "unbroken")
     assert process.wait(timeout=200) == 0
     code, _ = stop_in_mid_run(LONG[name], tmp_path / "broken", signal.SIGKILL)
@@ -162,6 +187,22 @@ def test_a_killed_run_goes_on_to_the_very_result_of_an_unbroken_one(name: str, t
     assert first["history"] == second["history"]
     for key, value in weights["state_dict"].items():
         assert torch.equal(value, resumed_weights["state_dict"][key])
+
+
+def test_repaired_images_are_counted_on_stderr_and_a_damaged_one_is_named(run: Run, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos")
+    for number in (0, 2, 4):
+        path = tmp_path / "photos" / "train" / "class0" / f"{number}.jpg"
+        Image.open(path).convert("L").save(path)
+    words = ["data_dir=.", "paper.epochs=1", *LONG["folder"][:3], *LONG["folder"][4:9]]
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "imagenet: 3 images of one channel, made RGB" in done.stderr
+    damaged = tmp_path / "photos" / "train" / "class1" / "7.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    again = run(*words, "seed=1")
+    assert again.returncode == 1
+    assert f"error: {damaged} is damaged" in again.stderr
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -21,7 +21,14 @@ SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_"}
 
 
 # keys of the top level, which belong to no `_target_`
-TOP_LEVEL = {"seed": int, "force": bool, "data_dir": str, "output_dir": str, "checkpoint_every": float}
+TOP_LEVEL = {
+    "seed": int,
+    "force": bool,
+    "data_dir": str,
+    "output_dir": str,
+    "checkpoint_every": float,
+    "objective": str | None,
+}
 
 
 def check_config(config: DictConfig) -> None:

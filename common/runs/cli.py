@@ -22,6 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from common.runs import catalogue, keys, sweep
 from common.runs.errors import UserError
+from common.runs.objective import check_search, objective_value
+from common.runs.plugins import check_plugins
+from common.runs.result import number
 from common.tables.tables import SCALES, metric_keys, papers, unknown
 
 if TYPE_CHECKING:
@@ -143,6 +146,8 @@ def _check_words(words: list[str]) -> None:
         for name in re.findall(r"[^,]+", given.get(group, "")) if "(" not in given.get(group, "") else []:
             if name.strip().strip("'\"") not in [*valid, "null"]:
                 raise UserError(unknown(group, name, valid))
+    check_plugins(words)
+    check_search(given)
     if given.get("paper", "") == "null" and "entry" not in given:
         raise UserError(f"paper=null: name a paper (valid: {', '.join(papers())})")
 
@@ -152,36 +157,50 @@ def _choices() -> dict[str, list[str]]:
     return found | {"scale": list(SCALES)}
 
 
-def task(config: DictConfig) -> None:
+def task(config: DictConfig) -> float | None:
     """One job: alone it keeps its error for `_launch`; in a sweep it leaves its status behind.
 
-    It never raises an error through Hydra, which would print lines of its own about it.
+    It never raises an error through Hydra, which would print lines of its own about it. It returns the
+    `objective` of a search.
     """
     folder = sweep.current()
     if folder is not None:
-        _job_of_sweep(config, folder)
-        return
+        return _job_of_sweep(config, folder)
     try:
         _show(_job(config))
     except Exception as error:
         _failure.append(error)
+    return None
 
 
-def _job_of_sweep(config: DictConfig, folder: Path) -> None:
+def _job_of_sweep(config: DictConfig, folder: Path) -> float | None:
     """Make one job of a sweep; whatever becomes of it, the others go on."""
     started = time.monotonic()
+    job = int(HydraConfig.get().job.num)
     status: dict[str, Any] = {"job": _label(), "overrides": _overrides()}
+    sweep.leave_status(folder, job, status | sweep.RUNNING)
+    value = None
     try:
         outcome = _job(config)
         state = "skipped" if outcome.skipped else "passed"
         status |= {"state": state, "result": str(outcome.path), "text": metric_text(outcome.result)}
+        value = objective_value(outcome.result["metrics"], config.objective)
+        if config.objective is not None:
+            status |= {"objective": value, "direction": _direction()}
         print(f"[{_label()}] result: {outcome.path}", flush=True)
     except Exception as error:
         if type(error).__name__ == "Interrupted":
             raise KeyboardInterrupt from error
         status |= {"state": "failed", "text": one_line(error)}
         print(f"error: [{_label()}] {one_line(error)}", file=sys.stderr, flush=True)
-    sweep.leave_status(folder, HydraConfig.get().job.num, status | {"seconds": time.monotonic() - started})
+    sweep.leave_status(folder, job, status | {"seconds": time.monotonic() - started})
+    return value
+
+
+def _direction() -> str:
+    """Whether a search wants its objective small or large; "minimize" where nothing searches."""
+    direction = HydraConfig.get().sweeper.get("direction", "minimize")
+    return str(getattr(direction, "name", direction))
 
 
 def _job(config: DictConfig) -> "Outcome":
@@ -214,15 +233,6 @@ def metric_text(result: dict[str, Any]) -> str:
     shown = dict.fromkeys([*wanted, *metrics])
     numbers = {k: metrics.get(k) for k in shown if not isinstance(metrics.get(k), list | dict)}
     return ", ".join(f"{k} {number(v)}" for k, v in list(numbers.items())[:6])
-
-
-def number(value: Any) -> str:
-    """A metric as a person writes it."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 10_000 else f"{value:.5g}"
 
 
 def _show(outcome: "Outcome") -> None:
@@ -263,6 +273,7 @@ def help_text() -> str:
     lines += [
         "",
         "Also: seed=0  data_dir=data  output_dir=outputs  force=true  checkpoint_every=10 (seconds)",
+        "Sweeps: hydra/launcher=joblib|submitit_local|submitit_slurm|ray; hydra/sweeper=optuna objective=...",
         "A finished command shows its result; an interrupted one goes on from its last checkpoint.",
     ]
     return "\n".join(lines)

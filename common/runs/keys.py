@@ -12,8 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 # what a run may change without changing its result
-NEUTRAL = {"hydra", "accepts", "scale", "data_dir", "output_dir", "force", "checkpoint_every", "logger"}
-NEUTRAL_IN = {"dataset": {"data_dir", "verify"}, "trainer": {"accelerator", "devices", "_target_"}}
+NEUTRAL = {
+    "hydra",
+    "accepts",
+    "scale",
+    "data_dir",
+    "output_dir",
+    "force",
+    "checkpoint_every",
+    "logger",
+    "objective",
+}
+NEUTRAL_IN = {"dataset": {"data_dir", "verify", "workers"}, "trainer": {"accelerator", "devices", "_target_"}}
 
 
 def identity(config: DictConfig) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from common.data.dataset import DataSet
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -25,6 +27,8 @@ class PaperModule(pl.LightningModule):
     measures on its way goes to `history` (kept in checkpoints, written to `result.json`, sent to the
     logger); what it ends with comes from `results`.
     """
+
+    data: DataSet
 
     def __init__(self) -> None:
         super().__init__()

@@ -136,6 +136,8 @@ def _run(config: DictConfig, request: Request, paper: str, directory: Path) -> d
         kept = checkpoints.path if checkpoints.path.exists() else "none was made yet"
         raise UserError(f"{error}; last checkpoint: {kept}") from error
     _close_logger(trainer, metrics)
+    for what, count in module.data.repairs.items():
+        print(f"[{request.label}] {module.data.NAME}: {count} {what}", file=sys.stderr)
     return {
         "entries": [request.entry] if request.entry else [],
         "overrides": request.overrides,

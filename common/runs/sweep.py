@@ -12,9 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from common.runs.result import write_json
+from common.runs.result import number, write_json
 
 VARIABLE = "REPRISE_SWEEP"
+# what a job says when it begins; what is still there at the end is all that a killed one said
+RUNNING = {"state": "running", "text": "it ended without a word: killed, or out of memory", "seconds": 0.0}
 
 
 def new_sweep() -> Path:
@@ -53,18 +55,29 @@ def read_statuses(sweep: Path) -> list[dict[str, Any]]:
 def summarise(sweep: Path) -> int:
     """Print the sweep's table; 1 if a job failed, else 0."""
     statuses = read_statuses(sweep)
-    failed = sum(status["state"] == "failed" for status in statuses)
-    skipped = sum(status["state"] == "skipped" for status in statuses)
+    states = [status["state"] for status in statuses]
+    passed, skipped = states.count("passed"), states.count("skipped")
+    failed = len(statuses) - passed - skipped
     Console(width=_width()).print(_table(statuses))
-    passed = len(statuses) - failed - skipped
+    best = _best(statuses)
+    if best is not None:
+        print(f"best: {best['job']} ({number(best['objective'])})")
     print(f"sweep: {passed} passed, {failed} failed, {skipped} skipped as done ({sweep})")
     return 1 if failed else 0
+
+
+def _best(statuses: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The job of a search with the best objective, if any has one."""
+    judged = [status for status in statuses if status.get("objective") is not None]
+    sign = -1 if judged and judged[0]["direction"] == "maximize" else 1
+    return min(judged, key=lambda status: sign * status["objective"], default=None)
 
 
 def _table(statuses: list[dict[str, Any]]) -> Table:
     table = Table("job", "state", "seconds", "what came out")
     for status in statuses:
-        table.add_row(status["job"], status["state"], f"{status['seconds']:.1f}", status["text"])
+        state = "failed" if status["state"] == RUNNING["state"] else status["state"]
+        table.add_row(status["job"], state, f"{status['seconds']:.1f}", status["text"])
     return table
 
 

@@ -13,8 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from common.runs.cli import number
-from common.runs.result import read_result
+from common.runs.result import number, read_result
 from common.runs.sweep import read_statuses
 from common.tables.tables import ROOT
 

@@ -1,0 +1,21 @@
+import sys
+
+import pytest
+
+from common.runs import plugins
+from common.runs.errors import UserError
+
+
+def test_installed_launchers_pass() -> None:
+    plugins.check_plugins(["-m", "hydra/launcher=joblib", "hydra/launcher=ray", "hydra/sweeper=optuna"])
+
+
+@pytest.mark.parametrize(
+    ("word", "extra"), [("hydra/launcher=ray", "cluster"), ("hydra/sweeper=optuna", "sweep")]
+)
+def test_a_missing_plugin_is_named_with_the_extra_that_installs_it(
+    word: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "hydra_plugins", None)
+    with pytest.raises(UserError, match=rf"{word} is not installed: pip install -e '\.\[{extra}\]'"):
+        plugins.check_plugins(["-m", word])
