@@ -386,8 +386,9 @@ class StreamedData(DataSet):
                 self._accepted(rows, fetched)
                 # pinning has copied them already
                 yield fetched._replace(images=_copied(fetched.images)) if workers and not pinned else fetched
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # the latter two where a worker went while it was handing over
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise UserError(
                 f"dataset.workers={self.workers}: a worker process was killed, as happens when memory or "

@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -173,10 +174,14 @@ def test_a_killed_worker_is_one_line(build: Callable[..., ImageFolder]) -> None:
     before = children()
     loader = build(workers=2).loader(seed=0)
     taken(loader, 1)
-    for pid in children() - before:
-        os.kill(pid, signal.SIGKILL)
+    victim = min(children() - before)
+    # while the main process waits for batches
+    killer = threading.Timer(0.2, os.kill, (victim, signal.SIGKILL))
+    killer.start()
     with pytest.raises(UserError, match=r"dataset\.workers=2: a worker process was killed"):
-        taken(loader, 20)
+        for _ in loader:
+            pass
+    killer.join()
 
 
 def follow_until_interrupted(data: ImageFolder, folder: Path) -> None:
