@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TESTS ?= tests
 
-.PHONY: help setup setup-full demo test check bench entries check-entries fits clean
+.PHONY: help setup setup-full demo claims report test check bench entries check-entries fits clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -22,7 +22,7 @@ $(VENV)/.core: pyproject.toml
 	@touch $@
 
 $(VENV)/.full: $(VENV)/.core
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[papers,cluster,sweep,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[papers,cluster,sweep,report,dev]'
 	@touch $@
 
 demo: setup  ## SPIDER, SVRG and SGD to the same gradient norm on bundled data: a table and a picture
@@ -30,6 +30,12 @@ demo: setup  ## SPIDER, SVRG and SGD to the same gradient norm on bundled data: 
 	  method=variance_reduction/spider_sfo_opt2,variance_reduction/svrg,variance_reduction/sgd
 	@echo 'Gradient calls until ||grad f|| <= 0.005, medians of 5 seeds:'
 	$(PY) -m common.tables.compare --metric calls_to_eps --x step --y grad_norm
+
+claims: setup  ## run what the claims of all papers need, and judge them
+	$(PY) claims.py hydra/launcher=joblib
+
+report: setup  ## the site in report/: claims, tables and figures from the results that there are
+	$(PY) report.py
 
 test: setup-full  ## all tests (some use real data under DATA_DIR and are skipped without)
 	$(PY) -m pytest -n 2 $(TESTS)

@@ -27,6 +27,8 @@ TOP_LEVEL = {
     "data_dir": str,
     "output_dir": str,
     "checkpoint_every": float,
+    "record": bool,
+    "results_dir": str,
     "objective": str | None,
 }
 

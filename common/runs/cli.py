@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from common.runs import catalogue, keys, sweep
+from common.runs.batch import Batch
 from common.runs.errors import UserError
 from common.runs.objective import check_search, objective_value
 from common.runs.plugins import check_plugins
@@ -41,11 +42,26 @@ def main() -> int:
     if {"-h", "--help"} & set(words):
         print(help_text())
         return 0
-    folder = sweep.new_sweep() if set(MULTIRUN) & set(words) else None
-    code = _guarded(lambda: _launch(words, folder))
-    if folder is not None and sweep.read_statuses(folder):
-        code = max(sweep.summarise(folder), code)
-    return code
+    if not set(MULTIRUN) & set(words):
+        return guarded(lambda: _launch(words, None))
+    folder = sweep.new_sweep()
+    return _summed_up(guarded(lambda: _launch(words, folder)), folder)
+
+
+def run_list(jobs: list[list[str]], words: list[str]) -> int:
+    """Make a list of runs as one sweep; the exit code is 1 if one failed.
+
+    Args:
+        jobs: the overrides of each run.
+        words: what they share: the launcher, the logger, ...
+    """
+    folder = sweep.new_sweep()
+    return _summed_up(guarded(lambda: _launch_list(jobs, words, folder)), folder)
+
+
+def _summed_up(code: int, folder: Path) -> int:
+    """End a sweep with its table; 1 if it broke off or one of its jobs failed."""
+    return max(sweep.summarise(folder), code) if sweep.read_statuses(folder) else code
 
 
 def _launch(words: list[str], folder: Path | None) -> None:
@@ -59,7 +75,34 @@ def _launch(words: list[str], folder: Path | None) -> None:
         raise _failure.pop()
 
 
-def _guarded(function: Callable[[], None]) -> int:
+def _launch_list(jobs: list[list[str]], words: list[str], folder: Path) -> None:
+    """Launch the jobs that compose; those that do not have failed already."""
+    check_plugins(words)
+    sweep.note_different(folder, jobs)
+    mark = f"++hydra.job.env_set.{sweep.VARIABLE}={folder.resolve()}"
+    batch = Batch([*words, mark], jobs)
+    legal, refused = [], []
+    composed: set[frozenset[str]] = set()
+    for job in batch.jobs:
+        but_for_seed = frozenset(word for word in job if not word.startswith("seed="))
+        try:
+            if but_for_seed not in composed:
+                _check_words(job)
+                batch.compose(job)
+            composed.add(but_for_seed)
+            legal.append(job)
+        except Exception as error:
+            refused.append((job, one_line(error, job)))
+    for i, (job, text) in enumerate(refused, start=len(legal)):
+        label = " ".join(sweep.varying(folder, job))
+        status = {"job": label, "overrides": job, "state": "failed", "text": text, "seconds": 0.0}
+        sweep.leave_status(folder, i, status)
+        print(f"error: [{label}] {text}", file=sys.stderr, flush=True)
+    if legal:
+        batch.launch(legal, task)
+
+
+def guarded(function: Callable[[], None]) -> int:
     """Call a function; whatever it raises becomes one line on stderr and exit code 1."""
     try:
         function()
@@ -74,13 +117,18 @@ def _guarded(function: Callable[[], None]) -> int:
     return 0
 
 
-def one_line(error: BaseException) -> str:
-    """What went wrong, in one line that a user can act on."""
+def one_line(error: BaseException, words: list[str] | None = None) -> str:
+    """What went wrong, in one line that a user can act on.
+
+    Args:
+        error: what was raised.
+        words: the overrides that led to it; by default the command line's.
+    """
     known = _find(error, UserError)
     if known is not None:
         return " ".join(str(known).split())
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return _hydra_line(error)
+        return _hydra_line(error, sys.argv[1:] if words is None else words)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = error.filename or "while writing"
         return f"the disk is full ({where}): free some space; the same command goes on"
@@ -104,21 +152,21 @@ def _keep_trace(error: BaseException) -> Path:
     return path
 
 
-def _hydra_line(error: Exception) -> str:
+def _hydra_line(error: Exception, words: list[str]) -> str:
     """Hydra's first line, with the valid keys where a key is unknown."""
     text = str(error).strip()
     match = re.match(r"Could not override '([\w.@/]+)'", text)
     if match:
-        return _unknown_key(match.group(1))
+        return _unknown_key(match.group(1), words)
     if text.startswith("Ambiguous value"):
         return f"{text.splitlines()[0]}: several values are a sweep (-m), or a list (key=[a,b])"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, words: list[str]) -> str:
     """An unknown key, and those that its parent has."""
-    words = [word for word in sys.argv[1:] if word not in MULTIRUN and not word.startswith(("+", f"{key}="))]
+    words = [word for word in words if word not in MULTIRUN and not word.startswith(("+", f"{key}="))]
     words = [re.sub(r"=([^,(\[{]+),.*", r"=\1", word) for word in words if not word.startswith("hydra")]
     parent, _, leaf = key.rpartition(".")
     try:
@@ -237,7 +285,8 @@ def metric_text(result: dict[str, Any]) -> str:
 
 def _show(outcome: "Outcome") -> None:
     """Print a run's metrics, beside what was reported, and where its result lies."""
-    from common.runs.runner import made_at, stale
+    from common.runs.code import stale
+    from common.runs.runner import made_at
 
     result = outcome.result
     if outcome.skipped:
@@ -289,4 +338,4 @@ def _papers_help() -> list[str]:
     return lines
 
 
-__all__ = ["help_text", "keys", "main", "task"]
+__all__ = ["help_text", "keys", "main", "run_list", "task"]

@@ -1,6 +1,5 @@
 """Where and by which code a run was made: device, memory, versions, commit."""
 
-import hashlib
 import platform
 import resource
 import subprocess
@@ -30,16 +29,6 @@ def commit() -> str | None:
 def _git(*words: str) -> str:
     command = ["git", "-C", str(ROOT), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-@cache
-def code_hash(paper: str) -> str:
-    """A hash over the source files of `common` and of one paper."""
-    digest = hashlib.sha256()
-    for folder in (ROOT / "common", ROOT / "papers" / paper):
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def environment(device: torch.device) -> dict[str, Any]:

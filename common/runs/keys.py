@@ -20,6 +20,8 @@ NEUTRAL = {
     "output_dir",
     "force",
     "checkpoint_every",
+    "record",
+    "results_dir",
     "logger",
     "objective",
 }

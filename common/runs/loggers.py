@@ -1,49 +1,109 @@
-"""The loggers that `conf/logger` names; each gets the run directory and the run key."""
+"""The loggers that `conf/logger` names; each gets the run directory, the run key and the run's facts."""
 
 import os
-from netrc import NetrcParseError, netrc
 from pathlib import Path
+from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from common.runs.errors import UserError
 
 
-def wandb_logger(*, directory: Path, key: str, project: str, entity: str | None) -> Logger:
+def run_facts(choices: dict[str, str], entry: str | None, seed: int) -> dict[str, Any]:
+    """What a run is, by the names that a logger groups and filters by.
+
+    Args:
+        choices: the config groups' choices.
+        entry: `paper.table.row`, or None for a run that was not asked for as an entry.
+
+    Returns:
+        entry, table and row (None without an entry), paper, scale, seed, dataset, model and method.
+    """
+    _, table, row = (None, None, None) if entry is None else entry.split(".", 2)
+    chosen = {group: choices[group] for group in ("paper", "scale", "dataset", "model", "method")}
+    return {"entry": entry, "table": table, "row": row, "seed": seed, **chosen}
+
+
+class WandbRun(WandbLogger):
+    """A W&B run that ends with its run.
+
+    Lightning leaves it open until the process ends, and the next job of a sweep would go on in it.
+    """
+
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        # a success is not the end: the final metrics come after `fit`, and then `close`
+        if status != "success":
+            self.experiment.finish(exit_code=1)
+
+
+def wandb_logger(
+    *, directory: Path, key: str, facts: dict[str, Any], project: str, entity: str | None
+) -> Logger:
     """Weights & Biases, online where the user is logged in and offline otherwise, never asking.
 
-    The W&B run id is the run key, so a resumed run goes on in the same W&B run.
+    The W&B run id is the run key, so an interrupted run goes on in the same W&B run; one that is made anew
+    takes its place. Runs are grouped by `paper.table`, or by paper without an entry; their job type is
+    the method.
+
+    Raises:
+        UserError: W&B does not take the run.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
-    from pytorch_lightning.loggers import WandbLogger
+    import wandb
 
-    logger = WandbLogger(
+    if wandb.run is not None:
+        # a job that broke off between its training and its result
+        wandb.run.finish(exit_code=1)
+    paper, table = facts["paper"], facts["table"]
+    logger = WandbRun(
         project=project,
         entity=entity,
         save_dir=directory,
-        name=key,
+        name=f"{facts['entry'] or key} seed {facts['seed']}",
         id=key.replace("/", "-"),
-        resume="allow",
-        offline=not _logged_in(),
+        resume="allow" if (directory / "last.ckpt").exists() else None,
+        group=paper if table is None else f"{paper}.{table}",
+        job_type=facts["method"],
+        tags=[facts["scale"], facts["dataset"]],
+        offline=os.environ.get("WANDB_MODE") in OFFLINE or not logged_in(),
     )
     # wandb warns of this retired setting, which Lightning hands over unset
     logger._wandb_init.pop("anonymous", None)
+    try:
+        _ = logger.experiment
+    except wandb.errors.Error as error:
+        raise UserError(f"logger=wandb: {error} (WANDB_MODE=offline logs without a network)") from error
     return logger
 
 
-def _logged_in() -> bool:
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
-        return False
-    if os.environ.get("WANDB_API_KEY"):
+OFFLINE = ("offline", "disabled", "dryrun")
+
+
+def logged_in() -> bool:
+    """Whether W&B would find credentials without asking for them."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
+    import wandb
+    from wandb.sdk.lib import wbauth
+
     try:
-        return netrc().authenticators("api.wandb.ai") is not None
-    except (FileNotFoundError, NetrcParseError):
+        return wbauth.read_netrc_auth(host=wandb.setup().settings.base_url) is not None
+    except wandb.errors.AuthenticationError:
         return False
 
 
-def csv_logger(*, directory: Path, key: str) -> Logger:
+def csv_logger(*, directory: Path, key: str, facts: dict[str, Any]) -> Logger:
     """`csv/metrics.csv` in the run directory."""
     return CSVLogger(save_dir=directory, name="csv", version="")
 
 
-def no_logger(*, directory: Path, key: str) -> None:
+def no_logger(*, directory: Path, key: str, facts: dict[str, Any]) -> None:
     """No logger at all."""
+
+
+def close(logger: Logger) -> None:
+    """End a logger: nothing more comes."""
+    logger.finalize("success")
+    if isinstance(logger, WandbRun):
+        logger.experiment.finish()

@@ -20,10 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.catalogue import accepted_datasets, all_entries, refuse_dataset, refuse_method
 from common.runs.check import check_config
-from common.runs.environment import code_hash, environment
+from common.runs.code import code_hash
+from common.runs.environment import environment
 from common.runs.errors import UserError
+from common.runs.evidence import asked, asked_forms
 from common.runs.keys import identity, run_key
+from common.runs.loggers import close, run_facts
 from common.runs.module import PaperModule
+from common.runs.record import record, results_folder
 from common.runs.result import read_result, write_json
 from common.training.finite import NonFinite
 
@@ -35,6 +39,7 @@ TASKS = {
     "image_reconstruction": {"reconstruction"},
     "stream": {"classification"},
     "analytic": {"analytic"},
+    "online": {"online"},
 }
 
 
@@ -68,21 +73,26 @@ def execute(config: DictConfig, request: Request) -> Outcome:
     Raises:
         UserError: anything that the user can mend, in one line.
     """
-    paper = run_key(config).split("/")[0]
+    key = run_key(config)
+    paper = key.split("/")[0]
     _check_request(config, request, paper)
     check_config(config)
-    directory = Path(config.output_dir) / run_key(config)
+    directory = Path(config.output_dir) / key
     path = directory / "result.json"
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory):
-        done = read_result(path)
-        if done is not None and not config.force:
-            return Outcome(path, _served(path, done, request), skipped=True)
-        if config.force:
-            (directory / "last.ckpt").unlink(missing_ok=True)
-        result = _run(config, request, paper, directory)
-        write_json(path, result)
-    return Outcome(path, result, skipped=False)
+        result = read_result(path)
+        skipped = result is not None and not config.force
+        if result is not None and skipped:
+            result = _served(path, result, request)
+        else:
+            if config.force:
+                (directory / "last.ckpt").unlink(missing_ok=True)
+            result = _run(config, request, paper, directory)
+            write_json(path, result)
+    if config.record:
+        record(key, result, results_folder(config.results_dir))
+    return Outcome(path, result, skipped)
 
 
 def _check_request(config: DictConfig, request: Request, paper: str) -> None:
@@ -110,12 +120,16 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _served(path: Path, result: dict[str, Any], request: Request) -> dict[str, Any]:
-    """Note on a finished result that it also serves this entry."""
-    if request.entry is not None and request.entry not in result["entries"]:
-        result["entries"] = [*result["entries"], request.entry]
-        result["reported"] = {**result["reported"], **_reported(request.entry)}
-        write_json(path, result)
-    return result
+    """Note on a finished result that it also serves this entry, and by which words it was asked for."""
+    entries, reported, forms = result["entries"], result["reported"], asked_forms(result)
+    if request.entry is not None and request.entry not in entries:
+        entries, reported = [*entries, request.entry], {**reported, **_reported(request.entry)}
+    if asked(request.overrides) not in forms:
+        forms = [*forms, asked(request.overrides)]
+    served = {**result, "entries": entries, "reported": reported, "asked": [list(words) for words in forms]}
+    if served != result:
+        write_json(path, served)
+    return served
 
 
 def _run(config: DictConfig, request: Request, paper: str, directory: Path) -> dict[str, Any]:
@@ -124,7 +138,7 @@ def _run(config: DictConfig, request: Request, paper: str, directory: Path) -> d
     module = build(config, request)
     checkpoints = Checkpoints(directory / "last.ckpt", float(config.checkpoint_every))
     report = ProgressReport(request.label, request.terminal)
-    trainer = _trainer(config, directory, [checkpoints, report])
+    trainer = _trainer(config, request, directory, [checkpoints, report])
     try:
         with checkpoints:
             trainer.fit(module, ckpt_path=_resume_from(checkpoints.path), weights_only=True)
@@ -136,20 +150,22 @@ def _run(config: DictConfig, request: Request, paper: str, directory: Path) -> d
         kept = checkpoints.path if checkpoints.path.exists() else "none was made yet"
         raise UserError(f"{error}; last checkpoint: {kept}") from error
     _close_logger(trainer, metrics)
+    choices = {group: request.choices[group] for group in ("dataset", "model", "method", "schedule")}
     for what, count in module.data.repairs.items():
         print(f"[{request.label}] {module.data.NAME}: {count} {what}", file=sys.stderr)
     return {
         "entries": [request.entry] if request.entry else [],
         "overrides": request.overrides,
+        "asked": [list(asked(request.overrides))],
         "paper": paper,
-        "choices": {group: request.choices[group] for group in ("dataset", "model", "method", "schedule")},
+        "choices": choices,
         "scale": request.choices["scale"],
         "seed": int(config.seed),
         "metrics": metrics,
         "reported": _reported(request.entry),
         "wall_seconds": round(checkpoints.seconds, 3),
         **environment(module.device),
-        "code": code_hash(paper),
+        "code": code_hash(paper, choices),
         "config": identity(config),
         "history": module.history,
     }
@@ -196,12 +212,15 @@ def _instantiate(node: DictConfig, **parts: Any) -> Any:
         raise UserError(f"{node['_target_']}: {cause or error}".splitlines()[0]) from error
 
 
-def _trainer(config: DictConfig, directory: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(
+    config: DictConfig, request: Request, directory: Path, callbacks: list[pl.Callback]
+) -> pl.Trainer:
     if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer=gpu: no GPU is available here (valid: cpu, auto)")
-    logger = _instantiate(config.logger, directory=directory, key=run_key(config))
+    facts = run_facts(request.choices, request.entry, int(config.seed))
+    logger = _instantiate(config.logger, directory=directory, key=run_key(config), facts=facts)
     if logger is not None:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_hyperparams({**facts, "config": OmegaConf.to_container(config, resolve=True)})
     return _instantiate(
         config.trainer,
         callbacks=callbacks,
@@ -237,7 +256,7 @@ def _close_logger(trainer: pl.Trainer, metrics: dict[str, Any]) -> None:
         return
     finals = {f"final/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
     trainer.logger.log_metrics(finals)
-    trainer.logger.finalize("success")
+    close(trainer.logger)
 
 
 def _reported(entry: str | None) -> dict[str, Any]:
@@ -246,11 +265,6 @@ def _reported(entry: str | None) -> dict[str, Any]:
         return {}
     row = all_entries()[entry]
     return {entry: {**row.reported, "source": row.source}}
-
-
-def stale(result: dict[str, Any]) -> bool:
-    """Whether the code that made a result has changed since."""
-    return result["code"] != code_hash(result["paper"])
 
 
 def made_at(result: dict[str, Any]) -> str:

@@ -36,6 +36,13 @@ def note_varying(sweep: Path, words: list[str]) -> None:
     write_json(sweep / "varying.json", {"keys": keys})
 
 
+def note_different(sweep: Path, jobs: list[list[str]]) -> None:
+    """Keep which keys vary over a list of jobs: those of words that not all jobs have."""
+    common = set[str]().union(*jobs).intersection(*jobs)
+    keys = {word.split("=", 1)[0] for job in jobs for word in job if word not in common}
+    write_json(sweep / "varying.json", {"keys": sorted(keys)})
+
+
 def varying(sweep: Path, overrides: list[str]) -> list[str]:
     """Of a job's overrides, those that other jobs have otherwise."""
     keys = json.loads((sweep / "varying.json").read_text())["keys"]

@@ -15,7 +15,7 @@ from common.runs.errors import UserError
 from common.runs.module import PaperModule, Progress
 from common.training.finite import NonFinite
 from common.training.schedules import Schedule
-from common.training.tasks import task_of
+from common.training.tasks import project, task_of
 
 BLOCK_SECONDS = (0.05, 0.3)
 LARGEST_BLOCK = 64
@@ -26,7 +26,8 @@ class SupervisedModule(PaperModule):
 
     One `training_step` makes a block of steps, as many as fit a fraction of a second, so that what
     Lightning does around it costs nothing beside a small model; losses stay on the device until the
-    block ends.
+    block ends. A model with a method `project` has it called after each step: it puts the parameters back
+    into their feasible set. What the task watches is averaged over each epoch, like the loss.
 
     Args:
         data, model, method, schedule, seed: built from the config groups; `method` takes parameters and
@@ -64,6 +65,7 @@ class SupervisedModule(PaperModule):
         self.steps = 0
         self.last_loss: float | None = None
         self.epoch_loss, self.epoch_steps = 0.0, 0
+        self.epoch_watched: dict[str, float] = {}
         self._schedule_state: dict[str, Any] | None = None
 
     def setup(self, stage: str) -> None:
@@ -94,16 +96,20 @@ class SupervisedModule(PaperModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         started = time.perf_counter()
-        losses = []
+        losses, watched = [], []
         for item in block[: self.total_steps - self.steps]:
             inputs, targets = self.data.ready(item)
             optimizer.zero_grad(set_to_none=True)
             loss = self.task.loss(self.model, inputs, targets)
             loss.backward()
+            with torch.no_grad():
+                watched.append(self.task.watch(self.model, inputs))
             optimizer.step()
+            project(self.model)
             self.schedule.after_step()
             losses.append(loss.detach())
         self._account(torch.stack(losses))
+        self._account_watched(watched)
         self._fit_block(time.perf_counter() - started)
         if self.loader.at_epoch_end or self.steps >= self.total_steps:
             self._end_epoch()
@@ -124,6 +130,11 @@ class SupervisedModule(PaperModule):
         self.steps += len(values)
         self.epoch_steps += len(values)
 
+    def _account_watched(self, watched: list[dict[str, Tensor]]) -> None:
+        for name in watched[0]:
+            for value in torch.stack([step[name] for step in watched]).tolist():
+                self.epoch_watched[name] = self.epoch_watched.get(name, 0.0) + value
+
     def _fit_block(self, seconds: float) -> None:
         """Let a block take a fraction of a second: long enough to be cheap, short enough to be followed."""
         shortest, longest = BLOCK_SECONDS
@@ -138,12 +149,14 @@ class SupervisedModule(PaperModule):
         train_loss = self.epoch_loss / self.epoch_steps
         self.schedule.after_epoch(train_loss)
         values = {"running_loss": train_loss}
+        values |= {name: total / self.epoch_steps for name, total in self.epoch_watched.items()}
         if self.data.has_validation:
             values |= self.task.evaluate(self.model, self.data, "validation")
         if self.test_every is not None and (self.loader.epoch + 1) % self.test_every == 0 and not finished:
             values |= self.task.evaluate(self.model, self.data, "test")
         self.record(self.steps, epoch=self.steps / self.loader.steps_per_epoch, **values)
         self.epoch_loss, self.epoch_steps = 0.0, 0
+        self.epoch_watched = dict.fromkeys(self.epoch_watched, 0.0)
         self.trainer.should_stop = finished
 
     def progress(self) -> Progress:
@@ -152,7 +165,7 @@ class SupervisedModule(PaperModule):
         return Progress(done, self.total_steps / self.loader.steps_per_epoch, "epochs", loss)
 
     def results(self) -> dict[str, Any]:
-        """Metrics of the final model: the test split's, the training split's and the validation split's.
+        """Metrics of the final model on each split, and the last epoch's mean of what the task watches.
 
         Raises:
             NonFinite: the last steps made the training loss NaN or infinite.
@@ -167,6 +180,7 @@ class SupervisedModule(PaperModule):
             found |= self.task.evaluate(self.model, self.data, "validation")
         if self.measure_gradient:
             found["grad_norm_sq"] = self.task.full_gradient_norm_sq(self.model, self.data)
+        found |= {name: self.history[name][-1] for name in self.epoch_watched}
         found |= {"steps": self.steps, "epochs": self.steps / self.loader.steps_per_epoch}
         return found | {"parameters": count_parameters(self.model)}
 
@@ -175,12 +189,14 @@ class SupervisedModule(PaperModule):
             "steps": self.steps,
             "last_loss": self.last_loss,
             "epoch": [self.epoch_loss, self.epoch_steps],
+            "watched": dict(self.epoch_watched),
             "schedule": self.schedule.state_dict(),
         }
 
     def load_search_state(self, state: dict[str, Any]) -> None:
         self.steps, self.last_loss = state["steps"], state["last_loss"]
         self.epoch_loss, self.epoch_steps = state["epoch"]
+        self.epoch_watched = state["watched"]
         self._schedule_state = state["schedule"]
 
     def on_fit_start(self) -> None:

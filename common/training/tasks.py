@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric, MeanSquaredError
 from torchmetrics.classification import MulticlassAccuracy
 
 from common.data.dataset import DataSet, SplitName
+from common.models.analytic import OnlineFunction
 from common.runs.errors import UserError
 
 Metrics = dict[str, Any]
@@ -29,6 +30,10 @@ class Task(ABC):
     @abstractmethod
     def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
         """Add a batch to the metrics."""
+
+    def watch(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+        """Scalars to be averaged over an epoch's steps, each where the step takes its gradient; none here."""
+        return {}
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
@@ -60,6 +65,14 @@ def penalty(model: nn.Module) -> Tensor | float:
     """The model's own regulariser, if it has one."""
     own = getattr(model, "penalty", None)
     return own() if own is not None else 0.0
+
+
+@torch.no_grad()
+def project(model: nn.Module) -> None:
+    """Put the parameters back into the model's own feasible set, if it has one."""
+    own = getattr(model, "project", None)
+    if own is not None:
+        own()
 
 
 class Classification(Task):
@@ -131,6 +144,31 @@ class Regression(Task):
         metrics["rmse"].update(predictions, targets)
 
 
+class Online(Task):
+    """Functions that come one a step (`OnlineFunction`); `train_loss` is their mean at the last point."""
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        return model(inputs).mean() + penalty(model)
+
+    def watch(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+        assert isinstance(model, OnlineFunction)
+        return model.watch(inputs)
+
+    def metrics(self, device: torch.device) -> Metrics:
+        return {"loss": MeanMetric().to(device)}
+
+    def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
+        metrics["loss"].update(model(inputs) + penalty(model))
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
+        """`train_loss` and what the model says of its last point; there is no other split."""
+        assert isinstance(model, OnlineFunction)
+        if split != "train":
+            return {}
+        return super().evaluate(model, data, split) | {name: float(v) for name, v in model.final().items()}
+
+
 def task_of(model: nn.Module, data: DataSet, pixels: Literal["sum", "mean"]) -> Task:
     """The task that a model is for.
 
@@ -142,6 +180,8 @@ def task_of(model: nn.Module, data: DataSet, pixels: Literal["sum", "mean"]) -> 
         return Classification(data.classes)
     if model.task == "regression":
         return Regression()
+    if model.task == "online":
+        return Online()
     if data.normalise != "unit_interval":
         raise UserError(
             f"dataset.normalise={data.normalise}: an autoencoder needs [0, 1] (valid: unit_interval)"

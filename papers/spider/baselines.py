@@ -115,7 +115,7 @@ class SVRG(Method):
         smoothness: L; None: the problem's.
     """
 
-    STATE: ClassVar = ("x", "k", "snapshot", "anchor")
+    STATE: ClassVar = ("x", "k", "v", "previous", "snapshot", "anchor")
 
     def __init__(
         self,
@@ -136,14 +136,20 @@ class SVRG(Method):
         self.m = self.epoch_length or ceil(n ** (1 / 3))
         self.eta = self.step_size or 1 / (3 * self.constant("smoothness"))
         self.snapshot, self.anchor = self.x, torch.zeros_like(self.x)
+        self.v, self.previous = torch.zeros_like(self.x), self.x
+
+    @property
+    def period(self) -> int:
+        return self.m
 
     def step(self) -> None:
         if self.k % self.m == 0:
             self.snapshot = self.x
             self.anchor = self.oracle.checkpoint_gradient(self.x, None)
         batch = self.oracle.draw(self.b)
-        v = self.oracle.gradient_difference(self.x, self.snapshot, batch) + self.anchor
-        self.move(self.x - self.eta * v)
+        self.v = self.oracle.gradient_difference(self.x, self.snapshot, batch) + self.anchor
+        self.previous = self.x
+        self.move(self.x - self.eta * self.v)
         self.k += 1
 
 

@@ -35,6 +35,8 @@ class Method(ABC):
         k: steps made.
         own_stop: whether the method ends by its own rule (it then retires replicates); else it goes on
             for as long as it is stepped.
+        v, previous: of methods with a `period`, the latest estimate of the gradient, and the iterate where it
+            was made, both [R, d].
     """
 
     # attributes that a checkpoint must hold: tensors or numbers
@@ -47,6 +49,8 @@ class Method(ABC):
     x: Tensor
     k: int
     own_stop: bool
+    v: Tensor
+    previous: Tensor
 
     def start(self, oracle: Oracle, x0: Tensor, own_stop: bool) -> None:
         """Begin at x0 [R, d]; computes what the hyperparameters leave open.
@@ -83,6 +87,15 @@ class Method(ABC):
     def returned(self) -> Tensor:
         """The point that the method returns: [R, d]."""
         return self.x
+
+    @property
+    def period(self) -> int | None:
+        """Steps from checkpoint to checkpoint; None: no estimate is carried from step to step."""
+        return None
+
+    def error_bound(self) -> float | None:
+        """What E||v - grad f(previous)||^2 is at most, by the theory; None where it says nothing."""
+        return None
 
     def theory(self) -> dict[str, float]:
         """What the theory says of this run: `theory_steps`, `theory_calls`; empty where it says nothing."""

@@ -18,6 +18,7 @@ from common.problems.sampling import ReplicateSampler
 from common.runs.errors import UserError
 from common.runs.module import PaperModule, Progress
 from common.training.finite import NonFinite
+from papers.spider.measure import check_age, estimator_error, least_curvature
 from papers.spider.method import Method
 from papers.spider.torch_method import TorchMethod
 
@@ -40,12 +41,18 @@ class SpiderModule(PaperModule):
         repeats: replicates run at once, with seeds seed, seed + 1, ...; networks take 1.
         eps: a replicate has hit when ||grad f(x_k)|| <= eps.
         until: "first_hit": a replicate ends at its first hit; "theory": by the method's own rule;
-            "budget": when the budget is spent. The budget ends all three.
+            "budget": when the budget is spent. The budget ends all three. "estimate": all end when their
+            estimates of the gradient are `estimator_age` steps old, whatever the budget.
         passes: the budget of a finite sum in gradient calls / n.
         max_calls: the budget in calls (of gradients and values together); null: `passes` alone. Streams,
             which have no n, need it.
         check_every_passes: calls / n (on a stream: / 1,000) from one check of the true gradient to the
             next; grows to 2% of the calls made. Null: no checks.
+        start_offset: x_0 is the problem's own start plus this times (1, ..., 1) / sqrt d.
+        estimator_age: with until="estimate" alone: the steps since the first checkpoint at which the error
+            of the method's estimate is measured.
+        measure_curvature: whether the least eigenvalue of the Hessian at the returned point is computed,
+            from d uncounted Hessian-vector products.
 
     Raises:
         UserError: a value out of range.
@@ -60,10 +67,13 @@ class SpiderModule(PaperModule):
         seed: int,
         repeats: int,
         eps: float,
-        until: Literal["first_hit", "budget", "theory"],
+        until: Literal["first_hit", "budget", "theory", "estimate"],
         passes: float,
         max_calls: int | None,
         check_every_passes: float | None,
+        start_offset: float,
+        estimator_age: int | None,
+        measure_curvature: bool,
     ) -> None:
         super().__init__()
         _check("repeats", repeats, repeats >= 1, "at least 1")
@@ -74,10 +84,15 @@ class SpiderModule(PaperModule):
         _check("check_every_passes", spacing, spacing is None or spacing > 0, "a number > 0, or null")
         needs_checks = until == "first_hit" and check_every_passes is None
         _check("check_every_passes", None, not needs_checks, "a number > 0 with paper.until=first_hit")
+        _check("estimator_age", estimator_age, estimator_age is None or estimator_age >= 0, "at least 0")
+        fits = (until == "estimate") == (estimator_age is not None)
+        _check("estimator_age", estimator_age, fits, "a number with paper.until=estimate, else null")
         self.data, self.model = data, model
         self.method = method if isinstance(method, Method) else TorchMethod(method, data.batch_size)
         self.seed, self.repeats, self.eps, self.until = seed, repeats, eps, until
         self.passes, self.max_calls, self.check_every_passes = passes, max_calls, check_every_passes
+        self.start_offset, self.measure_curvature = start_offset, measure_curvature
+        self.estimator_age = estimator_age
         self.hits: list[int | None] = [None] * repeats
         self.next_check = 0.0
         self.loss = self.grad_norm = float("nan")
@@ -97,7 +112,13 @@ class SpiderModule(PaperModule):
         sampler = ReplicateSampler(self.seed, self.repeats, problem.n, problem.device, problem.dtype)
         self.oracle = Oracle(problem, sampler)
         with torch.no_grad():
-            self.method.start(self.oracle, problem.start(self.repeats), self.until == "theory")
+            x0 = problem.start(self.repeats) + self.start_offset / problem.dim**0.5
+            self.method.start(self.oracle, x0, self.until == "theory")
+        if self.estimator_age is not None:
+            check_age(self.method, self.estimator_age)
+        if self.measure_curvature:
+            # refused now, not after the run, where the problem has no known rho
+            self.method.constant("hessian_lipschitz")
         if self._resumed is not None:
             self._restore(self._resumed)
 
@@ -116,6 +137,8 @@ class SpiderModule(PaperModule):
 
     @property
     def done(self) -> bool:
+        if self.estimator_age is not None:
+            return self.method.k > self.estimator_age
         return self.calls >= self.budget or not self.oracle.active_rows
 
     @torch.no_grad()
@@ -174,6 +197,8 @@ class SpiderModule(PaperModule):
             raise NonFinite(step=self.method.k, last_finite=last)
 
     def progress(self) -> Progress:
+        if self.estimator_age is not None:
+            return Progress(self.method.k, self.estimator_age + 1, "steps", f"loss {self.loss:.4g}")
         n = self.oracle.problem.n
         unit, size = ("passes", n) if n is not None else ("calls", 1)
         shown = {"loss": self.loss, "gradient norm": self.grad_norm}
@@ -192,6 +217,9 @@ class SpiderModule(PaperModule):
             calls_to_eps: median calls to the hit, None unless all hit; the same as ifo_over_n (finite
             sum, over n) and sfo_calls (stream).
             f_final, grad_norm_final, grad_norm_returned: means; of the last iterate and of the returned one.
+            estimator_*: with until="estimate", see `measure.estimator_error`.
+            lambda_min, curvature_allowed: with measure_curvature, the least curvature at the points
+            returned, and -sqrt(rho eps), what a second-order point may have.
             theory_*: see the method. Accuracies, and losses of networks, where there are splits for them.
         """
         problem, counter = self.oracle.problem, self.oracle.counter
@@ -205,6 +233,10 @@ class SpiderModule(PaperModule):
             results |= self._stationarity()
         elif isinstance(problem, NetworkProblem):
             results["train_loss"] = float(problem.true_value(self.method.x))
+        if self.estimator_age is not None:
+            results |= estimator_error(problem, self.method)
+        if self.measure_curvature:
+            results |= self._curvature()
         results |= self.method.theory()
         scores = problem.evaluate(self.method.x)
         return results | {name: float(score.double().mean()) for name, score in scores.items()}
@@ -229,6 +261,13 @@ class SpiderModule(PaperModule):
             "f_final": float(problem.true_value(self.method.x).mean()),
             "grad_norm_final": norm(self.method.x),
             "grad_norm_returned": norm(self.method.returned),
+        }
+
+    def _curvature(self) -> dict[str, float]:
+        rho = self.method.constant("hessian_lipschitz")
+        return {
+            "lambda_min": least_curvature(self.oracle.problem, self.method.returned),
+            "curvature_allowed": -((rho * self.eps) ** 0.5),
         }
 
     def search_state(self) -> dict[str, Any]:

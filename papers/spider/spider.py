@@ -107,21 +107,18 @@ def stopping_level(K: int, eps: float, p: float) -> float:
 
 
 class PathIntegrated(Method):
-    """The estimator v_k, common to SPIDER, SpiderBoost and SARAH. Subclasses set `schedule` and move.
-
-    Attributes:
-        v: the estimate of grad f(x_k), [R, d].
-        previous: x_{k-1}.
-    """
+    """The estimator v_k, common to SPIDER, SpiderBoost and SARAH. Subclasses set `schedule` and move."""
 
     STATE: ClassVar[tuple[str, ...]] = ("x", "k", "v", "previous")
 
     schedule: Schedule
-    v: Tensor
-    previous: Tensor
 
     def prepare(self) -> None:
         self.v, self.previous = torch.zeros_like(self.x), self.x
+
+    @property
+    def period(self) -> int:
+        return self.schedule.q
 
     def estimate(self) -> Tensor:
         """v_k at the present x."""
@@ -244,6 +241,15 @@ class SpiderSFO(PathIntegrated):
         if self.eps_tilde_over_eps is not None:
             return self.eps_tilde_over_eps * self.eps
         return stopping_level(self.iterations, self.eps, self.p)
+
+    def error_bound(self) -> float | None:
+        """Claim 5: E||v_k - grad f(x_k)||^2 <= E||v_0 - grad f(x_0)||^2 + k L^2 (eps / (L n0))^2 / S2.
+
+        k counts the steps since the checkpoint; its own error is 0 with all n, else at most sigma^2 / S1.
+        """
+        S1, age = self.schedule.S1, (self.k - 1) % self.schedule.q
+        first = 0.0 if S1 is None else self.constant("sigma") ** 2 / S1
+        return first + age * (self.L * self.steps.length) ** 2 / self.schedule.S2
 
     def theory(self) -> dict[str, float]:
         problem = self.oracle.problem

@@ -106,6 +106,9 @@ class SpiderSZO(SpiderSFO):
             total += (change.unsqueeze(1) @ u).squeeze(1)
         return total / (S2 * self.radius)
 
+    def error_bound(self) -> None:
+        """The lemma is about gradients, not about finite differences."""
+
     def theory(self) -> dict[str, float]:
         if self.gap is None and self.oracle.problem.smoothness is None:
             return {}

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.runs.environment import code_hash
 from common.runs.result import jsonable, read_result, write_json
 
 
@@ -29,7 +28,3 @@ def test_a_damaged_result_counts_as_none(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     assert read_result(path) is None
     assert read_result(tmp_path / "missing.json") is None
-
-
-def test_the_code_hash_differs_between_papers() -> None:
-    assert code_hash("spider") != code_hash("yogi")

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from common.data.base import TensorData
 from common.data.loader import IndexLoader
 from common.metrics.parameters import count_parameters
+from common.models.analytic import NoisyQuadratic, OnlineLinear
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
 from common.runs.callbacks import Checkpoints, ProgressReport
@@ -62,7 +63,8 @@ class Case:
     def build(self, initial: int = 0) -> SupervisedModule:
         """A fresh module; `initial` is the seed of the weights and of what is drawn later."""
         config = yaml.safe_load((CONF / f"{self.dataset}.yaml").read_text())
-        config |= {"data_dir": "unused", "seed": 5} | self.data
+        fixed = {"data_dir": "unused", "seed": 5}
+        config |= {key: value for key, value in fixed.items() if key in config} | self.data
         module, _, cls = config.pop("_target_").rpartition(".")
         data: TensorData = getattr(importlib.import_module(module), cls)(**config)
         torch.manual_seed(initial)
@@ -250,6 +252,44 @@ def test_losses_that_do_not_add_up_exactly_add_up_alike_in_all_blocks() -> None:
     assert len(sums) == 1
 
 
+def test_what_the_task_watches_is_averaged_over_each_epoch_before_its_steps(tmp_path: Path) -> None:
+    case = online_case()
+    module = fit(case.build(), tmp_path)
+    model = case.build().model
+    optimizer = case.method(model.parameters())
+    schedule = CosineAnnealingLR(optimizer, 10)
+    watched = []
+    for _, (item,) in zip(range(10), module.data.loader(5), strict=False):
+        inputs, _ = module.data.ready(item)
+        (x,) = model.parameters()
+        watched.append((x + 0.75 * torch.sin(3 * x)).square().sum().item())
+        optimizer.zero_grad()
+        model(inputs).sum().backward()
+        optimizer.step()
+        schedule.step()
+    means = [sum(watched[:4]) / 4, sum(watched[4:8]) / 4, sum(watched[8:]) / 2]
+    assert module.history["mean_grad_norm_sq"] == pytest.approx(means, rel=1e-6)
+    results = module.results()
+    assert results["mean_grad_norm_sq"] == module.history["mean_grad_norm_sq"][-1]
+    assert "test_loss" not in results
+
+
+def test_a_model_that_projects_is_projected_after_every_step(tmp_path: Path) -> None:
+    case = Case(
+        dataset="online_counterexample",
+        data={"limit": 6},
+        model=OnlineLinear,
+        method=partial(torch.optim.SGD, lr=10.0),
+        schedule=schedules.constant,
+        epochs=1.0,
+    )
+    module = fit(case.build(), tmp_path)
+    # steps of 30 and 10 from 0: to -1, +1, +1, -1, +1, +1
+    assert module.results()["x"] == 1.0
+    regrets = [3 * (0 + 1), -1 * 0, -1 * 2, 3 * 2, -1 * 0, -1 * 2]
+    assert module.history["average_regret"] == [pytest.approx(sum(regrets) / 6)]
+
+
 def plateau_case() -> Case:
     """Steps so large that the training loss keeps rising and falling, so the rate drops more than once."""
     return Case(
@@ -271,6 +311,17 @@ def augmented_case() -> Case:
     )
 
 
+def online_case() -> Case:
+    """Noise drawn for each step, and a mean of what the task watches that must survive a kill."""
+    return Case(
+        dataset="noisy_quadratic",
+        data={"limit": 4, "dim": 5},
+        model=NoisyQuadratic,
+        method=partial(torch.optim.Adam, lr=0.01, foreach=True),
+        epochs=2.5,
+    )
+
+
 CASES = {
     "cosine": Case(),
     "noam": Case(schedule=partial(schedules.noam, scale=1.0, width=4, warmup=5), epochs=1.5),
@@ -279,6 +330,7 @@ CASES = {
     "synthetic": Case(
         dataset="mnist", data={"source": "synthetic", "limit": 60, "batch_size": 25}, epochs=2.0
     ),
+    "online": online_case(),
 }
 
 
@@ -303,7 +355,7 @@ def test_killed_after_any_step_and_resumed_equals_unbroken(
 
 
 @pytest.mark.usefixtures("one_step_blocks")
-@pytest.mark.parametrize("name", ["cosine", "plateau", "crop_flip"])
+@pytest.mark.parametrize("name", ["cosine", "plateau", "crop_flip", "online"])
 def test_a_run_killed_after_every_step_equals_the_unbroken_one(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     whole = Watch()

@@ -18,7 +18,7 @@ from papers.spider.module import SpiderModule
 
 BUDGET = {
     "seed": 0, "repeats": 3, "eps": 0.02, "until": "first_hit", "passes": 50.0, "max_calls": None,
-    "check_every_passes": 0.05,
+    "check_every_passes": 0.05, "start_offset": 0.0, "estimator_age": None, "measure_curvature": False,
 }  # fmt: skip
 
 
@@ -130,6 +130,46 @@ def test_a_killed_and_resumed_run_is_bit_equal(
     assert second.history == unbroken.history
 
 
+def test_an_estimate_is_measured_at_its_age_whatever_the_budget() -> None:
+    given = {"eps": 0.02, "until": "estimate", "passes": 0.1, "repeats": 50}
+    m = module(spider(1, 0.02), estimator_age=6, **given)
+    fit(m)
+    results = m.results()
+    assert results["steps"] == 7
+    assert results["gradient_calls"] == 200 + 6 * 2 * 15
+    assert 0 < results["estimator_error"] <= results["estimator_bound"]
+    error = m.method.v - m.oracle.problem.true_gradient(m.method.previous)
+    assert results["estimator_error"] == pytest.approx(float(error.square().sum(1).mean()))
+    assert m.progress().done == m.progress().total == 7
+
+
+@pytest.mark.parametrize("given", [{"until": "estimate"}, {"until": "budget", "estimator_age": 3}])
+def test_an_age_and_until_estimate_go_together(given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"estimator_age=.*; valid: a number with paper\.until=estimate"):
+        module(spider(1, 0.02), **given)
+
+
+def test_the_start_is_moved_by_the_offset() -> None:
+    m = module(baseline("gd"), start_offset=2.0, until="estimate", estimator_age=0)
+    with pytest.raises(UserError, match="GradientDescent has no estimate that ages"):
+        fit(m)
+    d = m.oracle.problem.dim
+    torch.testing.assert_close(m.method.x, torch.full_like(m.method.x, 2 / d**0.5))
+    torch.testing.assert_close(m.method.x.norm(dim=1), torch.full((3,), 2.0, dtype=torch.float64))
+
+
+def test_curvature_is_measured_where_rho_is_known_and_refused_elsewhere_at_once() -> None:
+    m = module(baseline("gd"), measure_curvature=True)
+    fit(m)
+    results, problem = m.results(), m.oracle.problem
+    assert results["curvature_allowed"] == pytest.approx(-((problem.hessian_lipschitz * 0.02) ** 0.5))
+    assert results["curvature_allowed"] < results["lambda_min"] <= problem.smoothness
+    network = module(spider(2, 0.5, smoothness=2.0), data=digits(), model=small_net(), **NETWORK | CURVED)
+    with pytest.raises(UserError, match=r"method\.hessian_lipschitz=null"):
+        fit(network)
+    assert network.method.k == 0
+
+
 def stream() -> LogisticStream:
     return LogisticStream(
         kind="stream", data_dir="data", seed=0, source="real", limit=None, validation=0.0, normalise="none",
@@ -165,6 +205,7 @@ def digits() -> Digits:
 
 
 NETWORK = {"repeats": 1, "eps": 0.5, "until": "budget", "passes": 20.0, "check_every_passes": None}
+CURVED = {"measure_curvature": True}
 
 
 @pytest.mark.parametrize("kind", ["spider", "torch"])

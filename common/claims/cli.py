@@ -1,0 +1,178 @@
+"""`claims.py`: makes the runs that claims lack, and judges the claims by what all their runs measured."""
+
+import fnmatch
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from common.claims.claims import Claim, all_claims
+from common.runs.errors import UserError
+from common.runs.evidence import Evidence, asked, key_of, neutral
+from common.runs.result import number
+from common.tables.tables import ROOT, unknown
+
+if TYPE_CHECKING:
+    from common.claims.judge import Verdict
+
+HELP = """Judge what the papers say, by their runs; runs that are missing are made first, as one sweep.
+
+  python claims.py                                    every claim of every paper
+  python claims.py 'yogi.*' hydra/launcher=joblib     those of one paper, its runs in parallel
+  python claims.py yogi.noise_floor_falls             one claim
+  python claims.py --list                             their names; which have all their runs
+
+Words with = pass on to run.py: a launcher, logger=wandb, record=true (keep the results in results/),
+force=true (make all the runs anew). The claims stand in papers/<paper>/claims.yaml.
+Verdicts: supported, refuted, or inconclusive (the 95% interval of the effect straddles); the exit code is 1
+only where a run failed."""
+COLOURS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "not run": "dim"}
+
+
+def main() -> int:
+    """Run the command line; 0 whatever the verdicts, 1 for a failed run or an unknown name."""
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        print(HELP)
+        return 0
+    names = [word for word in words if "=" not in word and word != "--list"]
+    passed_on = [word for word in words if "=" in word]
+    try:
+        _check_words(passed_on)
+        claims = chosen(names)
+        evidence = _read(passed_on)
+        if "--list" in words:
+            _list(claims, evidence)
+            return 0
+        code = _make(claims, evidence, passed_on)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return max(code, _judge(claims, _read(passed_on)))
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse words that would change what a claim fixes, before anything is run.
+
+    Raises:
+        UserError: the word.
+    """
+    for word in words:
+        if not neutral(word) or key_of(word) == "hydra/sweeper":
+            raise UserError(
+                f"{word}: a claim fixes its runs in claims.yaml (valid: words that change no result, as "
+                "hydra/launcher=joblib, logger=wandb, record=true, force=true, trainer=cpu)"
+            )
+
+
+def chosen(names: list[str]) -> list[Claim]:
+    """The claims that names and globs name, all of them by default, in the order of their files.
+
+    Raises:
+        UserError: a name that is no claim, or a glob that matches none.
+    """
+    claims = all_claims()
+    wanted: set[str] = set()
+    for name in names or ["*"]:
+        matched = fnmatch.filter(claims, name)
+        if not matched:
+            raise UserError(unknown("claim", name, list(claims)).replace("claim=", "claim ", 1))
+        wanted |= set(matched)
+    return [claim for name, claim in claims.items() if name in wanted]
+
+
+def _read(words: list[str]) -> Evidence:
+    """The evidence in the folders that run.py is to use with these words."""
+    given = {key_of(word): word.split("=", 1)[1] for word in words}
+    return Evidence.read(Path(given.get("output_dir", "outputs")), ROOT / given.get("results_dir", "results"))
+
+
+def _list(claims: list[Claim], evidence: Evidence) -> None:
+    """Print name, kind, runs that are there, and what each claim says, one line a claim."""
+    table = Table("claim", "kind", "runs", "says", box=None, pad_edge=False)
+    for column, width in zip(table.columns, (40, 8, 10, 40), strict=True):
+        column.no_wrap, column.min_width = True, width
+    for claim in claims:
+        runs = claim.all_runs()
+        there = sum(evidence.find(run.words) is not None for run in runs)
+        table.add_row(claim.name, claim.kind, f"{there} of {len(runs)}", escape(claim.says))
+    Console(width=_width()).print(table)
+
+
+def _make(claims: list[Claim], evidence: Evidence, words: list[str]) -> int:
+    """Make the runs that are missing (with force=true: all), and record those that are there, if asked to.
+
+    Returns:
+        1 if a run failed.
+    """
+    runs = list({asked(run.words): run.words for claim in claims for run in claim.all_runs()}.values())
+    force, recording = ("force=true" in words), ("record=true" in words)
+    missing = [run for run in runs if force or evidence.find(run) is None]
+    if recording and not force:
+        _record({key for run in runs if (key := evidence.key(run)) is not None}, evidence, words)
+    if not missing:
+        return 0
+    from common.runs.cli import run_list
+
+    print(f"{len(missing)} of {len(runs)} runs to make", flush=True)
+    return run_list([list(run) for run in missing], _with_defaults(words))
+
+
+def _record(keys: set[str], evidence: Evidence, words: list[str]) -> None:
+    """Record results that are there and had not been recorded when they were made."""
+    from common.runs.record import record, results_folder
+
+    given = {key_of(word): word.split("=", 1)[1] for word in words}
+    folder = results_folder(given.get("results_dir", "results"))
+    for key in sorted(keys - evidence.recorded):
+        record(key, evidence.by_key[key], folder)
+
+
+def _with_defaults(words: list[str]) -> list[str]:
+    """No logger unless one is asked for; jobs side by side have one thread each unless the user says more."""
+    extra = [] if "logger" in {key_of(word) for word in words} else ["logger=none"]
+    if "hydra/launcher=joblib" in words and "OMP_NUM_THREADS" not in os.environ:
+        extra.append("++hydra.job.env_set.OMP_NUM_THREADS='1'")
+    return [*words, *extra]
+
+
+def _judge(claims: list[Claim], evidence: Evidence) -> int:
+    """Print every verdict; 1 if a run is missing."""
+    from common.claims.judge import judge
+
+    verdicts = {claim.name: judge(claim, evidence) for claim in claims}
+    console = Console(width=_width())
+    console.print(_table(claims, verdicts))
+    for name, verdict in verdicts.items():
+        console.print(f"{name}: [{COLOURS[verdict.state]}]{verdict.state}[/]", highlight=False)
+        print(f"  {verdict.text}")
+    counts = [verdict.state for verdict in verdicts.values()]
+    print("claims: " + ", ".join(f"{counts.count(state)} {state}" for state in COLOURS if state in counts))
+    return 1 if "not run" in counts else 0
+
+
+def _table(claims: list[Claim], verdicts: dict[str, "Verdict"]) -> Table:
+    table = Table("claim", "kind", "verdict", "n", "effect", "95% interval", "scale", "older code")
+    for claim in claims:
+        verdict = verdicts[claim.name]
+        interval = f"[{number(verdict.low)}, {number(verdict.high)}]" if verdict.low is not None else "-"
+        table.add_row(
+            claim.name,
+            claim.kind,
+            f"[{COLOURS[verdict.state]}]{verdict.state}[/]",
+            str(verdict.n),
+            number(verdict.effect),
+            escape(interval),
+            ", ".join(sorted(verdict.scale)) or "-",
+            str(verdict.stale or "-"),
+        )
+    return table
+
+
+def _width() -> int | None:
+    """Wide tables for pipes and files, which do not wrap."""
+    return None if os.isatty(1) else 200

@@ -1,0 +1,92 @@
+"""`report.py`: what the papers report beside what was measured, as a site, in the terminal, or on W&B."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from common.report.model import Report, build
+from common.runs.errors import UserError
+from common.runs.evidence import Evidence
+from common.tables.tables import ROOT, papers, unknown
+
+HELP = """Reprise: what the papers report, what was measured, and whether their claims hold.
+
+  python report.py                     all papers, as a static site in report/ (open report/index.html)
+  python report.py paper=yogi          one paper (paper=spider,yogi: two)
+  python report.py to=terminal         tables in the terminal
+  python report.py to=wandb            a W&B report of each paper (needs a login)
+
+Also: into=DIR (the site's folder)  output_dir=outputs  results_dir=results (where results are read)"""
+
+DEFAULTS = {"paper": "", "to": "html", "into": "report", "output_dir": "outputs", "results_dir": "results"}
+
+
+def main() -> int:
+    """Run the command line; the exit code is 0, or 1 with one line on stderr."""
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        print(HELP)
+        return 0
+    try:
+        _report(words)
+    except (UserError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _report(words: list[str]) -> None:
+    given = parse(words)
+    wanted = [name.strip() for name in given["paper"].split(",")] if given["paper"] else papers()
+    for name in wanted:
+        if name not in papers():
+            raise UserError(unknown("paper", name, papers()))
+    target = TARGETS[given["to"]]
+    evidence = Evidence.read(Path(given["output_dir"]), ROOT / given["results_dir"])
+    # the front page of the site counts over all papers
+    report = build(evidence, None if given["to"] == "html" else wanted)
+    target(report, wanted, Path(given["into"]))
+
+
+def parse(words: list[str]) -> dict[str, str]:
+    """The command line's words by key, with the defaults.
+
+    Raises:
+        UserError: an unknown word or value, with the valid ones.
+    """
+    given = dict(DEFAULTS)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in DEFAULTS:
+            raise UserError(unknown("word", key, list(DEFAULTS)).replace("word=", "word ", 1))
+        if not value:
+            raise UserError(f"{key}= has no value")
+        given[key] = value
+    if given["to"] not in TARGETS:
+        raise UserError(unknown("to", given["to"], list(TARGETS)))
+    return given
+
+
+def _html(report: Report, wanted: list[str], into: Path) -> None:
+    from common.report.site import write
+
+    print(f"report: {write(report, into, wanted)}")
+
+
+def _terminal(report: Report, wanted: list[str], into: Path) -> None:
+    from common.report.terminal import show
+
+    show(report, wanted)
+
+
+def _wandb(report: Report, wanted: list[str], into: Path) -> None:
+    from common.report.wandb_report import publish
+
+    print(f"report: {publish([report.paper(name) for name in wanted])}")
+
+
+TARGETS: dict[str, Callable[[Report, list[str], Path], None]] = {
+    "html": _html,
+    "terminal": _terminal,
+    "wandb": _wandb,
+}

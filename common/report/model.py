@@ -1,0 +1,558 @@
+"""What a report says, as plain data: `terminal`, `site` and `wandb_report` all render this.
+
+`build` joins the tables and claims of the papers with the evidence. A result counts for an entry at a scale
+only where it was asked for by exactly that (`entry=`, `scale=`, `seed=` and nothing that changes the result)
+and where its config still holds what the row says today; one result counts for each seed, the newest.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from common.claims.claims import Claim, load_claims
+from common.claims.judge import State, Verdict, judge, mean_interval
+from common.runs.code import stale
+from common.runs.evidence import Evidence, asked_forms
+from common.runs.keys import NEUTRAL_IN
+from common.runs.result import number
+from common.tables.fits import slope
+from common.tables.tables import ROOT, SCALES, Entry, entries, load_tables, metric_keys, papers
+
+Result = dict[str, Any]
+
+STATES: tuple[State, ...] = get_args(State)
+# claims that hold or do not hold, without any statistics
+EXACT = ("identity", "bound")
+# where a number comes from, as the report says it; the last two stand unverified
+SOURCES = {
+    "paper_text": "the paper",
+    "official_repo": "the authors' code",
+    "quoted": "quoted by others",
+    "ours": "ours",
+    "none": "ours",
+    "recalled": "recalled, unverified",
+    "": "no source given, unverified",
+}
+# of a README's sections, the one that says how this differs from the authors' code
+DIFFERENCES = ("authors' code", "official code", "differences", "what to know")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a reported number comes from."""
+
+    kind: str
+    where: str
+
+    @property
+    def label(self) -> str:
+        return SOURCES.get(self.kind, self.kind)
+
+    @property
+    def unverified(self) -> bool:
+        return self.kind in ("recalled", "")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric over the runs of one entry at one scale: the mean and its 95 % t interval over seeds.
+
+    Attributes:
+        low, high: None for a single run.
+        n: runs that have a value.
+        without: runs that ended without one (a target that was never reached).
+        repeats: replicates inside each run, which the run itself averages.
+        stale: runs whose code has changed since.
+        note: what the number is, where it is no mean over seeds.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    scale: str
+    device: str
+    without: int = 0
+    repeats: int = 1
+    stale: int = 0
+    note: str = ""
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the interval."""
+        return None if self.mean is None or self.high is None else self.high - self.mean
+
+    @property
+    def text(self) -> str:
+        """`3.25 ± 0.12`, the mean as exact as its interval lets it be."""
+        if self.mean is None:
+            return "no value"
+        if self.half is None:
+            return number(self.mean)
+        if self.half == 0:
+            return f"{number(self.mean)} ± 0"
+        decimals = max(0, 1 - math.floor(math.log10(self.half)))
+        if decimals > 6:
+            return f"{number(self.mean)} ± {self.half:.2g}"
+        return f"{self.mean:,.{decimals}f} ± {self.half:,.{decimals}f}"
+
+    @property
+    def facts(self) -> str:
+        """What stands behind the number, without its scale: `n = 3, cpu`."""
+        parts = [f"n = {self.n}" + (f" × {self.repeats} repeats" if self.repeats > 1 else "")]
+        parts += [f"{self.without} without a value"] if self.without else []
+        return ", ".join([*parts, self.device, *(["earlier code"] if self.stale else [])])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: what is reported for it, and what was measured at each scale."""
+
+    entry: str
+    name: str
+    reported: dict[str, Any]
+    source: Source
+    measured: dict[str, dict[str, Measured | None]]
+    runs: dict[str, list[Result]]
+    cited: bool
+    ours: bool
+    fit: bool
+    choose: dict[str, str]
+    values: dict[str, Any]
+    point: dict[str, str]
+    left_out: int = 0
+
+    @property
+    def runnable(self) -> bool:
+        return not self.cited and not self.fit
+
+    @property
+    def state(self) -> str:
+        """ "measured" or "not measured", as the filters of the pages say it."""
+        return "measured" if self.measured else "not measured"
+
+    def overrides(self, scale: str = "paper") -> str:
+        """The override string that gives the row; with all seeds of the runs that were made of it."""
+        words = [f"entry={self.entry}"] + ([f"scale={scale}"] if scale != "paper" else [])
+        seeds = sorted(run["seed"] for run in self.runs.get(scale, []))
+        return " ".join(words + ([f"seed={','.join(map(str, seeds))}"] if seeds not in ([], [0]) else []))
+
+    def command(self, scale: str = "paper") -> str:
+        """What to type for it: a sweep (-m) where there are several seeds."""
+        sweep = "-m " if len(self.runs.get(scale, [])) > 1 else ""
+        return f"python run.py {sweep}{self.overrides(scale)}"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The axis of a table's grid that is a number: the x of its figure."""
+
+    name: str
+    key: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, or one figure, of a paper."""
+
+    paper: str
+    id: str
+    about: str
+    metrics: dict[str, dict[str, Any]]
+    results: dict[str, str]
+    rows: list[Row]
+    ours: bool
+    axes: list[str]
+    axis: Axis | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.paper}.{self.id}"
+
+    @property
+    def reports(self) -> bool:
+        """Whether the paper reports something for it, even if the numbers could not be read."""
+        return not self.ours or any(v is not None for row in self.rows for v in row.reported.values())
+
+    def scales(self) -> list[str]:
+        """The scales at which some row was measured, the paper's first."""
+        return [scale for scale in SCALES if any(scale in row.measured for row in self.rows)]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a paper is.
+
+    Attributes:
+        entries: rows that can be run; cited: rows that are only shown.
+        run: entries with at least one run; at: the same by scale.
+        claims: number of claims by state; exact: the same of identities and bounds alone.
+        left_out: results that name an entry but were made with other settings than it has.
+    """
+
+    entries: int = 0
+    cited: int = 0
+    run: int = 0
+    at: dict[str, int] = field(default_factory=dict)
+    claims: dict[str, int] = field(default_factory=dict)
+    exact: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0
+
+    @property
+    def exact_text(self) -> str:
+        """`3 of 4 hold, 1 not run`; empty where there are none."""
+        total = sum(self.exact.values())
+        rest = [f"{count} {state}" for state, count in self.exact.items() if count and state != "supported"]
+        return ", ".join([f"{self.exact['supported']} of {total} hold", *rest]) if total else ""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One page: a paper, its claims with their verdicts, and its tables."""
+
+    name: str
+    title: str
+    group: str
+    line: str
+    arxiv: str | None
+    here: bool
+    about: str
+    differences: str
+    claims: list[tuple[Claim, Verdict]]
+    tables: list[Table]
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Report:
+    """All papers, in the order of the front page."""
+
+    papers: list[Paper]
+    results: int
+
+    def paper(self, name: str) -> Paper:
+        return next(paper for paper in self.papers if paper.name == name)
+
+
+@cache
+def catalogue() -> list[dict[str, str]]:
+    """The 23 papers of `papers.yaml`, and after them any other that has a folder."""
+    listed = yaml.safe_load((Path(__file__).parent / "papers.yaml").read_text())
+    known = {paper["name"] for paper in listed}
+    more = [name for name in papers() if name not in known]
+    return listed + [{"name": name, "title": name, "group": "others", "line": ""} for name in more]
+
+
+def build(evidence: Evidence, wanted: Iterable[str] | None = None) -> Report:
+    """The report over all results.
+
+    Args:
+        evidence: the results.
+        wanted: names of papers; those of the others are listed without their tables and claims.
+    """
+    here = set(papers())
+    names = here if wanted is None else set(wanted) & here
+    found = [_paper(spec, evidence, spec["name"] in names, spec["name"] in here) for spec in catalogue()]
+    return Report(found, len(evidence.all()))
+
+
+def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -> Paper:
+    name = spec["name"]
+    tables = _tables(name, evidence) if wanted else []
+    claims = [(claim, judge(claim, evidence)) for claim in load_claims(name)] if wanted else []
+    readme = _readme(name) if wanted else ""
+    return Paper(
+        name=name,
+        title=spec["title"],
+        group=spec["group"],
+        line=spec["line"],
+        arxiv=spec.get("arxiv"),
+        here=here,
+        about=introduction(readme),
+        differences=section(readme, DIFFERENCES),
+        claims=claims,
+        tables=tables,
+        counts=_counts(tables, claims),
+    )
+
+
+def _counts(tables: list[Table], claims: list[tuple[Claim, Verdict]]) -> Counts:
+    rows = [row for table in tables for row in table.rows]
+    states = [verdict.state for _, verdict in claims]
+    exact = [verdict.state for claim, verdict in claims if claim.kind in EXACT]
+    return Counts(
+        entries=sum(row.runnable for row in rows),
+        cited=sum(not row.runnable for row in rows),
+        run=sum(row.runnable and bool(row.runs) for row in rows),
+        at={scale: sum(scale in row.runs for row in rows) for scale in SCALES},
+        claims={state: states.count(state) for state in STATES},
+        exact={state: exact.count(state) for state in STATES},
+        left_out=sum(row.left_out for row in rows),
+    )
+
+
+# README
+
+
+def _readme(paper: str) -> str:
+    path = ROOT / "papers" / paper / "README.md"
+    return path.read_text() if path.exists() else ""
+
+
+def introduction(readme: str) -> str:
+    """A README's text between its title and its first section."""
+    body = readme.split("\n", 1)[1] if readme.startswith("# ") and "\n" in readme else readme
+    return _before_heading(body).strip()
+
+
+def section(readme: str, titles: Iterable[str]) -> str:
+    """The text of the first section whose title holds one of the words, earlier words first."""
+    parts = readme.split("\n## ")[1:]
+    for title in titles:
+        for part in parts:
+            heading, _, body = part.partition("\n")
+            if title in heading.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"):
+                return body.strip()
+    return ""
+
+
+def _before_heading(text: str) -> str:
+    return text.removeprefix("## ") if text.startswith("## ") else text.split("\n## ", 1)[0]
+
+
+# tables
+
+
+def _tables(paper: str, evidence: Evidence) -> list[Table]:
+    by_table: dict[str, list[Entry]] = {}
+    for entry in entries(paper):
+        by_table.setdefault(entry.table, []).append(entry)
+    tables = [
+        _table(paper, raw, by_table.get(raw["id"], []), evidence) for raw in load_tables(paper)["tables"]
+    ]
+    return [_with_fits(table, by_table.get(table.id, []), tables) for table in tables]
+
+
+def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidence) -> Table:
+    keys = metric_keys(paper, raw["id"])
+    points = _points(raw)
+    return Table(
+        paper=paper,
+        id=raw["id"],
+        about=raw["about"],
+        metrics=raw["metrics"],
+        results=keys,
+        rows=[_row(entry, raw, keys, points.get(entry.row, {}), evidence) for entry in rows],
+        ours=bool(raw.get("ours", False)),
+        axes=list(raw.get("grid", {}).get("axes", {})),
+        axis=_numeric_axis(raw),
+    )
+
+
+def _points(raw: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """For each row that a grid spans, the name of its value on each axis."""
+    grid = raw.get("grid")
+    if grid is None:
+        return {}
+    names = [
+        dict(zip(grid["axes"], point, strict=True)) for point in itertools.product(*grid["axes"].values())
+    ]
+    return {grid["row"].format(**point): point for point in names}
+
+
+def _numeric_axis(raw: dict[str, Any]) -> Axis | None:
+    """The first axis of a grid whose values, three or more, each set one key to another number."""
+    for name, values in raw.get("grid", {}).get("axes", {}).items():
+        settings = [(part or {}).get("set", {}) for part in values.values()]
+        keys = {key for setting in settings for key in setting}
+        if len(values) < 3 or len(keys) != 1 or any(part.get("choose") for part in values.values() if part):
+            continue
+        key = keys.pop()
+        numbers = [setting.get(key) for setting in settings]
+        if all(isinstance(number, int | float) for number in numbers) and len(set(numbers)) == len(numbers):
+            return Axis(name, key, {n: float(number) for n, number in zip(values, numbers, strict=True)})
+    return None
+
+
+def _row(
+    entry: Entry, raw: dict[str, Any], keys: dict[str, str], point: dict[str, str], evidence: Evidence
+) -> Row:
+    runs, left_out = _runs(entry, evidence)
+    source = Source(entry.source.get("kind", ""), entry.source.get("where", ""))
+    return Row(
+        entry=entry.name,
+        name=entry.row,
+        reported={metric: entry.reported.get(metric) for metric in keys},
+        source=source,
+        measured={scale: _measure(found, scale, keys) for scale, found in runs.items()},
+        runs=runs,
+        cited=entry.cited,
+        ours=bool(raw.get("ours", False)) or source.kind == "none",
+        fit=entry.fit is not None,
+        choose=entry.choose,
+        values=entry.values,
+        point=point,
+        left_out=left_out,
+    )
+
+
+# the runs of a row
+
+
+def _runs(entry: Entry, evidence: Evidence) -> tuple[dict[str, list[Result]], int]:
+    """The runs of an entry at each scale, by seed; and how many results name it but are not of it."""
+    if entry.cited or entry.fit is not None:
+        return {}, 0
+    newest: dict[tuple[str, int], Result] = {}
+    left_out = 0
+    for result in sorted(evidence.of_entry(entry.name), key=lambda result: str(result.get("finished"))):
+        scales = [scale for scale in scales_of(result, entry.name) if _is_of(result, entry, scale)]
+        left_out += not scales
+        newest |= {(scale, result["seed"]): result for scale in scales}
+    runs = {
+        scale: [result for (at, _), result in sorted(newest.items(), key=lambda item: item[0]) if at == scale]
+        for scale in SCALES
+    }
+    return {scale: found for scale, found in runs.items() if found}, left_out
+
+
+def scales_of(result: Result, entry: str) -> list[str]:
+    """The scales at which a result was asked for as this entry, with nothing else changed but the seed."""
+    scales = []
+    for words in asked_forms(result):
+        given = dict(word.split("=", 1) for word in words if "=" in word)
+        if set(given) <= {"entry", "scale", "seed"} and given.get("entry") == entry:
+            scales.append(given.get("scale", "paper"))
+    return list(dict.fromkeys(scales))
+
+
+def _is_of(result: Result, entry: Entry, scale: str) -> bool:
+    """Whether a result's config holds what the row says today."""
+    chosen = all(result["choices"].get(group, name) == name for group, name in entry.choose.items())
+    wanted = entry.values | entry.budget.get(scale, {})
+    return chosen and all(_holds(result["config"], key, value) for key, value in wanted.items())
+
+
+def _holds(config: dict[str, Any], dotted: str, value: Any) -> bool:
+    group, _, rest = dotted.partition(".")
+    if rest in NEUTRAL_IN.get(group, ()):
+        return True
+    node: Any = config
+    for part in dotted.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return bool(node == value)
+
+
+def _measure(runs: list[Result], scale: str, keys: dict[str, str]) -> dict[str, Measured | None]:
+    return {metric: summary(runs, scale, key) for metric, key in keys.items()}
+
+
+def summary(runs: list[Result], scale: str, key: str) -> Measured | None:
+    """A metric over runs; None where no run knows it."""
+    known = [run for run in runs if key in run["metrics"]]
+    values = [float(v) for run in known if (v := run["metrics"][key]) is not None and _is_number(v)]
+    if not known:
+        return None
+    mean, low, high = interval(values)
+    return Measured(
+        mean,
+        low,
+        high,
+        n=len(values),
+        scale=scale,
+        device=", ".join(sorted({str(run["device"]) for run in known})),
+        without=len(known) - len(values),
+        repeats=max(int(run["config"].get("paper", {}).get("repeats") or 1) for run in known),
+        stale=sum(stale(run) for run in known),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def interval(values: list[float]) -> tuple[float | None, float | None, float | None]:
+    """Mean and 95 % t interval; no interval for one value, nothing for none."""
+    if not values:
+        return None, None, None
+    found = mean_interval(values)
+    return found.mean, *((found.low, found.high) if math.isfinite(found.low) else (None, None))
+
+
+# rows that are a slope over other rows
+
+
+def _with_fits(table: Table, rows: list[Entry], tables: list[Table]) -> Table:
+    """Put beside each row that is a fit the slopes over the measured rows of other tables."""
+    fits = {entry.name: entry.fit for entry in rows if entry.fit}
+    if not fits:
+        return table
+    measured = {name: _fit(fit, table, tables) for name, fit in fits.items()}
+    return replace(table, rows=[replace(row, measured=measured.get(row.entry, {})) for row in table.rows])
+
+
+def _fit(fit: dict[str, Any], table: Table, tables: list[Table]) -> dict[str, dict[str, Measured | None]]:
+    """The slopes of one row by scale: the metric that begins with the fit's key gets its slope."""
+    found: dict[str, dict[str, Measured | None]] = {}
+    for scale in SCALES:
+        slopes = {metric: _slope(fit, metric, scale, tables) for metric in table.metrics}
+        if any(slopes.values()):
+            found[scale] = slopes
+    return found
+
+
+def _slope(fit: dict[str, Any], metric: str, scale: str, tables: list[Table]) -> Measured | None:
+    """The slope of a method's runs at one scale: calls against eps, or against n at the smallest eps."""
+    for key, (table, x, y) in FITS.items():
+        if key not in fit or not metric.startswith(key):
+            continue
+        runs = [
+            run
+            for candidate in tables
+            if candidate.id == table
+            for row in candidate.rows
+            for run in row.runs.get(scale, [])
+            if run["choices"]["method"].split("/")[-1] == fit[key] and x(run) is not None
+        ]
+        smallest = min((run["config"]["paper"]["eps"] for run in runs), default=None)
+        if key == "finite_sum":
+            runs = [run for run in runs if run["config"]["paper"]["eps"] == smallest]
+        pairs = [(x(run), y(run)) for run in runs]
+        points = [(a, b) for a, b in pairs if a is not None and b is not None]
+        value = slope(points)
+        if value is None:
+            return None
+        what = "eps" if key == "online" else f"n at eps {smallest:g}"
+        device = ", ".join(sorted({str(run["device"]) for run in runs}))
+        return Measured(value, None, None, len(points), scale, device, note=f"exponent of {what}")
+    return None
+
+
+def _eps(run: Result) -> float | None:
+    return run["config"]["paper"]["eps"]
+
+
+def _size(run: Result) -> float | None:
+    """n of the synthetic sets, which differ in nothing else."""
+    return run["metrics"].get("n") if run["choices"]["dataset"].startswith("synthetic_logistic") else None
+
+
+def _calls(run: Result) -> float | None:
+    passes = run["metrics"].get("ifo_over_n")
+    return None if passes is None else passes * run["metrics"]["n"]
+
+
+# a row's `fit` names a method by these keys: the table whose rows are fitted, x and y
+FITS: dict[str, tuple[str, Callable[[Result], float | None], Callable[[Result], float | None]]] = {
+    "online": ("ifo_online", _eps, lambda run: run["metrics"].get("sfo_calls")),
+    "finite_sum": ("ifo", _size, _calls),
+}

@@ -1,0 +1,198 @@
+"""The report as a static site: one page in front, one a paper, figures as SVG files beside them.
+
+Every page is whole by itself (style and script inside), opens from disk and loads nothing from a network.
+What comes from results, tables and claims is escaped by jinja2; READMEs are rendered without raw HTML.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
+
+from common.report.figures import ClaimPlot, Figure, claim_plot, table_figures
+from common.report.model import STATES, Paper, Report, Table
+from common.runs.result import number
+from common.tables.tables import ROOT, SCALES
+
+TEMPLATES = Path(__file__).parent / "templates"
+# what each verdict is called on a page: never by colour alone
+SIGNS = {"supported": "✓", "refuted": "✗", "inconclusive": "≈", "not run": "–"}
+# what a claim's effect is
+EFFECTS = {
+    "paired": "Better by",
+    "slope": "Slope",
+    "monotone": "Least sure step",
+    "bound": "Worst margin",
+    "identity": "Worst difference",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A paper with what only its page has: figures by table, plots by claim."""
+
+    paper: Paper
+    figures: dict[str, list[Figure]]
+    plots: dict[str, ClaimPlot | None]
+
+
+def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
+    """Write the front page and the pages of some papers.
+
+    Returns:
+        The page to open: the front page, or that of the only paper.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    named = [paper for paper in report.papers if paper.here and paper.name in set(pages)]
+    environment = _environment(into)
+    for paper in named:
+        page = draw_page(paper)
+        _write_figures(page, into)
+        _write(into / f"{paper.name}.html", environment.get_template("paper.html").render(page=page))
+    linked = {paper.name for paper in report.papers if (into / f"{paper.name}.html").exists()}
+    groups = by_group(report.papers)
+    front = environment.get_template("index.html").render(report=report, groups=groups, linked=linked)
+    _write(into / "index.html", front)
+    return into / (f"{named[0].name}.html" if len(named) == 1 else "index.html")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def draw_page(paper: Paper) -> Page:
+    """Draw all figures and plots of a paper's page."""
+    figures = {table.id: list(table_figures(table)) for table in paper.tables}
+    return Page(paper, figures, {claim.name: claim_plot(claim, verdict) for claim, verdict in paper.claims})
+
+
+def _write_figures(page: Page, into: Path) -> None:
+    """Write a page's figures, and remove those that it had before."""
+    folder = into / "figures" / page.paper.name
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {f"{figure.name}.svg": figure for figures in page.figures.values() for figure in figures}
+    for path in folder.glob("*.svg"):
+        if path.name not in drawn:
+            path.unlink()
+    for name, figure in drawn.items():
+        _write(folder / name, figure.svg)
+
+
+# templates
+
+
+def _environment(into: Path) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (TEMPLATES / "report.js").read_text()
+    environment.filters |= {
+        "number": number,
+        "breakable": breakable,
+        "coded": coded,
+        "token": token,
+        "markdown": lambda text, paper: markdown(text, _relative(ROOT / "papers" / paper, into)),
+    }
+    environment.globals |= {
+        "style": Markup((TEMPLATES / "report.css").read_text()),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "signs": SIGNS,
+        "states": STATES,
+        "scales": SCALES,
+        "effect_name": effect_name,
+        "effect": effect,
+        "sources": sources,
+        "folder": lambda paper: _relative(ROOT / "papers" / paper, into),
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+    return environment
+
+
+def _relative(path: Path, into: Path) -> str:
+    return Path(os.path.relpath(path, into)).as_posix()
+
+
+def by_group(papers: list[Paper]) -> dict[str, list[Paper]]:
+    """The papers that are here by their group, then the others."""
+    groups: dict[str, list[Paper]] = {}
+    for paper in sorted(papers, key=lambda paper: not paper.here):
+        title = paper.group[:1].upper() + paper.group[1:] if paper.here else "Not here yet"
+        groups.setdefault(title, []).append(paper)
+    return groups
+
+
+def coded(text: str) -> Markup:
+    """Escaped text with `code` between backticks."""
+    parts = [escape(part) for part in text.split("`")]
+    if len(parts) % 2 == 0:
+        return escape(text)
+    marked = [Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts)]
+    return Markup("").join(marked)
+
+
+def breakable(text: Any) -> Markup:
+    """Escaped text that a browser may break after `_`, `.` and `/`."""
+    parts = re.split(r"(?<=[_./])", str(text))
+    return Markup("<wbr>").join(escape(part) for part in parts if part)
+
+
+def token(text: str) -> str:
+    """A state as a word without spaces, for classes and filters."""
+    return text.replace(" ", "-")
+
+
+def effect_name(claim: Any) -> str:
+    """What the number of a claim's verdict is."""
+    monotone = getattr(claim.rule, "monotone", None) is not None
+    kind = ("monotone" if monotone else "slope") if claim.kind == "trend" else claim.kind
+    return EFFECTS[kind]
+
+
+def effect(claim: Any, value: float) -> str:
+    """A number of a claim's verdict, in percent where the claim is about a fraction."""
+    return f"{100 * value:.3g} %" if getattr(claim.rule, "relative", False) else number(value)
+
+
+def sources(table: Table) -> list[tuple[str, str]]:
+    """Where a table's reported numbers come from: label and place, each once."""
+    return list(dict.fromkeys((row.source.label, row.source.where) for row in table.rows if row.source.where))
+
+
+@cache
+def _renderer() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+def markdown(text: str, folder: str) -> Markup:
+    """Markdown as HTML, without raw HTML; links to files are taken from `folder`, wide tables scroll."""
+    tokens = _renderer().parse(text)
+    for part in tokens:
+        for child in part.children or []:
+            for name in ("href", "src"):
+                if name in child.attrs:
+                    child.attrs[name] = _from_folder(str(child.attrs[name]), folder)
+    html = _renderer().renderer.render(tokens, _renderer().options, {})
+    box = '<div class="scroll" tabindex="0" role="region" aria-label="Table">'
+    html = html.replace("<table>", f"{box}<table>").replace("</table>", "</table></div>")
+    html = html.replace("<th>", '<th scope="col">').replace("<pre>", '<pre tabindex="0">')
+    return Markup(html)
+
+
+def _from_folder(address: str, folder: str) -> str:
+    return address if urlsplit(address).scheme or address.startswith("#") else f"{folder}/{address}"

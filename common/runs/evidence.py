@@ -1,0 +1,125 @@
+"""All results that there are: those of `outputs/` on this machine, and the committed ones of `results/`.
+
+A result is found by the words by which its run was asked for, in a normal form (`asked`).
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.runs.result import read_result
+
+# what a file must hold to count as a result
+REQUIRED = {
+    *("entries", "overrides", "paper", "choices", "scale", "seed", "metrics", "reported", "history"),
+    *("config", "code", "device", "wall_seconds", "finished"),
+}
+# words that do not change a result; with a dot at the end, all keys below
+NEUTRAL = {
+    "checkpoint_every",
+    "data_dir",
+    "force",
+    "logger",
+    "logger.",
+    "objective",
+    "output_dir",
+    "record",
+    "results_dir",
+    "trainer",
+    "trainer.accelerator",
+    "trainer.devices",
+    "dataset.data_dir",
+    "dataset.verify",
+    "dataset.workers",
+}
+
+
+def key_of(word: str) -> str:
+    """`paper.eps` of `paper.eps=0.1` and of `++paper.eps=0.1`."""
+    return word.split("=", 1)[0].lstrip("+~")
+
+
+def last_of_each_key(words: Iterable[str]) -> tuple[str, ...]:
+    """The words without those that a later one with the same key overrides."""
+    return tuple({key_of(word): word for word in words}.values())
+
+
+def neutral(word: str) -> bool:
+    """Whether a word does not change what a run measures."""
+    key = key_of(word)
+    group = key.split(".")[0]
+    return key in NEUTRAL or f"{group}." in NEUTRAL or group.split("/")[0] == "hydra" or key.startswith("-")
+
+
+def asked(words: Iterable[str]) -> tuple[str, ...]:
+    """The words that decide a result, the last of each key, sorted: equal where the same is asked for."""
+    return tuple(sorted(word for word in last_of_each_key(words) if not neutral(word)))
+
+
+def asked_forms(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The normal forms by which a result was asked for; results of older versions kept only their first."""
+    return [tuple(words) for words in result.get("asked", [])] or [asked(result["overrides"])]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Results by their run keys, and which of them are recorded."""
+
+    by_key: dict[str, dict[str, Any]]
+    recorded: frozenset[str]
+    by_words: dict[tuple[str, ...], str]
+    by_entry: dict[str, list[str]]
+
+    @classmethod
+    def read(cls, outputs: Path, results: Path) -> "Evidence":
+        """All results below `outputs` (`<paper>/<hex>/result.json`) and `results` (`<paper>/<hex>.json`).
+
+        Where both hold a run, that of `outputs` counts. A file that is no result is passed over, which one
+        line says.
+        """
+        committed = _read_all({f"{p.parent.name}/{p.stem}": p for p in sorted(results.glob("*/*.json"))})
+        local = {
+            f"{p.parent.parent.name}/{p.parent.name}": p for p in sorted(outputs.glob("*/*/result.json"))
+        }
+        return cls.of(committed | _read_all(local), frozenset(committed))
+
+    @classmethod
+    def of(cls, by_key: dict[str, dict[str, Any]], recorded: frozenset[str] = frozenset()) -> "Evidence":
+        """The evidence of some results by their run keys; of two asked for alike, the newer one is found."""
+        by_words: dict[tuple[str, ...], str] = {}
+        by_entry: dict[str, list[str]] = {}
+        for key, result in sorted(by_key.items(), key=lambda item: item[1]["finished"]):
+            by_words |= dict.fromkeys(asked_forms(result), key)
+            for entry in result["entries"]:
+                by_entry.setdefault(entry, []).append(key)
+        return cls(by_key, recorded, by_words, by_entry)
+
+    def find(self, words: Iterable[str]) -> dict[str, Any] | None:
+        """The result of the run that these words ask for, if it is there."""
+        key = self.key(words)
+        return None if key is None else self.by_key[key]
+
+    def key(self, words: Iterable[str]) -> str | None:
+        """The run key of what these words ask for, if its result is there."""
+        return self.by_words.get(asked(words))
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every result."""
+        return list(self.by_key.values())
+
+    def of_entry(self, name: str) -> list[dict[str, Any]]:
+        """The results that serve an entry, oldest first."""
+        return [self.by_key[key] for key in self.by_entry.get(name, [])]
+
+
+def _read_all(paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for key, path in paths.items():
+        result = read_result(path)
+        if result is None or not set(result) >= REQUIRED:
+            print(f"passed over, as it is no result: {path}", file=sys.stderr)
+        else:
+            found[key] = result
+    return found

@@ -1,0 +1,61 @@
+"""The committed evidence: `results/<paper>/<12 hex digits>.json`, one small file a run."""
+
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from common.runs.evidence import asked_forms, neutral
+from common.runs.result import read_result, write_json
+from common.tables.tables import ROOT
+
+# of each curve in `history`; the last point is always among them
+POINTS = 200
+
+
+def results_folder(results_dir: str) -> Path:
+    """Where the committed evidence lies: `results_dir`, as seen from the project's folder."""
+    return ROOT / results_dir
+
+
+def record(key: str, result: dict[str, Any], folder: Path) -> Path:
+    """Write a result into the committed evidence, and return its path.
+
+    What an earlier record of the same run has served (its entries, and the words that asked for it) stays.
+
+    Args:
+        key: the run key, `<paper>/<12 hex digits>`.
+        result: as in `result.json`.
+        folder: that of the evidence.
+    """
+    path = folder / f"{key}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        write_json(path, _joined(read_result(path), _recorded(result)))
+    return path
+
+
+def _recorded(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with thinned curves, and without the words that name places on this machine."""
+    words = [word for word in result["overrides"] if not neutral(word)]
+    forms = [list(words) for words in asked_forms(result)]
+    return {**result, "overrides": words, "asked": forms, "history": thinned(result["history"], POINTS)}
+
+
+def thinned(history: dict[str, list[Any]], points: int) -> dict[str, list[Any]]:
+    """Curves of at most so many points, evenly spread over those that there are, the last among them."""
+
+    def thin(curve: list[Any]) -> list[Any]:
+        last = len(curve) - 1
+        return curve if last < points else [curve[last * i // (points - 1)] for i in range(points)]
+
+    return {name: thin(curve) for name, curve in history.items()}
+
+
+def _joined(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    if old is None:
+        return new
+    entries = list(dict.fromkeys([*old["entries"], *new["entries"]]))
+    reported = {**old["reported"], **new["reported"]}
+    forms = {tuple(words): list(words) for words in [*asked_forms(old), *new["asked"]]}
+    return {**new, "entries": entries, "reported": reported, "asked": list(forms.values())}

@@ -1,0 +1,129 @@
+"""Figures as SVG, and the small plots of claims."""
+
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.report import figures
+from common.report.figures import Line, claim_plot, draw, linear_ticks, log_ticks, table_figures
+from common.report.model import Report, Source, Table
+
+LINES = [
+    Line("a < b & c", [[(1.0, 1.0), (10.0, 100.0)]], [(1.0, 0.5, 1.5)], [(1.0, 2.0)], unverified=True),
+    Line("other", [[(1.0, 3.0), (10.0, 5.0)]], [], [], unverified=False),
+]
+
+
+def table(report: Report, name: str) -> Table:
+    return next(one for one in report.paper("yogi").tables if one.id == name)
+
+
+def test_a_panel_is_wellformed_and_takes_all_colours_from_variables() -> None:
+    svg = draw(LINES, "title", ("x", "y"), log_x=True)
+    ElementTree.fromstring(svg)
+    used = set(re.findall(r"var\(--(\w+)\)", svg))
+    assert {"ink", "grid", "frame", "s0", "s1"} <= used
+    assert not re.search(r"#0000\d\d", svg)
+    for name in used:
+        assert svg.count(f"--{name}:") == 2, f"{name} needs a value for light and one for dark"
+
+
+def test_series_differ_by_more_than_colour() -> None:
+    svg = draw(LINES, "title", ("x", "y"), log_x=False)
+    dashed = [part for part in re.findall(r'style="([^"]*)"', svg) if "stroke: var(--s1)" in part]
+    assert any("stroke-dasharray" in part for part in dashed)
+
+
+def test_reported_values_are_drawn_and_marked_unverified() -> None:
+    assert "reported (recalled, unverified)" in draw(LINES, "title", ("x", "y"), log_x=False)
+    assert "reported" not in draw(LINES[1:], "title", ("x", "y"), log_x=False)
+
+
+def test_the_axes_reach_as_far_as_the_intervals() -> None:
+    line = Line("a", [[(1.0, 5.0), (2.0, 6.0)]], [(1.0, -190.0, 200.0)], [], unverified=False)
+    labels = re.findall(r">(-?[\d.]+)</text>", draw([line], "title", ("x", "y"), log_x=False))
+    assert {"-100", "200"} <= set(labels)
+
+
+def test_a_table_with_a_numeric_axis_gives_its_metrics_against_it(report: Report) -> None:
+    drawn = list(table_figures(table(report, "fig_batch")))
+    kinds = [(figure.kind, figure.scale) for figure in drawn]
+    assert kinds == [("axis", "laptop"), ("axis", "laptop"), ("curves", "laptop")]
+    assert "dataset.batch_size" in drawn[0].svg and "(laptop scale)" in drawn[0].svg
+    assert "at 2048" in drawn[0].alt
+
+
+def test_reported_values_of_a_table_stand_in_its_figure(report: Report) -> None:
+    original = table(report, "fig_batch")
+    rows = [
+        replace(row, reported=row.reported | {"train_loss": 4.0}, source=Source("paper_text", "Figure 2"))
+        for row in original.rows
+    ]
+    first = next(iter(table_figures(replace(original, rows=rows))))
+    assert "reported" in first.svg and "Reported: 4." in first.alt
+
+
+def test_the_scales_of_a_table_are_drawn_apart(report: Report) -> None:
+    drawn = list(table_figures(table(report, "table_ae")))
+    assert {(figure.scale, figure.kind) for figure in drawn} == {("paper", "curves"), ("laptop", "curves")}
+    assert len({figure.name for figure in drawn}) == len(drawn)
+
+
+def test_no_panel_holds_more_series_than_there_are_colours(report: Report) -> None:
+    known = table(report, "table_ae").rows
+    rows = [replace(row, name=f"{row.name}{i}", point={}) for row in known for i in range(3)]
+    for axes in ([], ["data"]):
+        for _, panel in figures._panels(rows, axes):
+            assert 0 < len(panel) <= figures.PANEL_SERIES
+    drawn = [row.name for _, panel in figures._panels(rows, []) for row in panel]
+    assert sorted(drawn) == sorted(row.name for row in rows)
+
+
+def test_panels_are_split_by_the_axes_that_make_fewest_of_them(report: Report) -> None:
+    rows = next(one for one in report.paper("spider").tables if one.id == "ifo").rows
+    panels = list(figures._panels(rows, ["data", "method", "eps"]))
+    assert [len(panel) for _, panel in panels] == [8] * 15
+    assert all(set(place) == {"data", "eps"} for place, _ in panels)
+
+
+def test_a_curve_is_the_mean_of_seeds_measured_at_the_same_places() -> None:
+    assert figures._mean_curve([[(1, 2.0), (2, 4.0)], [(1, 4.0), (2, 8.0)]]) == [[(1, 3.0), (2, 6.0)]]
+    apart = [[(1, 2.0)], [(3, 4.0)]]
+    assert figures._mean_curve(apart) == apart
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1.5, 1e9))
+def test_ticks_are_few_and_lie_within_the_axis(low: float, ratio: float) -> None:
+    high = low * ratio
+    for ticks in (linear_ticks(low, high), log_ticks(low, high)):
+        assert 1 <= len(ticks) <= 8
+        assert all(low * (1 - 1e-9) <= tick <= high * (1 + 1e-9) for tick in ticks)
+        assert ticks == sorted(ticks)
+
+
+def test_the_plot_of_a_pair_has_a_dot_for_each_run(report: Report) -> None:
+    claims = {claim.name: (claim, verdict) for claim, verdict in report.paper("yogi").claims}
+    plot = claim_plot(*claims["yogi.yogi_is_better"])
+    assert plot is not None
+    assert len(plot.dots) == 6 and plot.labels == ["yogi", "adam"]
+    yogi, adam = ([dot.x for dot in plot.dots if dot.series == i] for i in (0, 1))
+    assert max(yogi) < min(adam)
+    assert claim_plot(*claims["yogi.nobody_ran_this"]) is None
+
+
+def test_the_plot_of_a_bound_shows_the_bound(report: Report) -> None:
+    claims = {claim.name: (claim, verdict) for claim, verdict in report.paper("yogi").claims}
+    plot = claim_plot(*claims["yogi.loss_is_small"])
+    assert plot is not None
+    assert len(plot.rules) == 1 and all(dot.x < plot.rules[0] for dot in plot.dots)
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_a_slope_of_logarithms_is_drawn_as_a_straight_line(log: bool) -> None:
+    place = figures._scale([1.0, 10.0, 100.0], 0.0, 200.0, log)
+    assert math.isclose(place(10.0), 100.0) is log

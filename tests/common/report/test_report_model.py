@@ -1,0 +1,192 @@
+"""The report's model: what counts as a measurement, and what is said about it."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from benchmarks.report_site import made_up
+from common.report import model
+from common.report.model import Measured, Report, Row, build, interval
+from common.runs.evidence import Evidence, asked
+from common.tables import tables
+from common.tables.tables import Entry, load_tables, papers, runnable
+
+Result = dict[str, Any]
+NAME = "yogi.table_ae.mnist_yogi"
+
+
+def entry(name: str = NAME) -> Entry:
+    return next(entry for entry in runnable(name.split(".")[0]) if entry.name == name)
+
+
+def row_of(results: list[Result], name: str = NAME) -> Row:
+    paper, table, _ = name.split(".", 2)
+    report = build(Evidence.of({str(i): result for i, result in enumerate(results)}), [paper])
+    found = next(one for one in report.paper(paper).tables if one.id == table)
+    return next(row for row in found.rows if row.entry == name)
+
+
+def asked_by(result: Result, *words: str) -> Result:
+    return result | {"overrides": list(words), "asked": [list(asked(words))]}
+
+
+numbers = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
+
+
+@given(st.lists(numbers, min_size=2, max_size=8))
+def test_mean_and_interval_are_those_of_students_t(values: list[float]) -> None:
+    mean, low, high = interval(values)
+    assert mean == pytest.approx(sum(values) / len(values), abs=1e-9)
+    if len(set(values)) == 1:
+        assert (low, high) == (values[0], values[0])
+    else:
+        expected = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
+        assert (low, high) == pytest.approx(expected, rel=1e-9)
+
+
+def test_one_run_has_a_mean_and_no_interval() -> None:
+    assert interval([2.5]) == (2.5, None, None)
+    assert interval([]) == (None, None, None)
+
+
+def test_a_row_holds_the_mean_of_its_seeds_at_each_scale_apart() -> None:
+    results = [made_up(entry(), "laptop", seed) for seed in range(3)] + [made_up(entry(), "paper", 0)]
+    row = row_of(results)
+    laptop, paper = row.measured["laptop"]["test_loss"], row.measured["paper"]["test_loss"]
+    assert laptop is not None and paper is not None
+    values = [result["metrics"]["test_squared_error"] for result in results]
+    assert (laptop.n, laptop.scale, laptop.mean) == (3, "laptop", pytest.approx(sum(values[:3]) / 3))
+    assert (paper.n, paper.scale, paper.mean, paper.high) == (1, "paper", values[3], None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda result: asked_by(result, f"entry={NAME}", "scale=laptop", "dataset.augment=none"),
+        lambda result: result | {"config": result["config"] | {"paper": {"epochs": 1.0, "pixels": "sum"}}},
+        lambda result: result | {"choices": result["choices"] | {"method": "optimizer/adam"}},
+        lambda result: asked_by(result, "paper=yogi", "dataset=mnist"),
+    ],
+    ids=["another word", "another budget", "another method", "asked for otherwise"],
+)
+def test_a_run_with_other_settings_than_its_entry_is_left_out(change: Callable[[Result], Result]) -> None:
+    row = row_of([change(made_up(entry(), "laptop", 0))])
+    assert row.measured == {}
+    assert row.left_out == 1
+
+
+def test_words_that_change_no_result_leave_a_run_in() -> None:
+    words = (f"entry={NAME}", "scale=laptop", "seed=0", "logger=none", "trainer=gpu", "hydra/launcher=joblib")
+    assert list(row_of([asked_by(made_up(entry(), "laptop", 0), *words)]).measured) == ["laptop"]
+
+
+def test_of_two_runs_of_a_seed_the_newest_counts() -> None:
+    old, new = made_up(entry(), "laptop", 0), made_up(entry(), "laptop", 0)
+    new = new | {"finished": "2026-02-01T00:00:00Z", "metrics": {"test_squared_error": 7.0}}
+    measured = row_of([new, old]).measured["laptop"]["test_loss"]
+    assert measured is not None and (measured.mean, measured.n) == (7.0, 1)
+
+
+def test_a_run_that_never_reached_its_target_is_told_and_not_averaged() -> None:
+    results = [made_up(entry(), "laptop", seed) for seed in range(3)]
+    results[1]["metrics"]["test_squared_error"] = None
+    measured = row_of(results).measured["laptop"]["test_loss"]
+    assert measured is not None
+    assert (measured.n, measured.without) == (2, 1)
+    assert "1 without a value" in measured.facts
+
+
+def test_a_changed_reported_number_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = copy.deepcopy(load_tables("spider"))
+    row = next(row for row in changed["tables"][0]["rows"] if row["id"] == "gd_sgd")
+    row["reported"] = row["reported"] | {"online_eps_exponent": -17.25}
+    original = load_tables
+
+    def load(paper: str) -> Any:
+        return changed if paper == "spider" else original(paper)
+
+    monkeypatch.setattr(tables, "load_tables", load)
+    monkeypatch.setattr(model, "load_tables", load)
+    found = row_of([], "spider.table1.gd_sgd")
+    assert found.reported["online_eps_exponent"] == -17.25
+
+
+def test_a_row_of_a_complexity_table_gets_the_slope_of_the_runs_that_it_names() -> None:
+    results = []
+    for eps_name, eps in (("eps0p2", 0.2), ("eps0p1", 0.1), ("eps0p05", 0.05)):
+        result = made_up(entry(f"spider.ifo_online.online_sgd_{eps_name}"), "paper", 0)
+        results.append(result | {"metrics": {"sfo_calls": 3.0 * eps**-2.5}})
+    row = row_of(results, "spider.table1.gd_sgd")
+    measured = row.measured["paper"]["online_eps_exponent"]
+    assert measured is not None and measured.mean == pytest.approx(-2.5)
+    assert row.measured["paper"]["finite_sum"] is None
+
+
+def test_the_override_string_names_entry_scale_and_seeds() -> None:
+    row = row_of([made_up(entry(), "laptop", seed) for seed in range(2)])
+    assert row.command() == f"python run.py entry={NAME}"
+    assert row.command("laptop") == f"python run.py -m entry={NAME} scale=laptop seed=0,1"
+
+
+def test_verdicts_are_those_of_the_claims(report: Report) -> None:
+    states = {claim.name: verdict.state for claim, verdict in report.paper("yogi").claims}
+    assert states == {
+        "yogi.yogi_is_better": "supported",
+        "yogi.adam_is_better": "refuted",
+        "yogi.loss_is_small": "supported",
+        "yogi.nobody_ran_this": "not run",
+    }
+
+
+def test_counts_add_up(report: Report) -> None:
+    counts = report.paper("yogi").counts
+    assert (counts.entries, counts.run) == (len(runnable("yogi")), 14)
+    assert counts.at == {"paper": 1, "laptop": 14, "smoke": 0}
+    assert counts.claims == {"supported": 2, "refuted": 1, "inconclusive": 0, "not run": 1}
+    assert counts.exact_text == "1 of 1 hold"
+
+
+def test_every_paper_of_the_plan_is_listed_once_and_those_with_a_folder_are_here(report: Report) -> None:
+    names = [paper.name for paper in report.papers]
+    assert len(names) == len(set(names)) == 23
+    assert {paper.name for paper in report.papers if paper.here} == set(papers())
+
+
+def test_a_readme_gives_its_introduction_and_its_section_on_differences() -> None:
+    readme = "# yogi: title\n\nWhat it is.\n\n## Claims\n\nc\n\n## Paper, authors' code, ours\n\nDifferent.\n"
+    assert model.introduction(readme) == "What it is."
+    assert model.section(readme, model.DIFFERENCES) == "Different."
+    assert model.section("# x\n\ny\n", model.DIFFERENCES) == ""
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_every_paper_that_is_here_says_what_it_is_about(paper: str) -> None:
+    about = model.introduction((Path(tables.ROOT) / "papers" / paper / "README.md").read_text())
+    assert len(about) > 50
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "text"),
+    [
+        (3.24567, 0.1234, "3.25 ± 0.12"),
+        (1234.5, 56.7, "1,234 ± 57"),
+        (0.5, 0.0, "0.5 ± 0"),
+        (0.91234, 0.00456, "0.9123 ± 0.0046"),
+    ],
+)
+def test_a_mean_is_written_as_exactly_as_its_interval_allows(mean: float, half: float, text: str) -> None:
+    assert Measured(mean, mean - half, mean + half, 3, "paper", "cpu").text == text
+
+
+def test_the_numeric_axis_of_a_grid_is_the_x_of_its_figure(report: Report) -> None:
+    axes = {table.id: table.axis for table in report.paper("yogi").tables}
+    batch = axes["fig_batch"]
+    assert batch is not None
+    assert (batch.key, list(batch.values.values())) == ("dataset.batch_size", [32, 128, 512, 2048])
+    assert axes["table_ae"] is None

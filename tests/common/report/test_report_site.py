@@ -1,0 +1,176 @@
+"""The pages as files: what stands in them, and what must not."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from common.report.model import Report
+from common.report.site import breakable, coded, markdown, write
+from common.tables.tables import papers, runnable
+
+VOID = {"meta", "link", "br", "img", "input", "wbr", "hr"}
+SHAPES = {"line", "polyline", "circle"}
+
+
+class Parsed(HTMLParser):
+    """A page's elements, its text, and the faults of its nesting."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.cells: list[tuple[str, str]] = []
+        self.feed(text)
+        self.faults += [f"never closed: {tag}" for tag in self.open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("td", "th", "article"):
+            self.cells.append((dict(attrs).get("class") or "", ""))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"closed out of turn: {tag}")
+
+    def handle_data(self, data: str) -> None:
+        if self.cells and {"td", "th", "article"} & set(self.open):
+            name, text = self.cells[-1]
+            self.cells[-1] = (name, f"{text} {data.strip()}")
+
+
+Pages = dict[str, str]
+AllParsed = dict[str, Parsed]
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> Pages:
+    return {path.stem: path.read_text() for path in site.glob("*.html")}
+
+
+@pytest.fixture(scope="module")
+def parsed(pages: Pages) -> AllParsed:
+    return {name: Parsed(text) for name, text in pages.items()}
+
+
+def test_every_page_is_well_nested_with_unique_names(parsed: AllParsed) -> None:
+    assert set(parsed) == {"index", *papers()}
+    for name, page in parsed.items():
+        assert page.faults == [], name
+        ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+        assert len(ids) == len(set(ids)), name
+
+
+def test_every_link_within_the_site_leads_somewhere(parsed: AllParsed, site: Path) -> None:
+    for page in parsed.values():
+        ids = {attrs.get("id") for _, attrs in page.elements}
+        for tag, attrs in page.elements:
+            target = attrs.get("href" if tag == "a" else "src") or ""
+            if target.startswith("#"):
+                assert target[1:] in ids
+            # these claims are made up, and have no file
+            elif tag in ("a", "img") and not target.startswith("https:") and "claims.yaml" not in target:
+                assert (site / target).exists(), target
+
+
+def test_nothing_is_loaded_from_a_network(pages: Pages, parsed: AllParsed, site: Path) -> None:
+    for name, page in parsed.items():
+        loading = [attrs for tag, attrs in page.elements if tag in ("img", "script", "link", "iframe")]
+        assert all("://" not in (attrs.get("src") or attrs.get("href") or "") for attrs in loading)
+        assert "@import" not in pages[name] and "url(" not in pages[name]
+        assert "default-src 'none'" in pages[name]
+    for path in site.rglob("*.svg"):
+        assert not re.search(r'(?:href|src)="(?!#)', path.read_text()), path.name
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_every_entry_stands_on_its_papers_page_with_a_copy_button(paper: str, parsed: AllParsed) -> None:
+    copied = {attrs["data-copy"] for tag, attrs in parsed[paper].elements if tag == "button"}
+    for entry in runnable(paper):
+        assert any(f"entry={entry.name}" in (text or "").split() for text in copied), entry.name
+
+
+def test_all_papers_stand_on_the_front_page(report: Report, pages: Pages, parsed: AllParsed) -> None:
+    for paper in report.papers:
+        assert str(breakable(paper.title)).replace("<wbr>", "") in pages["index"]
+    rows = [attrs["data-rows"] for _, attrs in parsed["index"].elements if "data-item" in attrs]
+    assert (len(rows), rows.count("not-here")) == (23, 23 - len(papers()))
+
+
+def test_what_comes_from_results_and_claims_is_escaped(pages: Pages, parsed: AllParsed, hostile: str) -> None:
+    page = pages["yogi"]
+    assert hostile not in page and "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert [tag for tag, _ in parsed["yogi"].elements].count("script") == 1
+    assert all(not name.startswith("on") for _, attrs in parsed["yogi"].elements for name in attrs)
+
+
+def test_a_number_of_a_smaller_scale_always_stands_beside_its_badge(parsed: AllParsed) -> None:
+    measured = [text for name, text in parsed["yogi"].cells if name == "measured" and "±" in text]
+    assert len(measured) == 2 * 14
+    assert all("laptop scale" in text for text in measured)
+    alone = [text for name, text in parsed["yogi"].cells if name == "measured" and "paper scale" in text]
+    assert len(alone) == 2
+
+
+def test_recalled_numbers_are_marked_unverified(parsed: AllParsed) -> None:
+    cells = [text for name, text in parsed["spider"].cells if name == "reported"]
+    assert any("-3.333" in text and "unverified" in text for text in cells)
+    assert any("d*eps^-3" in text and "the paper" in text and "unverified" not in text for text in cells)
+
+
+def test_verdicts_effects_and_sizes_stand_in_the_claims(parsed: AllParsed, pages: Pages) -> None:
+    cards = {name: text for name, text in parsed["yogi"].cells if name.startswith("claim")}
+    for state in ("supported", "refuted", "not-run"):
+        assert f"claim {state}" in cards
+    assert 'data-claims="refuted"' in pages["yogi"]
+    assert "-2" in cards["claim refuted"] and " 3 " in cards["claim refuted"]
+
+
+def test_a_changed_reported_number_shows_on_the_page(report: Report, tmp_path: Path) -> None:
+    paper = report.paper("spider")
+    tables = list(paper.tables)
+    rows = [replace(tables[0].rows[0], reported={"online_eps_exponent": -17.25, "finite_sum": None})]
+    tables[0] = replace(tables[0], rows=[*rows, *tables[0].rows[1:]])
+    changed = replace(report, papers=[replace(paper, tables=tables)])
+    assert write(changed, tmp_path, ["spider"]) == tmp_path / "spider.html"
+    assert "-17.25" in (tmp_path / "spider.html").read_text()
+
+
+def test_figures_of_an_earlier_report_go_away(report: Report, tmp_path: Path) -> None:
+    old = tmp_path / "figures" / "yogi" / "old.svg"
+    old.parent.mkdir(parents=True)
+    old.write_text("<svg/>")
+    write(report, tmp_path, ["yogi"])
+    assert not old.exists() and len(list(old.parent.glob("*.svg"))) > 3
+
+
+def test_every_figure_and_plot_has_words(parsed: AllParsed) -> None:
+    for tag, attrs in parsed["yogi"].elements:
+        if tag == "img":
+            assert len(attrs.get("alt") or "") > 60
+        if tag == "svg":
+            assert attrs.get("role") == "img" and len(attrs.get("aria-label") or "") > 20
+
+
+def test_markdown_is_rendered_without_raw_html_or_scripts() -> None:
+    html = str(
+        markdown("<script>x</script> [a](javascript:alert(1)) [b](module.py)\n\n|h|\n|-|\n|c|\n", "../p")
+    )
+    assert "<script>" not in html and 'href="javascript' not in html
+    assert 'href="../p/module.py"' in html
+    assert '<th scope="col">h</th>' in html and 'class="scroll"' in html
+
+
+def test_text_of_tables_is_escaped_whatever_marks_it_holds() -> None:
+    assert str(coded("see `a<b`")) == "see <code>a&lt;b</code>"
+    assert str(coded("odd ` tick <")) == "odd ` tick &lt;"
+    assert str(breakable("a_b<c")) == "a_<wbr>b&lt;c"

@@ -1,0 +1,214 @@
+import json
+import os
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto.wandb_internal_pb2 import Record
+
+from common.runs.loggers import logged_in, run_facts, wandb_logger
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ENTRY = "spider.ifo.synthetic_logistic_n1e3_spiderboost_eps0p01"
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a `.wandb` file, a log in LevelDB's format.
+
+    After a header of 7 bytes come blocks of 32 KiB (the header counts into the first) of pieces: CRC-32 of
+    type and data (4 bytes), length (2), type (1: whole, 2: first, 3: middle, 4: last), data. A block's end
+    that is too short for another piece is left empty.
+    """
+    content = path.read_bytes()
+    assert content.startswith(b":W&B")
+    position, data = 7, b""
+    while position + 7 <= len(content):
+        room = 32768 - position % 32768
+        if room < 7:
+            position += room
+            continue
+        checksum, length, kind = struct.unpack_from("<IHB", content, position)
+        piece = content[position + 7 : position + 7 + length]
+        assert zlib.crc32(bytes([kind]) + piece) == checksum
+        position += 7 + length
+        data += piece
+        if kind in (1, 4):
+            yield Record.FromString(data)
+            data = b""
+
+
+class Logged:
+    """What one offline W&B run holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.config: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        for record in records(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                self.run = record.run
+            elif kind == "exit":
+                self.exit_code = record.exit.exit_code
+            elif kind == "config":
+                self.config |= values(record.config.update)
+            elif kind == "summary":
+                self.summary |= values(record.summary.update)
+            elif kind == "history":
+                self.history.append(values(record.history.item))
+
+
+def values(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def logged(directory: Path) -> Logged:
+    (path,) = directory.glob("wandb/offline-run-*/*.wandb")
+    return Logged(path)
+
+
+def directories(done: subprocess.CompletedProcess[str], folder: Path) -> list[Path]:
+    """The run directories of a command or sweep, in its order."""
+    lines = [line.split("result: ")[1] for line in done.stdout.splitlines() if "result: " in line]
+    return [(folder / line).parent for line in lines]
+
+
+@pytest.fixture
+def offline(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run.py` with W&B offline, whatever wandb has put into this process's environment."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    return lambda *words: run(*words, logger="wandb")
+
+
+def test_an_offline_run_read_back_equals_its_result(offline: Run, tmp_path: Path) -> None:
+    done = offline("paper=yogi", "dataset=digits", "scale=smoke", "paper.epochs=3", "seed=4")
+    assert done.returncode == 0, done.stderr
+    (directory,) = directories(done, tmp_path)
+    result, found = json.loads((directory / "result.json").read_text()), logged(directory)
+
+    history = result["history"]
+    *points, end = found.history
+    assert len(history["step"]) == 3
+    assert [row["trainer/global_step"] for row in points] == history["step"]
+    for name in set(history) - {"step"}:
+        assert [row.get(name) for row in points] == history[name]
+
+    finals = {f"final/{name}": value for name, value in result["metrics"].items()}
+    assert {name: value for name, value in end.items() if name.startswith("final/")} == finals
+    assert {name: found.summary[name] for name in finals} == finals
+    last = {name: series[-1] for name, series in history.items() if name != "step"}
+    assert {name: found.summary[name] for name in last} == last
+
+    facts = {name: found.config[name] for name in ("paper", "scale", "seed", "dataset", "model", "method")}
+    assert facts == {
+        "paper": result["paper"],
+        "scale": "smoke",
+        "seed": 4,
+        **{group: result["choices"][group] for group in ("dataset", "model", "method")},
+    }
+    assert [found.config[name] for name in ("entry", "table", "row")] == [None, None, None]
+    for group, node in result["config"].items():
+        kept = found.config["config"][group]
+        assert kept == node or {name: kept[name] for name in node} == node
+    assert found.run.run_group == "yogi"
+    assert found.run.run_id == f"yogi-{directory.name}"
+    assert found.exit_code == 0
+
+
+def test_an_entry_is_logged_by_its_paper_table_and_row(offline: Run, tmp_path: Path) -> None:
+    done = offline(f"entry={ENTRY}", "scale=smoke")
+    assert done.returncode == 0, done.stderr
+    (directory,) = directories(done, tmp_path)
+    found = logged(directory)
+    facts = {name: found.config[name] for name in ("entry", "paper", "table", "row", "scale", "seed")}
+    assert facts == {
+        "entry": ENTRY,
+        "paper": "spider",
+        "table": "ifo",
+        "row": "synthetic_logistic_n1e3_spiderboost_eps0p01",
+        "scale": "smoke",
+        "seed": 0,
+    }
+    assert found.run.run_group == "spider.ifo"
+    assert found.run.job_type == found.config["method"] == "variance_reduction/spiderboost"
+    assert found.run.display_name == f"{ENTRY} seed 0"
+    assert set(found.run.tags) == {"smoke", "synthetic_logistic_n1e3"}
+
+
+def test_every_job_of_a_sweep_has_a_wandb_run_of_its_own_and_a_failed_one_says_so(
+    offline: Run, tmp_path: Path
+) -> None:
+    words = ["-m", "paper=yogi", "dataset=digits", "scale=smoke", "paper.epochs=3", "method=optimizer/sgd"]
+    done = offline(*words, "method.lr=1e30,0.1,0.2")
+    assert "2 passed, 1 failed" in done.stdout
+    paths = list(tmp_path.glob("outputs/yogi/*/wandb/offline-run-*/*.wandb"))
+    codes = {run.config["config"]["method"]["lr"]: run.exit_code for run in map(Logged, paths)}
+    assert codes == {1e30: 1, 0.1: 0, 0.2: 0}
+    for directory in directories(done, tmp_path):
+        result = json.loads((directory / "result.json").read_text())
+        assert logged(directory).summary["final/test_loss"] == result["metrics"]["test_loss"]
+
+
+def test_the_row_of_an_entry_keeps_its_own_dots() -> None:
+    choices = {
+        "paper": "p",
+        "scale": "paper",
+        "dataset": "d",
+        "model": "m",
+        "method": "k/x",
+        "trainer": "auto",
+    }
+    facts = run_facts(choices, "p.table.row.1", 0)
+    assert (facts["table"], facts["row"]) == ("table", "row.1")
+    assert "trainer" not in facts
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No credentials anywhere; gives the path where a netrc file would be read."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    return tmp_path / "netrc"
+
+
+@pytest.mark.parametrize("host", ["api.wandb.ai", "api.forge.coreweave.com"])
+def test_a_key_in_netrc_for_a_host_of_wandb_is_a_login(nobody: Path, host: str) -> None:
+    assert not logged_in()
+    nobody.write_text(f"machine {host}\n  login user\n  password {'a' * 40}\n")
+    assert logged_in()
+
+
+def test_a_key_for_another_host_or_of_a_wrong_form_is_no_login(nobody: Path) -> None:
+    nobody.write_text(f"machine example.org\n  login user\n  password {'a' * 40}\n")
+    assert not logged_in()
+    nobody.write_text("machine api.wandb.ai\n  login user\n  password short\n")
+    assert not logged_in()
+
+
+def test_a_key_in_the_environment_is_a_login(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    assert logged_in()
+
+
+@pytest.mark.parametrize(("checkpoint", "resume"), [(True, "allow"), (False, None)])
+def test_only_an_interrupted_run_goes_on_in_its_wandb_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: bool, resume: str | None
+) -> None:
+    started: dict[str, Any] = {}
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("wandb.init", lambda **words: started.update(words))
+    if checkpoint:
+        (tmp_path / "last.ckpt").touch()
+    choices = {"paper": "p", "scale": "paper", "dataset": "d", "model": "m", "method": "k/x"}
+    facts = run_facts(choices, None, 0)
+    wandb_logger(directory=tmp_path, key="p/0123", facts=facts, project="reprise", entity=None)
+    assert started["resume"] == resume
+    assert started["id"] == "p-0123"
+    assert started["project"] == "reprise"

@@ -1,0 +1,144 @@
+import json
+import math
+import multiprocessing
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.runs.catalogue import read
+from common.runs.evidence import Evidence
+from common.runs.record import POINTS, record, results_folder, thinned
+from common.tables.tables import ROOT
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def result(seed: int = 0, **changes: Any) -> dict[str, Any]:
+    words = ["paper=yogi", f"seed={seed}", "logger=none", "data_dir=/somewhere/else"]
+    made = {"entries": [], "overrides": words, "asked": [["paper=yogi", f"seed={seed}"]], "seed": seed}
+    made |= {"paper": "yogi", "choices": {}, "scale": "smoke", "code": "", "finished": "", "reported": {}}
+    made |= {"config": {}, "device": "cpu", "wall_seconds": 1.0}
+    return {**made, "metrics": {"loss": 0.1 + 0.2}, "history": {"step": [0.0, 1.0]}, **changes}
+
+
+def test_a_record_is_found_again_with_its_numbers_as_they_are(tmp_path: Path) -> None:
+    path = record("yogi/0123456789ab", result(), tmp_path)
+    assert path == tmp_path / "yogi/0123456789ab.json"
+    found = Evidence.read(tmp_path / "none", tmp_path).find(["paper=yogi", "seed=0"])
+    assert found is not None
+    assert found["metrics"] == {"loss": 0.1 + 0.2}
+
+
+def test_a_record_names_no_place_on_this_machine(tmp_path: Path) -> None:
+    path = record("yogi/0123456789ab", result(), tmp_path)
+    assert json.loads(path.read_text())["overrides"] == ["paper=yogi", "seed=0"]
+    assert "somewhere" not in path.read_text()
+
+
+def test_the_words_and_entries_of_an_earlier_record_stay(tmp_path: Path) -> None:
+    record("yogi/aaa", result(entries=["yogi.t.a"], reported={"yogi.t.a": {"x": 1}}), tmp_path)
+    other = result(entries=["yogi.t.b"], asked=[["entry=yogi.t.b"]], reported={"yogi.t.b": {"x": 2}})
+    content = json.loads(record("yogi/aaa", other, tmp_path).read_text())
+    assert content["entries"] == ["yogi.t.a", "yogi.t.b"]
+    assert content["asked"] == [["paper=yogi", "seed=0"], ["entry=yogi.t.b"]]
+    assert set(content["reported"]) == {"yogi.t.a", "yogi.t.b"}
+    assert json.loads(record("yogi/aaa", other, tmp_path).read_text()) == content
+
+
+@given(st.integers(0, 2000), st.integers(2, 300))
+def test_a_thinned_curve_keeps_its_ends_and_its_order(size: int, points: int) -> None:
+    curve = list(range(size))
+    thin = thinned({"loss": curve}, points)["loss"]
+    assert len(thin) == min(size, points)
+    assert thin == sorted(set(thin))
+    assert thin[:1] == curve[:1]
+    assert thin[-1:] == curve[-1:]
+
+
+def test_curves_of_one_length_are_thinned_alike(tmp_path: Path) -> None:
+    history = {"step": list(range(1000)), "loss": [2 * i for i in range(1000)]}
+    content = json.loads(record("yogi/aaa", result(history=history), tmp_path).read_text())
+    assert len(content["history"]["step"]) == POINTS
+    assert content["history"]["loss"] == [2 * step for step in content["history"]["step"]]
+
+
+def test_results_dir_is_seen_from_the_projects_folder(tmp_path: Path) -> None:
+    assert results_folder("results") == ROOT / "results"
+    assert results_folder(str(tmp_path)) == tmp_path
+
+
+def record_many(worker: int, folder: str) -> None:
+    """Twenty results of this worker's own, each followed by its words for one run that all share."""
+    for i in range(20):
+        record(f"yogi/{worker:02d}{i:02d}", result(seed=100 * worker + i), Path(folder))
+        record("yogi/shared", result(asked=[[f"seed={100 * worker + i}"]]), Path(folder))
+
+
+def test_eight_processes_that_record_at_once_lose_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=record_many, args=(w, str(tmp_path))) for w in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    evidence = Evidence.read(tmp_path / "none", tmp_path)
+    assert len(evidence.all()) == 8 * 20 + 1
+    assert len(evidence.by_key["yogi/shared"]["asked"]) == 8 * 20
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+# ---- the committed evidence
+
+WITHOUT_FILES = {"common.data.bundled", "common.data.synthetic", "common.data.online"}
+
+
+def committed() -> list[dict[str, Any]]:
+    """Results that a test can make again: small, quick, on one CPU thread, of data that need no file."""
+
+    def fits(one: dict[str, Any]) -> bool:
+        small = one["scale"] in ("smoke", "laptop") and one["wall_seconds"] < 10
+        bundled = (
+            "data.bundled" in target(one) or "data.synthetic" in target(one) or "data.online" in target(one)
+        )
+        return small and one["device"] == "cpu" and one["threads"] == 1 and bundled
+
+    def target(one: dict[str, Any]) -> str:
+        return str(read("dataset", one["choices"]["dataset"])["_target_"])
+
+    found = [json.loads(path.read_text()) for path in sorted((ROOT / "results").glob("*/*.json"))]
+    fitting = [one for one in found if fits(one)]
+    return [fitting[i * len(fitting) // 3] for i in range(min(3, len(fitting)))]
+
+
+def same(old: Any, new: Any) -> bool:
+    """Equal, floats to a relative 1e-5."""
+    if isinstance(old, float) and isinstance(new, int | float):
+        return math.isclose(old, new, rel_tol=1e-5, abs_tol=1e-9)
+    if isinstance(old, list):
+        return len(old) == len(new) and all(same(a, b) for a, b in zip(old, new, strict=True))
+    return bool(old == new)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_committed_evidence_comes_out_again(index: int, run: Run, tmp_path: Path) -> None:
+    sample = committed()
+    if index >= len(sample):
+        pytest.skip(f"results/ holds {len(sample)} results that are small enough to make again")
+    old = sample[index]
+    done = run(*old["overrides"], "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "outputs").glob("*/*/result.json")
+    new = json.loads(path.read_text())
+    assert set(new["metrics"]) == set(old["metrics"])
+    differing = {
+        name: (value, new["metrics"][name])
+        for name, value in old["metrics"].items()
+        if "seconds" not in name and not same(value, new["metrics"][name])
+    }
+    assert not differing, old["overrides"]

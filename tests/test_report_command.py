@@ -1,0 +1,117 @@
+"""`report.py` as a user calls it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from common.report import cli
+from common.report.model import Paper
+from common.runs.errors import UserError
+from common.tables.tables import ROOT
+
+Report = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Report:
+    """Call `report.py` in an empty folder of its own."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+        command = [sys.executable, str(ROOT / "report.py"), f"results_dir={tmp_path}/results", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+def test_the_site_of_no_results_is_built_and_its_front_page_named(call: Report, tmp_path: Path) -> None:
+    done = call()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "report: report/index.html"
+    assert {path.name for path in (tmp_path / "report").glob("*.html")} >= {
+        "index.html",
+        "yogi.html",
+        "spider.html",
+    }
+
+
+def test_one_paper_goes_into_the_folder_that_is_asked_for(call: Report, tmp_path: Path) -> None:
+    done = call("paper=yogi", "into=elsewhere")
+    assert done.stdout.splitlines()[-1] == "report: elsewhere/yogi.html"
+    assert (tmp_path / "elsewhere" / "index.html").exists()
+    assert not (tmp_path / "elsewhere" / "spider.html").exists()
+
+
+def test_the_terminal_shows_the_tables(call: Report) -> None:
+    done = call("paper=spider", "to=terminal")
+    assert done.returncode == 0
+    assert "spider.table_zo: zeroth-order function-query cost" in done.stdout
+
+
+def test_to_wandb_publishes_the_papers_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published: list[str] = []
+
+    def publish(papers: list[Paper]) -> str:
+        published.extend(paper.name for paper in papers)
+        return "https://wandb.example/report"
+
+    monkeypatch.setitem(sys.modules, "common.report.wandb_report", SimpleNamespace(publish=publish))
+    cli._report(["to=wandb", "paper=yogi", f"output_dir={tmp_path}", f"results_dir={tmp_path}"])
+    assert published == ["yogi"]
+    assert capsys.readouterr().out == "report: https://wandb.example/report\n"
+
+
+def test_what_wandb_lacks_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def publish(papers: list[Paper]) -> str:
+        raise UserError("to=wandb needs a login at W&B: wandb login")
+
+    monkeypatch.setitem(sys.modules, "common.report.wandb_report", SimpleNamespace(publish=publish))
+    monkeypatch.setattr(sys, "argv", ["report.py", "to=wandb", f"output_dir={tmp_path}"])
+    assert cli.main() == 1
+    assert capsys.readouterr().err == "error: to=wandb needs a login at W&B: wandb login\n"
+
+
+def test_help_names_the_ways_to_see_a_report(call: Report) -> None:
+    done = call("--help")
+    assert done.returncode == 0
+    assert all(f"to={name}" in done.stdout for name in ("terminal", "wandb"))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["to=pdf"], "unknown to=pdf (valid: html, terminal, wandb)"),
+        (["paper=yogy"], "unknown paper=yogy; did you mean yogi? (valid: spider, yogi)"),
+        (["papers=yogi"], "unknown word papers; did you mean paper? (valid: paper, to, into, output_dir,"),
+        (["yogi"], "unknown word yogi (valid: paper, to, into, output_dir, results_dir)"),
+        (["into="], "into= has no value"),
+    ],
+)
+def test_a_wrong_word_gets_one_line_with_the_valid_ones(words: list[str], line: str) -> None:
+    with pytest.raises(UserError) as raised:
+        cli._report(words)
+    assert line in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_wrong_word_ends_with_one_line_and_exit_code_1(call: Report) -> None:
+    done = call("to=pdf")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: unknown to=pdf (valid: html, terminal, wandb)\n"
+
+
+def test_a_folder_that_cannot_be_written_gets_one_line(call: Report, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    done = call("into=taken")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "taken" in done.stderr
