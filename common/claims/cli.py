@@ -93,14 +93,13 @@ def _read(words: list[str]) -> Evidence:
 
 def _list(claims: list[Claim], evidence: Evidence) -> None:
     """Print name, kind, runs that are there, and what each claim says, one line a claim."""
-    table = Table("claim", "kind", "runs", "says", box=None, pad_edge=False)
-    for column, width in zip(table.columns, (40, 8, 10, 40), strict=True):
-        column.no_wrap, column.min_width = True, width
+    longest = max(len(claim.name) for claim in claims)
+    wide = os.get_terminal_size().columns if os.isatty(1) else None
     for claim in claims:
         runs = claim.all_runs()
         there = sum(evidence.find(run.words) is not None for run in runs)
-        table.add_row(claim.name, claim.kind, f"{there} of {len(runs)}", escape(claim.says))
-    Console(width=_width()).print(table)
+        counts = f"{there} of {len(runs)} runs"
+        print(f"{claim.name:<{longest}}  {claim.kind:<8}  {counts:<14}  {claim.says}"[:wide])
 
 
 def _make(claims: list[Claim], evidence: Evidence, words: list[str]) -> int:

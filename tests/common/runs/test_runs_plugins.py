@@ -16,6 +16,9 @@ def test_installed_launchers_pass() -> None:
 def test_a_missing_plugin_is_named_with_the_extra_that_installs_it(
     word: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Hydra has loaded its plugins wherever an earlier test composed a config
+    for name in [name for name in sys.modules if name.startswith("hydra_plugins.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "hydra_plugins", None)
     with pytest.raises(UserError, match=rf"{word} is not installed: pip install -e '\.\[{extra}\]'"):
         plugins.check_plugins(["-m", word])

@@ -47,7 +47,8 @@ def outcome(folder: Path, *words: str) -> dict[str, Any]:
 
 def plain_loop(optimizer_of: type[torch.optim.Optimizer], steps: int) -> tuple[float, float]:
     """The last point and the average regret of the counter-example, as Reddi et al. write it."""
-    x, options = nn.Parameter(torch.zeros(1)), {"lr": 0.1, "betas": (0.0, 0.1), "eps": 1e-8}
+    x = nn.Parameter(torch.zeros(1))
+    options: dict[str, Any] = {"lr": 0.1, "betas": (0.0, 0.1), "eps": 1e-8}
     optimizer = optimizer_of([x], **options)
     regret = 0.0
     for t in range(1, steps + 1):
