@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TESTS ?= tests
 
-.PHONY: help setup setup-full demo claims report test check bench entries check-entries fits clean
+.PHONY: help setup setup-full demo claims report test soak check bench entries check-entries clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -22,7 +22,7 @@ $(VENV)/.core: pyproject.toml
 	@touch $@
 
 $(VENV)/.full: $(VENV)/.core
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[papers,cluster,sweep,report,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[papers,cluster,sweep,report,export,dev]'
 	@touch $@
 
 demo: setup  ## SPIDER, SVRG and SGD to the same gradient norm on bundled data: a table and a picture
@@ -40,6 +40,9 @@ report: setup  ## the site in report/: claims, tables and figures from the resul
 test: setup-full  ## all tests (some use real data under DATA_DIR and are skipped without)
 	$(PY) -m pytest -n 2 $(TESTS)
 
+soak: setup-full  ## the long form of the tests of reliability: 200 kills, 5,000 mistyped commands, memory; an hour
+	SOAK=1 $(PY) -m pytest -n 2 tests/reliability
+
 check: setup-full  ## ruff, mypy and the tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -54,9 +57,6 @@ entries: setup  ## the name of every entry, one a line
 
 check-entries: setup-full  ## compose every entry at every scale and build its model without memory
 	$(PY) -m common.tables.check_entries
-
-fits: setup  ## slopes over measured entries beside the exponents of the complexity tables
-	$(PY) -m common.tables.fits
 
 clean:  ## remove the virtual environment (data and outputs stay)
 	rm -rf $(VENV)

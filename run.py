@@ -3,6 +3,7 @@
 import sys
 
 from common.runs.cli import main
+from common.runs.pipe import piped
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(piped(main))

@@ -92,7 +92,7 @@ def test_help_names_the_ways_to_see_a_report(call: Report) -> None:
     ("words", "line"),
     [
         (["to=pdf"], "unknown to=pdf (valid: html, terminal, wandb)"),
-        (["paper=yogy"], "unknown paper=yogy; did you mean yogi? (valid: spider, yogi)"),
+        (["paper=yogy"], "unknown paper=yogy; did you mean yogi? (valid: "),
         (["papers=yogi"], "unknown word papers; did you mean paper? (valid: paper, to, into, output_dir,"),
         (["yogi"], "unknown word yogi (valid: paper, to, into, output_dir, results_dir)"),
         (["into="], "into= has no value"),

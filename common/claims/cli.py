@@ -23,7 +23,7 @@ HELP = """Judge what the papers say, by their runs; runs that are missing are ma
 
   python claims.py                                    every claim of every paper
   python claims.py 'yogi.*' hydra/launcher=joblib     those of one paper, its runs in parallel
-  python claims.py yogi.noise_floor_falls             one claim
+  python claims.py yogi.noise_floor_falls_with_batch  one claim
   python claims.py --list                             their names; which have all their runs
 
 Words with = pass on to run.py: a launcher, logger=wandb, record=true (keep the results in results/),

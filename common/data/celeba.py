@@ -18,6 +18,7 @@ from common.data.decode import decode_rgb, mirrored
 from common.data.download import DamagedError, describe
 from common.data.prepare import Checksum, check_file
 from common.data.streamed import Record, StreamedData, StreamedOptions, unpack_folder
+from common.data.task_spec import TaskSpec
 from common.runs.errors import UserError
 
 IMAGES, ARCHIVE = "img_align_celeba", "img_align_celeba.zip"
@@ -64,6 +65,7 @@ class CelebA(StreamedData):
     VALIDATION_SIZE: ClassVar = 19_867
     TEST_SIZE: ClassVar = 19_962
     OFFICIAL_VALIDATION: ClassVar = True
+    TASKS: ClassVar = tuple(TaskSpec(f"attr{number}", "class", 2) for number in range(LABELS))
 
     def __init__(
         self, *, size: int, augment: Literal["none", "flip"], **options: Unpack[StreamedOptions]

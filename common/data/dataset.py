@@ -1,5 +1,6 @@
 """What training code asks of a data set, whether it lives in memory or streams from folders."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from common.data.loader import BlockLoader
+from common.data.task_spec import TaskSpec
 from common.runs.errors import UserError
 
 Part = Literal["train", "test"]
@@ -34,8 +36,11 @@ class DataSet(pl.LightningDataModule, ABC):
     CLASSES: ClassVar[int | None]
     TRAIN_SIZE: ClassVar[int]
     TEST_SIZE: ClassVar[int]
-    # examples at once where no gradient is needed
+    # of sets that ask several things of an input, in the order of the targets' columns
+    TASKS: ClassVar[tuple[TaskSpec, ...]] = ()
+    # examples at once where no gradient is needed, and numbers of them on the CPU: more leave its caches
     EVALUATION_BATCH: ClassVar[int] = 1000
+    EVALUATION_NUMBERS: ClassVar[int] = 2**18
 
     shape: tuple[int, ...]
     classes: int | None
@@ -83,6 +88,13 @@ class DataSet(pl.LightningDataModule, ABC):
     @abstractmethod
     def ready(self, item: Any) -> Batch:
         """What a loader's item stands for: inputs and targets on the device, augmented and normalised."""
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Examples at once where no gradient is needed."""
+        if self.device.type != "cpu":
+            return self.EVALUATION_BATCH
+        return max(1, min(self.EVALUATION_BATCH, self.EVALUATION_NUMBERS // math.prod(self.shape)))
 
     def batches(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
         """The whole split in order, without augmentation; the last batch holds the rest."""

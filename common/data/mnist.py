@@ -24,6 +24,9 @@ class IdxImages(ImageData):
     TRAIN_SIZE: ClassVar = 60_000
     TEST_SIZE: ClassVar = 10_000
     URL: ClassVar[str]
+    # where the files lie in `data_dir`, and the data set to take where they cannot be had
+    FOLDER: ClassVar[str]
+    BUNDLED: ClassVar = "digits"
     # by file name; of the gzipped file, or of what it holds
     CHECKSUMS: ClassVar[dict[str, Checksum]]
     CHECKSUMS_OF_GZIP: ClassVar[bool]
@@ -36,8 +39,8 @@ class IdxImages(ImageData):
         return Split(images.unsqueeze(1), labels.long())
 
     def _idx(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        path = self.data_dir / self.NAME / name
-        advice = f"put {name} into {path.parent.resolve()}, or take dataset=digits, which is bundled"
+        path = self.data_dir / self.FOLDER / name
+        advice = f"put {name} into {path.parent.resolve()}, or take dataset={self.BUNDLED}, which is bundled"
         return obtain(path, f"{self.URL}/{name}", lambda file: self._parse(file, shape), advice)
 
     def _parse(self, path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -63,6 +66,7 @@ class Mnist(IdxImages):
     """Handwritten digits (LeCun, Cortes, Burges)."""
 
     NAME: ClassVar = "mnist"
+    FOLDER: ClassVar = "mnist"
     MEAN: ClassVar = (0.1307,)
     STD: ClassVar = (0.3081,)
     URL: ClassVar = "https://ossci-datasets.s3.amazonaws.com/mnist"
@@ -80,6 +84,7 @@ class FashionMnist(IdxImages):
     """Pictures of clothes (Xiao, Rasul, Vollgraf 2017), in MNIST's format and sizes."""
 
     NAME: ClassVar = "fashion_mnist"
+    FOLDER: ClassVar = "fashion_mnist"
     MEAN: ClassVar = (0.2860,)
     STD: ClassVar = (0.3530,)
     URL: ClassVar = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"

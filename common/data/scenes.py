@@ -13,6 +13,7 @@ from torch import Tensor
 from common.data.base import ImageData, Options, Part, Split
 from common.data.boxes import COLUMNS, LABEL, PADDING
 from common.data.dataset import check
+from common.data.task_spec import TaskSpec
 from common.runs.errors import UserError
 
 # of the 1,797 digits, in their order, for training; the others are for testing
@@ -20,6 +21,8 @@ POOL = 1300
 GENERATOR_SEED = 2018
 DIGIT, PEAK, CLASSES = 8, 16, 10
 OFFSET = 3
+# of a pair of digits
+PAIR_TASKS = (TaskSpec("left", "class", CLASSES), TaskSpec("right", "class", CLASSES))
 # places that are tried for a digit before it is left out of its scene
 PLACES = 16
 
@@ -46,6 +49,12 @@ def generator_of(part: Part) -> torch.Generator:
     return torch.Generator().manual_seed(GENERATOR_SEED + (part == "test"))
 
 
+def refuse_positive(name: str, positive: list[int] | None) -> None:
+    """Raise UserError unless `dataset.positive` is null, for sets with more than one label an image."""
+    if positive is not None:
+        raise UserError(f"dataset.positive={positive}: {name} has many labels an image; leave it null")
+
+
 class Composed(ImageData):
     """What the composed sets share.
 
@@ -61,28 +70,26 @@ class Composed(ImageData):
     TEST_SIZE: ClassVar = 3000
 
     def __init__(self, *, augment: Literal["none"], **options: Unpack[Options]) -> None:
-        if options["positive"] is not None:
-            raise UserError(
-                f"dataset.positive={options['positive']}: {self.NAME} has many labels an image; leave it null"
-            )
+        refuse_positive(self.NAME, options["positive"])
         super().__init__(augment=augment, **options)
 
     def _labels(self, split: Split) -> None:
         """None: images have no single label to stratify subsets by."""
 
 
-class DigitPairs(Composed):
+class MultiDigits(Composed):
     """Two digits overlaid on 11x11 pixels, each to be named: 6,000 pairs for training, 3,000 for testing.
 
     The left one lies at row and column 0, the right one at 3, and a pixel is the larger of both (a small
     MultiMNIST: Sabour et al. 2017). Targets int64 [n, 2]: the left digit, the right digit.
     """
 
-    NAME: ClassVar = "digit_pairs"
+    NAME: ClassVar = "multi_digits"
     KIND: ClassVar = "multi_task"
     SHAPE: ClassVar = (1, DIGIT + OFFSET, DIGIT + OFFSET)
     MEAN: ClassVar = (0.3014,)
     STD: ClassVar = (0.3814,)
+    TASKS: ClassVar = PAIR_TASKS
 
     def read(self, part: Part) -> Split:
         """Compose all of one part."""
@@ -96,8 +103,12 @@ class DigitPairs(Composed):
         return Split(images, digits.labels[chosen])
 
     def _synthetic(self, part: Part) -> Split:
-        inputs = super()._synthetic(part).inputs
-        return Split(inputs, torch.randint(CLASSES, (len(inputs), 2), generator=generator_of(part)))
+        return synthetic_pairs(super()._synthetic(part), part)
+
+
+def synthetic_pairs(split: Split, part: Part) -> Split:
+    """The same inputs with random digits of both sides, int64 [n, 2]."""
+    return Split(split.inputs, torch.randint(CLASSES, (len(split), 2), generator=generator_of(part)))
 
 
 class Scenes(NamedTuple):

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from common.models.shapes import require_classes, require_image, require_sizes
+from common.models.split import cut
 
 
 class ConvNet(nn.Module):
@@ -44,3 +45,8 @@ class ConvNet(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, height, width] to logits [b, classes]."""
         return self.classifier(self.convolutions(inputs))
+
+    def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
+        """The network cut before its last `unshared` stages (`common.models.split`)."""
+        low, high = cut(self.convolutions, self.features, unshared)
+        return low, nn.Sequential(high, self.classifier)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from common.models.convolution import conv
 from common.models.shapes import require_classes, require_depth, require_image, require_positive
+from common.models.split import SpatialMean, cut
 
 
 class DenseLayer(nn.Module):
@@ -74,6 +75,12 @@ class DenseNet(nn.Module):
         """Images [b, channels, h, w] to logits [b, classes]."""
         outputs = functional.relu_(self.norm(self.stages(self.stem(inputs))))
         return self.classifier(outputs.mean(dim=(2, 3)))
+
+    def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
+        """The network cut before its last `unshared` stages (`common.models.split`)."""
+        low, high = cut(self.stages, self.features, unshared)
+        head = (self.norm, nn.ReLU(inplace=True), SpatialMean(), self.classifier)
+        return nn.Sequential(self.stem, low), nn.Sequential(high, *head)
 
 
 def _norm_relu_conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:

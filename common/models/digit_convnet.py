@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from common.models.convolution import conv_norm_relu
 from common.models.shapes import require_classes, require_image, require_sizes
+from common.models.split import SpatialMean, cut
 from common.models.stages import require_strides, stage_ends
 
 
@@ -47,3 +48,8 @@ class DigitConvNet(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
         return self.classifier(self.layers(inputs).mean(dim=(2, 3)))
+
+    def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
+        """The network cut before its last `unshared` stages (`common.models.split`)."""
+        low, high = cut(self.layers, self.features, unshared)
+        return low, nn.Sequential(high, SpatialMean(), self.classifier)

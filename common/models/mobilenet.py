@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from common.models.classifier import linear, require_dropout
 from common.models.convolution import conv, conv_norm_relu
 from common.models.shapes import require_classes, require_image, require_sizes
+from common.models.split import SpatialMean, cut
 from common.models.stages import require_strides, stage_ends
 from common.runs.errors import UserError
 
@@ -69,6 +70,11 @@ class MobileNetV1(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
         return self.classifier(self.blocks(self.stem(inputs)).mean(dim=(2, 3)))
+
+    def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
+        """The network cut before its last `unshared` stages (`common.models.split`)."""
+        low, high = cut(self.blocks, self.features, unshared)
+        return nn.Sequential(self.stem, low), nn.Sequential(high, SpatialMean(), self.classifier)
 
 
 class InvertedResidual(nn.Module):
@@ -167,6 +173,11 @@ class MobileNetV2(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
         return self.classifier(self.head(self.blocks(self.stem(inputs))).mean(dim=(2, 3)))
+
+    def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
+        """The network cut before its last `unshared` stages (`common.models.split`)."""
+        low, high = cut(self.blocks, self.features, unshared)
+        return nn.Sequential(self.stem, low), nn.Sequential(high, self.head, SpatialMean(), self.classifier)
 
 
 def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -10,6 +10,7 @@ from torch.nn import functional
 from common.models.convolution import conv, conv_norm_relu
 from common.models.resnet import Residual
 from common.models.shapes import require_classes, require_depth, require_image
+from common.models.split import SpatialMean, cut
 
 
 class PreactBlock(nn.Module):
@@ -89,6 +90,12 @@ class PreactNetwork(nn.Module):
         """Images [b, channels, h, w] to logits [b, classes]."""
         outputs = functional.relu_(self.norm(self.stages(self.stem(inputs))))
         return self.classifier(outputs.mean(dim=(2, 3)))
+
+    def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
+        """The network cut before its last `unshared` stages (`common.models.split`)."""
+        low, high = cut(self.stages, self.features, unshared)
+        head = (self.norm, nn.ReLU(inplace=True), SpatialMean(), self.classifier)
+        return nn.Sequential(self.stem, low), nn.Sequential(high, *head)
 
 
 class PreactResNet(PreactNetwork):

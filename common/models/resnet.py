@@ -14,6 +14,7 @@ from common.models.shapes import (
     require_positive,
     require_sizes,
 )
+from common.models.split import SpatialMean, cut
 
 
 class PaddedShortcut(nn.Module):
@@ -127,6 +128,11 @@ class ResidualNetwork(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
         return self.classifier(self.stages(self.stem(inputs)).mean(dim=(2, 3)))
+
+    def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
+        """The network cut before its last `unshared` stages (`common.models.split`)."""
+        low, high = cut(self.stages, self.features, unshared)
+        return nn.Sequential(self.stem, low), nn.Sequential(high, SpatialMean(), self.classifier)
 
 
 class ResNet(ResidualNetwork):

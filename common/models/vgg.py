@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from common.models.classifier import linear, require_dropout
 from common.models.shapes import require_classes, require_image, require_positive, require_sizes
+from common.models.split import cut
 
 
 class VGG(nn.Module):
@@ -79,6 +80,11 @@ class VGG(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
         return self.classifier(self.pool(self.stages(inputs)))
+
+    def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
+        """The network cut before its last `unshared` stages (`common.models.split`)."""
+        low, high = cut(self.stages, self.features, unshared)
+        return low, nn.Sequential(high, self.pool, self.classifier)
 
 
 def _convolutions(inputs: int, widths: list[int], batch_norm: bool) -> list[nn.Module]:

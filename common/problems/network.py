@@ -213,7 +213,7 @@ class NetworkProblem(Problem):
 
     def _score(self, split: SplitName) -> dict[str, Tensor]:
         loss, correct, size = 0.0, 0, self.data.size(split)
-        for inputs, targets in self.data.batches(split, self.data.EVALUATION_BATCH):
+        for inputs, targets in self.data.batches(split, self.data.evaluation_batch):
             loss += float(self._loss(inputs, targets))
             if self.data.classes is not None and targets is not None:
                 correct += int((self.model(inputs).argmax(1) == targets).sum())

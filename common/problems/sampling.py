@@ -100,7 +100,7 @@ class ReplicateSampler:
     def normal(self, shape: tuple[int, ...], rows: list[int] | None = None) -> Tensor:
         """Standard normals [R, *shape] (or [len(rows), *shape])."""
         flat = self._streams["normal"].take(torch.Size(shape).numel(), rows)
-        return flat.reshape(-1, *shape)
+        return flat.reshape(len(flat), *shape)
 
     def uniform(self, size: int, rows: list[int] | None = None) -> Tensor:
         """Uniforms in [0, 1): [R, size] (or [len(rows), size])."""

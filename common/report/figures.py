@@ -13,6 +13,8 @@ import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from common.claims.claims import Claim
@@ -21,8 +23,21 @@ from common.report.model import Axis, Measured, Row, Table
 from common.runs.result import number
 
 PANEL_SERIES = 8
+# what the steps of a search are
+EVALUATIONS = "evaluations"
+# a metric best_at_10 is the curve `best` after 10 steps
+AT = "_at_"
 # the curve of a history that says most, where it holds none of the table's own metrics
-CURVES = ("grad_norm", "test_accuracy", "test_loss", "validation_loss", "running_loss", "loss")
+CURVES = (
+    "simple_regret",
+    "best",
+    "grad_norm",
+    "test_accuracy",
+    "test_loss",
+    "validation_loss",
+    "running_loss",
+    "loss",
+)
 
 # what matplotlib draws in, and the CSS variable that takes its place
 INK, GRID, FRAME = "#000001", "#000002", "#000003"
@@ -62,13 +77,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """One series: points with their intervals, or several curves of one entry (its seeds)."""
+    """One series: points with their intervals, or several curves of one entry (its seeds).
+
+    Attributes:
+        bars: (x, low, high) of single points; band: the same along a curve.
+    """
 
     label: str
     curves: list[list[tuple[float, float]]]
     bars: list[tuple[float, float, float]]
     reported: list[tuple[float, float]]
     unverified: bool
+    band: tuple[tuple[float, float, float], ...] = ()
 
 
 def table_figures(table: Table) -> Iterator[Figure]:
@@ -82,6 +102,23 @@ def table_figures(table: Table) -> Iterator[Figure]:
 
 
 # metric against the numeric axis
+
+
+def own_pictures(table: Table) -> Iterator[Figure]:
+    """What `picture(result)` of the paper's own `pictures.py` draws of a row's first run at each scale."""
+    name = f"papers.{table.paper}.pictures"
+    if find_spec(name) is None:
+        return
+    picture = import_module(name).picture
+    for row in table.rows:
+        for scale, runs in row.runs.items():
+            svg = picture(runs[0])
+            if svg is not None:
+                title = f"{row.name}, seed {runs[0]['seed']}"
+                metrics = runs[0]["metrics"]
+                said = [f"{metric} {number(metrics.get(key))}" for metric, key in table.results.items()]
+                alt = f"{row.entry}: {', '.join(said)}"
+                yield Figure(f"{table.id}.{row.name}.{scale}.picture", svg, title, alt, scale, "picture")
 
 
 def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric: str) -> Iterator[Figure]:
@@ -133,8 +170,11 @@ def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figu
         return
     metric = next((name for name, key in table.results.items() if key == series), None)
     for place, panel in _panels(rows, table.axes):
+        points = {
+            name: at for name, key in table.results.items() if (at := _step_of(key, series)) is not None
+        }
         lines = [
-            _curve_line(row, _label(row, table.axes, place) or row.name, scale, series, metric)
+            _curve_line(row, _label(row, table.axes, place) or row.name, scale, series, metric, points)
             for row in panel
         ]
         lines = [line for line in lines if any(len(curve) > 1 for curve in line.curves)]
@@ -143,19 +183,21 @@ def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figu
         by_epoch = all("epoch" in run["history"] for row in panel for run in row.runs[scale])
         seeds = max(len(row.runs[scale]) for row in panel)
         what = f"{series} while running" + (f", mean of {seeds} seeds" if seeds > 1 else "")
+        what += ", 95% interval" if any(line.band for line in lines) else ""
+        step = "epoch" if by_epoch else _step_name(rows[0])
         yield _figure(
             f"{table.name}.{scale}.curves.{'.'.join(place.values())}".rstrip("."),
             " · ".join([what, *place.values()]),
             lines,
             scale,
             "curves",
-            ("epoch" if by_epoch else _step_name(rows[0]), series),
-            log_x=not by_epoch,
+            (step, series),
+            log_x=step not in ("epoch", EVALUATIONS),
         )
 
 
 def _curve_name(table: Table, rows: list[Row], scale: str) -> str | None:
-    """Which curve to show: a metric of the table, or the one that says most."""
+    """Which curve to show: a metric of the table, that of which one is a point, or the one that says most."""
     names = {
         name
         for row in rows
@@ -163,22 +205,50 @@ def _curve_name(table: Table, rows: list[Row], scale: str) -> str | None:
         for name, values in run.get("history", {}).items()
         if sum(value is not None for value in values) > 1
     }
-    return next((name for name in [*table.results.values(), *CURVES] if name in names), None)
+    keys = list(table.results.values())
+    read = [name.partition(AT)[0] for name in keys]
+    return next((name for name in [*keys, *read, *CURVES] if name in names), None)
 
 
 def _step_name(row: Row) -> str:
-    counts = any("gradient_calls" in run["metrics"] for runs in row.runs.values() for run in runs)
-    return "gradient calls" if counts else "steps"
+    measured = {name for runs in row.runs.values() for run in runs for name in run["metrics"]}
+    if EVALUATIONS in measured:
+        return EVALUATIONS
+    return "gradient calls" if "gradient_calls" in measured else "steps"
 
 
-def _curve_line(row: Row, label: str, scale: str, series: str, metric: str | None) -> Line:
+def _step_of(key: str, series: str) -> float | None:
+    """10 of best_at_10, a point of the series best."""
+    name, _, step = key.partition(AT)
+    return float(step) if name == series and step.isdigit() else None
+
+
+def _curve_line(
+    row: Row, label: str, scale: str, series: str, metric: str | None, points: dict[str, float]
+) -> Line:
+    """`metric` is the table's that the series ends with; `points`: those that it has at a step."""
     curves = _mean_curve([_curve(run["history"], series) for run in row.runs[scale]])
     value = row.reported.get(metric) if metric else None
     reported = []
     if isinstance(value, int | float):
         xs = [x for curve in curves for x, _ in curve] or [0.0]
         reported = [(min(xs), float(value)), (max(xs), float(value))]
-    return Line(label, curves, [], reported, row.source.unverified)
+    ends = [x for curve in curves for x, _ in curve]
+    reported += [
+        (at, float(told))
+        for name, at in points.items()
+        if isinstance(told := row.reported.get(name), int | float) and ends and at <= max(ends)
+    ]
+    runs = row.runs[scale]
+    band = tuple(_band(runs[0]["history"], series)) if len(runs) == 1 else ()
+    return Line(label, curves, [], reported, row.source.unverified, band)
+
+
+def _band(history: dict[str, list[float | None]], series: str) -> Iterator[tuple[float, float, float]]:
+    """The interval of a curve that is itself a mean of replicates."""
+    lows, highs = _curve(history, f"{series}_low"), _curve(history, f"{series}_high")
+    for (x, low), (_, high) in zip(lows, highs, strict=True):
+        yield x, low, high
 
 
 def _mean_curve(curves: list[list[tuple[float, float]]]) -> list[list[tuple[float, float]]]:
@@ -380,6 +450,9 @@ def _draw_line(axes: Any, line: Line, index: int, aside: float) -> None:
         xs, ys = zip(*curve, strict=True) if curve else ((), ())
         marker = MARKERS[index] if len(xs) <= 12 else None
         axes.plot(xs, ys, color=colour, linestyle=dash, marker=marker, markersize=3.5, linewidth=1.3)
+    if line.band:
+        xs, lows, highs = zip(*line.band, strict=True)
+        axes.fill_between(xs, lows, highs, color=colour, alpha=0.15, linewidth=0)
     place = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
     for x, low, high in line.bars:
         axes.plot([x, x], [low, high], color=colour, linewidth=1.1, marker="_", markersize=3, transform=place)

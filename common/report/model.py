@@ -19,7 +19,7 @@ from common.claims.claims import Claim, load_claims
 from common.claims.judge import State, Verdict, judge, mean_interval
 from common.runs.code import stale
 from common.runs.evidence import Evidence, asked_forms
-from common.runs.keys import NEUTRAL_IN
+from common.runs.keys import NEUTRAL_IN, STAGED
 from common.runs.result import number
 from common.tables.fits import slope
 from common.tables.tables import ROOT, SCALES, Entry, entries, load_tables, metric_keys, papers
@@ -40,7 +40,7 @@ SOURCES = {
     "": "no source given, unverified",
 }
 # of a README's sections, the one that says how this differs from the authors' code
-DIFFERENCES = ("authors' code", "official code", "differences", "what to know")
+DIFFERENCES = ("authors' code", "official code", "differences", "differs", "what to know")
 
 
 @dataclass(frozen=True)
@@ -391,7 +391,7 @@ def _row(
         name=entry.row,
         reported={metric: entry.reported.get(metric) for metric in keys},
         source=source,
-        measured={scale: _measure(found, scale, keys) for scale, found in runs.items()},
+        measured={scale: _measure(found, scale, keys | entry.result) for scale, found in runs.items()},
         runs=runs,
         cited=entry.cited,
         ours=bool(raw.get("ours", False)) or source.kind == "none",
@@ -444,6 +444,11 @@ def _holds(config: dict[str, Any], dotted: str, value: Any) -> bool:
     group, _, rest = dotted.partition(".")
     if rest in NEUTRAL_IN.get(group, ()):
         return True
+    if dotted == "teacher":
+        # it stands in the nodes that use it
+        nodes = [config.get(group, {}) for group in STAGED]
+        found = [one["teacher"] for one in nodes if "teacher" in one]
+        return not found or value in found
     node: Any = config
     for part in dotted.split("."):
         if not isinstance(node, dict) or part not in node:
@@ -463,6 +468,10 @@ def summary(runs: list[Result], scale: str, key: str) -> Measured | None:
     if not known:
         return None
     mean, low, high = interval(values)
+    error = known[0]["metrics"].get(f"{key}_sem") if len(values) == len(known) == 1 else None
+    if error is not None:
+        # one run of many replicates knows the spread itself
+        low, high = values[0] - 1.96 * error, values[0] + 1.96 * error
     return Measured(
         mean,
         low,

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from common.report.figures import ClaimPlot, Figure, claim_plot, table_figures
+from common.report.figures import ClaimPlot, Figure, claim_plot, own_pictures, table_figures
 from common.report.model import STATES, Paper, Report, Table
 from common.runs.result import number
 from common.tables.tables import ROOT, SCALES
@@ -73,7 +73,7 @@ def _write(path: Path, text: str) -> None:
 
 def draw_page(paper: Paper) -> Page:
     """Draw all figures and plots of a paper's page."""
-    figures = {table.id: list(table_figures(table)) for table in paper.tables}
+    figures = {table.id: [*table_figures(table), *own_pictures(table)] for table in paper.tables}
     return Page(paper, figures, {claim.name: claim_plot(claim, verdict) for claim, verdict in paper.claims})
 
 

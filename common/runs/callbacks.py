@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from common.runs.errors import UserError
 from common.runs.module import PaperModule
+from common.runs.processes import Processes
 
 
 class Interrupted(UserError):
@@ -27,11 +28,12 @@ class Checkpoints(pl.Callback):
 
     Lightning's own checkpoint callback counts optimizer steps, which stand still or jump here. The
     states of the random number generators travel along, so a resumed run draws what the unbroken one
-    would have drawn. Ctrl-C and SIGTERM save at the end of the step under way.
+    would have drawn. Ctrl-C and SIGTERM save at the end of the step under way. Of several processes that
+    make the run, the first says when, and writes.
     """
 
-    def __init__(self, path: Path, every: float) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: float, processes: Processes) -> None:
+        self.path, self.every, self.processes = path, every, processes
         self.saved = self.started = time.monotonic()
         self.seconds_before = 0.0
         self.stop: int | None = None
@@ -55,27 +57,29 @@ class Checkpoints(pl.Callback):
         self.saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.stop is not None:
+        stop, due = self.processes.agree((self.stop, time.monotonic() - self.saved >= self.every))
+        if stop is not None or due:
             self.save(trainer)
-            name = signal.Signals(self.stop).name
+        if stop is not None:
+            name = signal.Signals(stop).name
             raise Interrupted(f"stopped by {name}; checkpoint kept in {self.path}: the same command goes on")
-        if time.monotonic() - self.saved >= self.every:
-            self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint under a temporary name, then rename it."""
         partial = self.path.with_suffix(".partial")
         try:
             trainer.save_checkpoint(partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(self.path)
+            if self.processes.first:
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+                partial.replace(self.path)
         except OSError as error:
             # the name that matters to the user, not that of a temporary file
             error.filename = str(self.path)
             raise
         finally:
-            partial.unlink(missing_ok=True)
+            if self.processes.first:
+                partial.unlink(missing_ok=True)
         self.saved = time.monotonic()
 
     def __enter__(self) -> "Checkpoints":

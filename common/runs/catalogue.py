@@ -7,6 +7,7 @@ entries that the command line asks for (only those: Hydra copies the whole store
 
 import fnmatch
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,25 @@ def read(group: str, name: str) -> dict[str, Any]:
     if not path.exists():
         raise UserError(unknown(group, name, names(group)))
     return yaml.safe_load(path.read_text())
+
+
+def check_choices(words: Iterable[str]) -> None:
+    """Refuse unknown choices of config groups, those too that a later word overrides: Hydra reads all.
+
+    Args:
+        words: of a command line.
+
+    Raises:
+        UserError: the choice, with the nearest names and the valid ones.
+    """
+    for word in words:
+        group, _, value = word.lstrip("+").partition("=")
+        if group not in GROUPS or "(" in value:
+            continue
+        valid = list(SCALES) if group == "scale" else names(group)
+        for name in value.split(","):
+            if name.strip().strip("'\"") not in valid:
+                raise UserError(unknown(group, name, valid))
 
 
 def accepted_datasets(paper: str) -> list[str]:

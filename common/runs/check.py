@@ -15,13 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from common.runs.errors import UserError
+from common.tables.tables import unknown
 
 ALLOWED = ("papers.", "common.", "torch.optim.", "pytorch_lightning.")
 SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_"}
 
-
+# groups of which a run builds something
+BUILT = ("dataset", "model", "method", "schedule", "paper", "trainer", "logger")
+# what a paper takes, and settings that its methods refer to
+REFERRED_TO = ("accepts", "settings")
 # keys of the top level, which belong to no `_target_`
 TOP_LEVEL = {
+    "scale": str,
     "seed": int,
     "force": bool,
     "data_dir": str,
@@ -30,7 +35,20 @@ TOP_LEVEL = {
     "record": bool,
     "results_dir": str,
     "objective": str | None,
+    "teacher": str | None,
+    "gpu_precision": str,
 }
+
+
+def check_parts(config: DictConfig) -> None:
+    """Check that all is there of which a run builds something.
+
+    Raises:
+        UserError: the first group that is missing, or says nothing of what it is.
+    """
+    for group in BUILT:
+        if not (OmegaConf.is_dict(config.get(group)) and "_target_" in config[group]):
+            raise UserError(f"{group}: has no _target_, which says what it is (valid: {group}=<a name>)")
 
 
 def check_config(config: DictConfig) -> None:
@@ -39,9 +57,12 @@ def check_config(config: DictConfig) -> None:
     Raises:
         UserError: the first key that does not fit, with what is valid.
     """
-    for key, hint in TOP_LEVEL.items():
-        if key in config:
-            _check_value(key, config[key], hint)
+    known = [*TOP_LEVEL, *BUILT, *REFERRED_TO]
+    for key in map(str, config):
+        if key not in known:
+            raise UserError(unknown("key", key, known))
+        if key in TOP_LEVEL:
+            _check_value(key, config[key], TOP_LEVEL[key])
     for path, node in _targets("", OmegaConf.to_container(config, resolve=True)):
         _check_node(path, node)
 
@@ -88,15 +109,29 @@ def load_target(name: str, path: str) -> Callable[..., Any]:
     Raises:
         UserError: outside the allowed packages, or not found.
     """
-    if not name.startswith(ALLOWED):
+    if not isinstance(name, str) or not name.startswith(ALLOWED):
         raise UserError(f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}...")
     try:
         target = get_object(name)
     except (ImportError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}._target_={name}: cannot be found ({error})") from error
+        raise UserError(f"{path}._target_={name}: {_unfound(error)}") from error
     if not callable(target) or isinstance(target, types.ModuleType):
         raise UserError(f"{path}._target_={name}: is neither a class nor a function")
+    if not str(getattr(target, "__module__", "")).startswith(ALLOWED):
+        # a module of ours has imported it: common.runs.cli.os.system is os.system
+        raise UserError(f"{path}._target_={name}: is not of {', '.join(ALLOWED)}...")
     return target
+
+
+def _unfound(error: BaseException) -> str:
+    """Why a target cannot be found; some need packages that only `setup-full` brings."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ModuleNotFoundError):
+        cause = cause.__cause__
+    package = "" if cause is None else str(cause.name).split(".")[0]
+    if package in ("", "common", "papers"):
+        return f"cannot be found ({error})"
+    return f"needs the package {package}: make setup-full (or pip install -e '.[papers]')"
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -26,10 +27,11 @@ from common.runs.errors import UserError
 from common.runs.objective import check_search, objective_value
 from common.runs.plugins import check_plugins
 from common.runs.result import number
-from common.tables.tables import SCALES, metric_keys, papers, unknown
+from common.runs.words import quoted
+from common.tables.tables import metric_keys, papers, unknown
 
 if TYPE_CHECKING:
-    from common.runs.runner import Outcome
+    from common.runs.request import Outcome
 
 MULTIRUN = ("-m", "--multirun")
 CONFIG_PATH = str(catalogue.CONF)
@@ -38,14 +40,38 @@ _failure: list[Exception] = []
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
+    words = quoted(sys.argv[1:])
     if {"-h", "--help"} & set(words):
         print(help_text())
         return 0
+    try:
+        words = sys.argv[1:] = in_order(words)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if not set(MULTIRUN) & set(words):
         return guarded(lambda: _launch(words, None))
     folder = sweep.new_sweep()
     return _summed_up(guarded(lambda: _launch(words, folder)), folder)
+
+
+def in_order(words: list[str]) -> list[str]:
+    """The overrides, then the options: Hydra takes no options between overrides.
+
+    Raises:
+        UserError: an option that is none of Hydra's, or has a wrong value.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message} (valid: overrides as key=value, -m, --help, --cfg job, --info)")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    overrides = list(parser.parse_intermixed_args(words).overrides)
+    options = list(words)
+    for word in overrides:
+        options.remove(word)
+    return [*overrides, *options]
 
 
 def run_list(jobs: list[list[str]], words: list[str]) -> int:
@@ -69,7 +95,8 @@ def _launch(words: list[str], folder: Path | None) -> None:
     catalogue.register(words)
     if folder is not None:
         sweep.note_varying(folder, words)
-        sys.argv.append(f"++hydra.job.env_set.{sweep.VARIABLE}={folder.resolve()}")
+        # before the options: Hydra takes no override after them
+        sys.argv.insert(1, f"++hydra.job.env_set.{sweep.VARIABLE}={folder.resolve()}")
     hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")(task)()
     if _failure:
         raise _failure.pop()
@@ -158,6 +185,10 @@ def _hydra_line(error: Exception, words: list[str]) -> str:
     match = re.match(r"Could not override '([\w.@/]+)'", text)
     if match:
         return _unknown_key(match.group(1), words)
+    if text.startswith("Error parsing override"):
+        return (
+            f"{text.splitlines()[0]}: values with other signs than . / - _ need two quotes: 'key=\"value\"'"
+        )
     if text.startswith("Ambiguous value"):
         return f"{text.splitlines()[0]}: several values are a sweep (-m), or a list (key=[a,b])"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -190,19 +221,9 @@ def _check_words(words: list[str]) -> None:
     given = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and word[0] not in "-~")
     if not {"paper", "entry", "--config-name"} & set(given) and "--info" not in words:
         raise UserError(f"name a paper (paper=spider; valid: {', '.join(papers())}) or an entry (entry=...)")
-    for group, valid in _choices().items():
-        for name in re.findall(r"[^,]+", given.get(group, "")) if "(" not in given.get(group, "") else []:
-            if name.strip().strip("'\"") not in [*valid, "null"]:
-                raise UserError(unknown(group, name, valid))
+    catalogue.check_choices(words)
     check_plugins(words)
     check_search(given)
-    if given.get("paper", "") == "null" and "entry" not in given:
-        raise UserError(f"paper=null: name a paper (valid: {', '.join(papers())})")
-
-
-def _choices() -> dict[str, list[str]]:
-    found = {group: catalogue.names(group) for group in catalogue.GROUPS}
-    return found | {"scale": list(SCALES)}
 
 
 def task(config: DictConfig) -> float | None:
@@ -253,7 +274,8 @@ def _direction() -> str:
 
 def _job(config: DictConfig) -> "Outcome":
     """Make the run; heavy imports wait until here, so that a wrong word is refused at once."""
-    from common.runs.runner import Request, execute
+    from common.runs.request import Request
+    from common.runs.runner import execute
 
     choices = dict(HydraConfig.get().runtime.choices)
     terminal = sys.stderr.isatty() and multiprocessing.current_process().name == "MainProcess"
@@ -276,8 +298,7 @@ def metric_text(result: dict[str, Any]) -> str:
     metrics = result["metrics"]
     wanted: list[str] = []
     for entry in result["entries"]:
-        paper, table, _ = entry.split(".", 2)
-        wanted += metric_keys(paper, table).values()
+        wanted += metric_keys(*entry.split(".", 2)).values()
     shown = dict.fromkeys([*wanted, *metrics])
     numbers = {k: metrics.get(k) for k in shown if not isinstance(metrics.get(k), list | dict)}
     return ", ".join(f"{k} {number(v)}" for k, v in list(numbers.items())[:6])

@@ -1,5 +1,6 @@
 """By which code and settings a result was made, and whether those have changed since."""
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterator
@@ -9,44 +10,38 @@ from typing import Any
 
 from common.tables.tables import ROOT, load_tables
 
-# what reads results, and so cannot change one
-READERS = {"claims", "report"}
 # what a table says beside how its rows are run
 TEXTS = {"about", "metrics", "reported", "source"}
+OURS = ("common.", "papers.")
 
 
-def code_hash(paper: str, choices: dict[str, str]) -> str:
-    """A hash over what decides the result of a paper's runs beside their words.
+def code_hash(paper: str, choices: dict[str, str], config: dict[str, Any]) -> str:
+    """A hash over what decides the result of a run beside its words.
 
-    That is the source files of `common` (but for what only reads results) and of the paper, the settings
-    of its tables, its config, its recipes, and the config files of the choices.
+    That is the source files of what the config names by `_target_` and of all that these import in turn,
+    the settings of the paper's tables, its config, its recipes, and the config files of the choices. The
+    machinery that starts runs and writes their results is no part of it, as it is imported by none of them.
 
     Args:
         paper: its name.
         choices: the choice of each config group, as `{"dataset": "digits"}`.
+        config: the resolved config, as in `result.json`.
     """
-    digest = hashlib.sha256(_source_hash(paper).encode())
+    digest = hashlib.sha256(_settings_hash(paper).encode())
+    for path in sorted(_sources(frozenset(_targets(config)))):
+        digest.update(_file_hash(path).encode())
     for group, choice in sorted(choices.items()):
-        path = ROOT / "conf" / group / f"{choice}.yaml"
-        digest.update(f"{group}={choice}".encode() + (path.read_bytes() if path.exists() else b""))
+        digest.update(f"{group}={choice}{_file_hash(ROOT / 'conf' / group / f'{choice}.yaml')}".encode())
     return digest.hexdigest()[:12]
 
 
 @cache
-def _source_hash(paper: str) -> str:
+def _settings_hash(paper: str) -> str:
     digest = hashlib.sha256(json.dumps(_settings(load_tables(paper)), default=str).encode())
-    for path in _sources(paper):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    recipes = sorted((ROOT / "conf" / "recipe" / paper).rglob("*.yaml"))
+    for path in [ROOT / "conf" / "paper" / f"{paper}.yaml", *recipes]:
+        digest.update(_file_hash(path).encode())
     return digest.hexdigest()
-
-
-def _sources(paper: str) -> Iterator[Path]:
-    for folder in sorted((ROOT / "common").iterdir()):
-        if folder.name not in READERS:
-            yield from sorted(folder.rglob("*.py"))
-    yield from sorted((ROOT / "papers" / paper).rglob("*.py"))
-    yield ROOT / "conf" / "paper" / f"{paper}.yaml"
-    yield from sorted((ROOT / "conf" / "recipe" / paper).rglob("*.yaml"))
 
 
 def _settings(node: Any) -> Any:
@@ -56,6 +51,60 @@ def _settings(node: Any) -> Any:
     return [_settings(value) for value in node] if isinstance(node, list) else node
 
 
+def _targets(node: Any) -> Iterator[str]:
+    """The modules of this project that a config names."""
+    if isinstance(node, dict):
+        target = str(node.get("_target_", ""))
+        if target.startswith(OURS):
+            yield target.rpartition(".")[0]
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+@cache
+def _sources(modules: frozenset[str]) -> frozenset[Path]:
+    """The files of these modules and of all modules of this project that they import, directly or not."""
+    found: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        path = _file(waiting.pop())
+        if path is not None and path not in found:
+            found.add(path)
+            waiting += _imports(path)
+    return frozenset(found)
+
+
+def _file(module: str) -> Path | None:
+    base = ROOT.joinpath(*module.split("."))
+    files = (base.with_suffix(".py"), base / "__init__.py")
+    return next((path for path in files if path.exists()), None)
+
+
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    """What a file imports from this project, inside functions too; of a package, its members as well."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in names if name.startswith(OURS))
+
+
+@cache
+def _file_hash(path: Path) -> str:
+    """Of a file's name and content; of a missing one nothing."""
+    if not path.exists():
+        return ""
+    name = path.relative_to(ROOT).as_posix()
+    return hashlib.sha256(name.encode() + b"\0" + path.read_bytes()).hexdigest()
+
+
 def stale(result: dict[str, Any]) -> bool:
-    """Whether the code or the settings that made a result have changed since."""
-    return result["code"] != code_hash(result["paper"], result["choices"])
+    """Whether the code or the settings that made a result, or a run that it needed, have changed since."""
+    changed = result["code"] != code_hash(result["paper"], result["choices"], result["config"])
+    return changed or any(stale(stage) for stage in result.get("stages", {}).values())

@@ -6,7 +6,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from common.runs import catalogue, keys
-from common.runs.runner import Request
+from common.runs.request import Request
+from common.runs.words import quoted
 
 __all__ = ["compose", "keys"]
 
@@ -17,6 +18,7 @@ def compose(words: list[str]) -> tuple[DictConfig, Request]:
     Raises:
         UserError: an unknown paper or entry.
     """
+    words = quoted(words)
     catalogue.register(words)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):

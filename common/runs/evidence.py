@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.runs.result import read_result
+from common.runs.words import quoted
 
 # what a file must hold to count as a result
 REQUIRED = {
@@ -30,7 +31,10 @@ NEUTRAL = {
     "trainer",
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.strategy",
     "dataset.data_dir",
+    "dataset.launcher",
+    "dataset.output_dir",
     "dataset.verify",
     "dataset.workers",
 }
@@ -55,7 +59,7 @@ def neutral(word: str) -> bool:
 
 def asked(words: Iterable[str]) -> tuple[str, ...]:
     """The words that decide a result, the last of each key, sorted: equal where the same is asked for."""
-    return tuple(sorted(word for word in last_of_each_key(words) if not neutral(word)))
+    return tuple(sorted(word for word in last_of_each_key(quoted(words)) if not neutral(word)))
 
 
 def asked_forms(result: dict[str, Any]) -> list[tuple[str, ...]]:

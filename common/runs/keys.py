@@ -24,8 +24,15 @@ NEUTRAL = {
     "results_dir",
     "logger",
     "objective",
+    "teacher",
+    "gpu_precision",
 }
-NEUTRAL_IN = {"dataset": {"data_dir", "verify", "workers"}, "trainer": {"accelerator", "devices", "_target_"}}
+# groups whose nodes may name other runs
+STAGED = ("method", "model")
+NEUTRAL_IN = {
+    "dataset": {"data_dir", "output_dir", "launcher", "verify", "workers"},
+    "trainer": {"accelerator", "devices", "strategy", "_target_"},
+}
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
@@ -33,7 +40,14 @@ def identity(config: DictConfig) -> dict[str, Any]:
     plain = {str(key): _plain(value) for key, value in config.items() if key not in NEUTRAL}
     for group, keys in NEUTRAL_IN.items():
         plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
+    if any(_names_a_run(value) for group in STAGED for value in plain.get(group, {}).values()):
+        # the budget of the run that it names
+        plain["scale"] = config.get("scale")
     return plain
+
+
+def _names_a_run(value: Any) -> bool:
+    return isinstance(value, str) and "=" in value
 
 
 def _plain(node: Any) -> Any:

@@ -50,6 +50,8 @@ def wandb_logger(
         UserError: W&B does not take the run.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
+    # W&B's reports on itself, which go out from offline runs too
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     if wandb.run is not None:
@@ -66,7 +68,8 @@ def wandb_logger(
         group=paper if table is None else f"{paper}.{table}",
         job_type=facts["method"],
         tags=[facts["scale"], facts["dataset"]],
-        offline=os.environ.get("WANDB_MODE") in OFFLINE or not logged_in(),
+        # Lightning's own `offline` sets an environment variable, which wandb has read by now
+        mode=None if os.environ.get("WANDB_MODE") or logged_in() else "offline",
     )
     # wandb warns of this retired setting, which Lightning hands over unset
     logger._wandb_init.pop("anonymous", None)

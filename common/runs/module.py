@@ -6,8 +6,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
 from common.data.dataset import DataSet
+from common.runs.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class PaperModule(pl.LightningModule):
     @abstractmethod
     def results(self) -> dict[str, Any]:
         """The final metrics, computed once after `fit`; numbers, None or lists of numbers."""
+
+    def network(self) -> nn.Module:
+        """The network that the run trains, for those that start from it.
+
+        Raises:
+            UserError: it trains none.
+        """
+        raise UserError(f"{type(self).__name__} trains no network")
 
     def search_state(self) -> dict[str, Any]:
         """What besides parameters must survive a kill: tensors, numbers, strings, lists, dicts."""

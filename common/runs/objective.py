@@ -25,13 +25,22 @@ def check_search(given: dict[str, str]) -> None:
             f"{SWEEPER}={given[SWEEPER]} needs a metric to search by (objective=validation_loss with "
             "dataset.validation=0.1, or another metric of the run that is not the test set's)"
         )
+    check_metric(objective)
+    if objective.endswith("accuracy") and given.get(DIRECTION, "minimize") == "minimize":
+        raise UserError(f"objective={objective} is to be large: add {DIRECTION}=maximize")
+
+
+def check_metric(objective: str) -> None:
+    """Refuse to search by a metric of the test set.
+
+    Raises:
+        UserError: what is valid.
+    """
     if objective.startswith("test_"):
         raise UserError(
             f"objective={objective}: a search must not look at the test set (valid: validation_loss with "
             "dataset.validation=0.1, train_loss, ...)"
         )
-    if objective.endswith("accuracy") and given.get(DIRECTION, "minimize") == "minimize":
-        raise UserError(f"objective={objective} is to be large: add {DIRECTION}=maximize")
 
 
 def objective_value(metrics: dict[str, Any], objective: str | None) -> float | None:

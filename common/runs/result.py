@@ -49,4 +49,6 @@ def number(value: Any) -> str:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 10_000 else f"{value:.5g}"
+    whole = isinstance(value, int) or 1e4 <= abs(value) < 1e12
+    # -0.0 is 0
+    return f"{value:,.0f}" if whole else f"{value + 0.0:.5g}"

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +19,38 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.catalogue import accepted_datasets, all_entries, refuse_dataset, refuse_method
-from common.runs.check import check_config
+from common.runs.check import check_config, check_parts
 from common.runs.code import code_hash
 from common.runs.environment import environment
 from common.runs.errors import UserError
-from common.runs.evidence import asked, asked_forms
-from common.runs.keys import identity, run_key
+from common.runs.evidence import asked, asked_forms, key_of
+from common.runs.keys import STAGED, identity, run_key
 from common.runs.loggers import close, run_facts
 from common.runs.module import PaperModule
+from common.runs.pipeline import Stages, described, make_stages, stage_keys, under_way
+from common.runs.processes import Processes, Shares, processes_of, trainer_settings
 from common.runs.record import record, results_folder
+from common.runs.request import Outcome, Request
 from common.runs.result import read_result, write_json
 from common.training.finite import NonFinite
 
 # the tasks that a data set of each kind can serve
 TASKS = {
-    "image_classification": {"classification", "reconstruction"},
-    "tabular_classification": {"classification"},
+    "image_classification": {"classification", "reconstruction", "own"},
+    "tabular_classification": {"classification", "own"},
     "regression": {"regression"},
     "image_reconstruction": {"reconstruction"},
     "stream": {"classification"},
     "analytic": {"analytic"},
     "online": {"online"},
+    "segmentation": {"segmentation"},
+    "multi_task": {"multi_task"},
+    "multi_label": {"multi_task"},
+    "convex_problem": {"convex"},
+    "saddle_problem": {"constraint"},
+    "objective": {"surrogate"},
+    "no_data": {"surrogate", "certificate"},
 }
-
-
-@dataclass(frozen=True)
-class Request:
-    """How a run was asked for: none of it changes the result."""
-
-    choices: dict[str, str]
-    overrides: list[str]
-    label: str
-    terminal: bool
-
-    @property
-    def entry(self) -> str | None:
-        entry = self.choices.get("entry")
-        return None if entry in (None, "None", "null") else entry
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came out: the result, where it lies, and whether it had been there before."""
-
-    path: Path
-    result: dict[str, Any]
-    skipped: bool
 
 
 def execute(config: DictConfig, request: Request) -> Outcome:
@@ -73,6 +59,7 @@ def execute(config: DictConfig, request: Request) -> Outcome:
     Raises:
         UserError: anything that the user can mend, in one line.
     """
+    check_parts(config)
     key = run_key(config)
     paper = key.split("/")[0]
     _check_request(config, request, paper)
@@ -80,17 +67,19 @@ def execute(config: DictConfig, request: Request) -> Outcome:
     directory = Path(config.output_dir) / key
     path = directory / "result.json"
     directory.mkdir(parents=True, exist_ok=True)
-    with _alone(directory):
-        result = read_result(path)
-        skipped = result is not None and not config.force
-        if result is not None and skipped:
-            result = _served(path, result, request)
-        else:
-            if config.force:
+    processes = processes_of(config.trainer)
+    with under_way(key), _alone(directory, processes):
+        skipped = processes.agree(read_result(path) is not None and not config.force)
+        result = read_result(path) if skipped else None
+        if result is None:
+            if config.force and processes.first:
                 (directory / "last.ckpt").unlink(missing_ok=True)
-            result = _run(config, request, paper, directory)
-            write_json(path, result)
-    if config.record:
+            result = _run(config, request, paper, directory, processes)
+            if processes.first:
+                write_json(path, result)
+        elif processes.first:
+            result = _served(path, result, request)
+    if config.record and processes.first:
         record(key, result, results_folder(config.results_dir))
     return Outcome(path, result, skipped)
 
@@ -102,11 +91,16 @@ def _check_request(config: DictConfig, request: Request, paper: str) -> None:
         raise refuse_dataset(paper, choices["dataset"])
     if choices["method"].split("/")[0] not in accepts.methods:
         raise refuse_method(paper, choices["method"])
+    if any(key_of(word) == "teacher" for word in request.overrides) and "teacher" not in stage_keys(config):
+        raise UserError(f"teacher={config.teacher}: method={choices['method']} learns from no teacher")
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold the run's lock; the operating system frees it when a process dies."""
+def _alone(directory: Path, processes: Processes) -> Iterator[None]:
+    """Hold the run's lock, the first process for all; the operating system frees it when a process dies."""
+    if not processes.first:
+        yield
+        return
     lock = FileLock(directory / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -132,16 +126,27 @@ def _served(path: Path, result: dict[str, Any], request: Request) -> dict[str, A
     return served
 
 
-def _run(config: DictConfig, request: Request, paper: str, directory: Path) -> dict[str, Any]:
+def _run(
+    config: DictConfig, request: Request, paper: str, directory: Path, processes: Processes
+) -> dict[str, Any]:
     _quiet()
+    _check_task(config, request)
+    stages = make_stages(config, request, execute, trained_module)
     pl.seed_everything(int(config.seed), workers=True, verbose=False)
-    module = build(config, request)
-    checkpoints = Checkpoints(directory / "last.ckpt", float(config.checkpoint_every))
-    report = ProgressReport(request.label, request.terminal)
-    trainer = _trainer(config, request, directory, [checkpoints, report])
+    module = build(config, request, stages)
+    checkpoints = Checkpoints(directory / "last.ckpt", float(config.checkpoint_every), processes)
+    callbacks: list[pl.Callback] = [checkpoints]
+    if processes.first:
+        callbacks.append(ProgressReport(request.label, request.terminal))
+    if processes.size > 1:
+        shares = Shares(processes)
+        shares.attach(module)
+        callbacks.append(shares)
+    trainer = _trainer(config, request, directory, callbacks, processes)
     try:
         with checkpoints:
-            trainer.fit(module, ckpt_path=_resume_from(checkpoints.path), weights_only=True)
+            last = processes.agree(_resume_from(checkpoints.path) if processes.first else None)
+            trainer.fit(module, ckpt_path=last, weights_only=True)
             # Lightning's teardown leaves the module on the CPU
             module.to(trainer.strategy.root_device)
             metrics = module.results()
@@ -150,6 +155,8 @@ def _run(config: DictConfig, request: Request, paper: str, directory: Path) -> d
         kept = checkpoints.path if checkpoints.path.exists() else "none was made yet"
         raise UserError(f"{error}; last checkpoint: {kept}") from error
     _close_logger(trainer, metrics)
+    settings = identity(config)
+    about, measured = described(stages)
     choices = {group: request.choices[group] for group in ("dataset", "model", "method", "schedule")}
     for what, count in module.data.repairs.items():
         print(f"[{request.label}] {module.data.NAME}: {count} {what}", file=sys.stderr)
@@ -161,27 +168,46 @@ def _run(config: DictConfig, request: Request, paper: str, directory: Path) -> d
         "choices": choices,
         "scale": request.choices["scale"],
         "seed": int(config.seed),
-        "metrics": metrics,
+        "metrics": {**metrics, **measured},
+        "stages": about,
         "reported": _reported(request.entry),
         "wall_seconds": round(checkpoints.seconds, 3),
         **environment(module.device),
-        "code": code_hash(paper, choices),
-        "config": identity(config),
+        "code": code_hash(paper, choices, settings),
+        "config": settings,
         "history": module.history,
     }
 
 
-def build(config: DictConfig, request: Request) -> PaperModule:
-    """The paper's module with its data set, model and method.
+def trained_module(config: DictConfig, request: Request) -> PaperModule:
+    """The module of a run that another needs, whose weights are still to be loaded.
 
     Raises:
-        UserError: the model's task does not fit the data set.
+        UserError: a config that names what it may not, as that of a crafted result would.
     """
+    check_parts(config)
+    check_config(config)
     _check_task(config, request)
+    return build(config, request, make_stages(config, request, execute, trained_module))
+
+
+def build(config: DictConfig, request: Request, stages: Stages | None = None) -> PaperModule:
+    """The paper's module with its data set, model and method.
+
+    Args:
+        config, request: of the run.
+        stages: what its method and its model need first; None where they need nothing.
+    """
     data = _instantiate(config.dataset)
-    model = _instantiate(config.model, shape=data.shape, classes=data.classes)
-    parts: dict[str, Any] = {"data": data, "model": model, "seed": int(config.seed)}
-    parts |= {"method": _instantiate(config.method), "schedule": _instantiate(config.schedule)}
+    handed = {
+        group: {key: made.stage for key, made in (stages or {}).get(group, {}).items()} for group in STAGED
+    }
+    make_model = partial(
+        _instantiate, config.model, shape=data.shape, classes=data.classes, **handed["model"]
+    )
+    parts: dict[str, Any] = {"data": data, "model": make_model(), "seed": int(config.seed)}
+    parts |= {"method": _instantiate(config.method, **handed["method"]), "make_model": make_model}
+    parts |= {"schedule": _instantiate(config.schedule)}
     target = config.paper["_target_"]
     wanted = inspect.signature(get_object(target)).parameters
     if "schedule" not in wanted and request.choices["schedule"] != "constant":
@@ -193,6 +219,8 @@ def build(config: DictConfig, request: Request) -> PaperModule:
 
 def _check_task(config: DictConfig, request: Request) -> None:
     task = getattr(get_object(config.model["_target_"]), "task", None)
+    if config.dataset.kind not in TASKS:
+        raise UserError(f"dataset.kind={config.dataset.kind}; valid: {', '.join(TASKS)}")
     if task not in TASKS[config.dataset.kind]:
         fitting = " or ".join(sorted(TASKS[config.dataset.kind]))
         raise UserError(
@@ -213,12 +241,18 @@ def _instantiate(node: DictConfig, **parts: Any) -> Any:
 
 
 def _trainer(
-    config: DictConfig, request: Request, directory: Path, callbacks: list[pl.Callback]
+    config: DictConfig,
+    request: Request,
+    directory: Path,
+    callbacks: list[pl.Callback],
+    processes: Processes,
 ) -> pl.Trainer:
     if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer=gpu: no GPU is available here (valid: cpu, auto)")
     facts = run_facts(request.choices, request.entry, int(config.seed))
-    logger = _instantiate(config.logger, directory=directory, key=run_key(config), facts=facts)
+    logger = None
+    if processes.first:
+        logger = _instantiate(config.logger, directory=directory, key=run_key(config), facts=facts)
     if logger is not None:
         logger.log_hyperparams({**facts, "config": OmegaConf.to_container(config, resolve=True)})
     return _instantiate(
@@ -231,6 +265,7 @@ def _trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=str(directory),
+        **trainer_settings(processes),
     )
 
 

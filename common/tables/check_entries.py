@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from common.runs.catalogue import read, runnable
+from common.runs.catalogue import read, runnable, wanted_entries
 from common.runs.check import check_config
 from common.runs.compose import compose
 from common.runs.errors import UserError
+from common.runs.pipeline import stage_keys
 from common.tables.tables import SCALES, Entry, papers
 
-TOP_LEVEL = {"seed"}
+TOP_LEVEL = {"seed", "teacher"}
 
 
 def check_row(entry: Entry) -> None:
@@ -25,22 +26,30 @@ def check_row(entry: Entry) -> None:
     Raises:
         UserError: names the entry and the key.
     """
-    chosen = {"paper": entry.paper, **entry.choose}
+    chosen: dict[str, str] = {"paper": entry.paper, **entry.choose}
     for key in _keys(entry):
         group, _, rest = key.partition(".")
         if not rest and key in TOP_LEVEL:
             continue
         if group not in chosen:
             raise UserError(f"{entry.name}: {key} is set, but the row chooses no {group}")
-        if not _has(_file(group, chosen[group]), rest):
+        if not _has(_file(group, chosen[group], chosen), rest):
             raise UserError(f"{entry.name}: {key} is not a key of conf/{group}/{chosen[group]}.yaml")
     for group, name in entry.choose.items():
         read(group, name)
 
 
-def _file(group: str, name: str) -> dict[str, Any]:
+def _file(group: str, name: str, chosen: dict[str, str]) -> dict[str, Any]:
+    """A file's keys, and those that its defaults put into it, as `/method/optimizer@optimizer: sgd` does."""
     content = read(group, name)
-    return content.get(group, content)
+    content = content.get(group, content)
+    parts: dict[str, Any] = {}
+    for default in content.get("defaults", []):
+        for path, choice in default.items() if isinstance(default, dict) else ():
+            part, _, place = str(path).removeprefix("/").partition("@")
+            if place:
+                parts[place] = _file(part, chosen.get(part, str(choice)), chosen)
+    return parts | content
 
 
 def _keys(entry: Entry) -> set[str]:
@@ -55,11 +64,18 @@ def _has(node: Any, dotted: str) -> bool:
     return True
 
 
-def compose_and_build(words: list[str]) -> torch.nn.Module:
-    """Compose a command line, check it, and build its model on the meta device."""
+def compose_and_build(words: list[str]) -> Any:
+    """Compose a command line, check it and what it learns from, and build its model on the meta device."""
     config, _ = compose(words)
     check_config(config)
+    stages = stage_keys(config)
+    for key, group in stages.items():
+        wanted_entries(str(config[group][key]).split())
     data = instantiate(config.dataset, _convert_="all")
+    # what a model is built upon is not there yet
+    waiting = "model" in {group for key, group in stages.items() if config[group][key] is not None}
+    if waiting:
+        return torch.nn.Identity()
     with torch.device("meta"):
         return instantiate(config.model, shape=data.shape, classes=data.classes, _convert_="all")
 

@@ -7,12 +7,14 @@ A table says what is common to its rows, and either lists `rows` or spans a `gri
     choose           config groups: {dataset: mnist, method: optimizer/yogi}
     set              values that define the rows: {paper.eps: 0.01}; no scale touches them
     budget           values by scale: {paper: {...}, laptop: {...}, smoke: {...}}
-    rows             [{id, choose, set, budget, reported, source, cited, fit}]
-    grid             {row: "{dataset}_{method}_{eps}", axes: {dataset: {a9a: {choose, set, budget}}}}
+    rows             [{id, choose, set, budget, reported, source, cited, fit, result}]; `result` maps metrics
+                     to the row's own keys in result.json, where one run has the numbers of several rows
+    grid             {row: "{dataset}_{method}_{eps}", axes: {dataset: {a9a: {choose, set, budget}}},
+                      reported: {row: {...}}}
     ours, source     `ours: true` marks measurements of ours: nothing is reported for them
 
 An entry is named `paper.table.row`. Rows marked `cited` are shown and are no entries; nor are rows with a
-`fit`, whose number is a slope over the entries of measured tables (`common.tables.fits`).
+`fit`, whose number is a slope over the entries of measured tables (`common.report.model`).
 """
 
 import difflib
@@ -45,6 +47,7 @@ class Entry:
     source: dict[str, Any]
     cited: bool
     fit: dict[str, Any] | None
+    result: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -90,11 +93,12 @@ def runnable(paper: str) -> list[Entry]:
     return [entry for entry in entries(paper) if not entry.cited and entry.fit is None]
 
 
-def metric_keys(paper: str, table: str) -> dict[str, str]:
-    """For each metric of a table, the key of `result.json` that holds it."""
+def metric_keys(paper: str, table: str, row: str | None = None) -> dict[str, str]:
+    """For each metric of a table, the key of `result.json` that holds it; or of one of its rows."""
+    own = next((e.result for e in entries(paper) if (e.table, e.row) == (table, row)), {}) if row else {}
     for candidate in load_tables(paper)["tables"]:
         if candidate["id"] == table:
-            return {name: spec.get("result", name) for name, spec in candidate["metrics"].items()}
+            return {name: spec.get("result", name) for name, spec in candidate["metrics"].items()} | own
     raise UserError(f"unknown table {paper}.{table}")
 
 
@@ -108,7 +112,9 @@ def _rows(table: dict[str, Any]) -> list[dict[str, Any]]:
     for point in itertools.product(*(axis.items() for axis in axes.values())):
         names = dict(zip(axes, (name for name, _ in point), strict=True))
         parts = [part or {} for _, part in point]
-        rows.append({"id": grid["row"].format(**names), **_merged(parts)})
+        name = grid["row"].format(**names)
+        told = {"reported": grid["reported"][name]} if name in grid.get("reported", {}) else {}
+        rows.append({"id": name, **_merged(parts), **told})
     return rows
 
 
@@ -141,6 +147,7 @@ def _entry(paper: str, table: dict[str, Any], row: dict[str, Any]) -> Entry:
         source=row.get("source", table.get("source", {})),
         cited=cited,
         fit=fit,
+        result=row.get("result", {}),
     )
 
 

@@ -3,6 +3,7 @@
 Each function is named by a file in `conf/schedule` and called with the optimizer and the run's length.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -51,6 +52,21 @@ def cosine(optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: 
     return Schedule(CosineAnnealingLR(optimizer, total_steps))
 
 
+def cyclic_cosine(
+    optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: int, cycles: int
+) -> Schedule:
+    """lr_t = lr (1 + cos(pi s)) / 2, s in [0, 1) the part of the present cycle that is over.
+
+    The run is cut into cycles of equal length, each from lr down to 0: Huang et al., "Snapshot Ensembles",
+    ICLR 2017, equation 2, without its rounding of the length.
+    """
+
+    def factor(steps_made: int) -> float:
+        return (1 + math.cos(math.pi * (steps_made * cycles % total_steps) / total_steps)) / 2
+
+    return Schedule(LambdaLR(optimizer, factor))
+
+
 def plateau(
     optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: int, factor: float, patience: int
 ) -> Schedule:
@@ -68,6 +84,15 @@ def multistep(
     """lr is multiplied by `factor` at each milestone, given as a fraction of the run."""
     steps = [round(fraction * total_steps) for fraction in milestones]
     return Schedule(MultiStepLR(optimizer, steps, gamma=factor))
+
+
+def poly(optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: int, power: float) -> Schedule:
+    """lr_e = lr (1 - (e - 1) / E)^power in epoch e = 1, 2, ... of a run of E epochs."""
+
+    def factor(steps_made: int) -> float:
+        return (1 - steps_made // steps_per_epoch * steps_per_epoch / total_steps) ** power
+
+    return Schedule(LambdaLR(optimizer, factor))
 
 
 def noam(

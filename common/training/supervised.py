@@ -3,19 +3,23 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from common.data.dataset import DataSet
+from common.data.dataset import DataSet, SplitName
 from common.data.loader import BlockLoader
+from common.distillation.distiller import Distiller
 from common.metrics.parameters import count_parameters
 from common.runs.errors import UserError
 from common.runs.module import PaperModule, Progress
 from common.training.finite import NonFinite
+from common.training.memory import channels_last
 from common.training.schedules import Schedule
-from common.training.tasks import project, task_of
+from common.training.task_of import task_of
+from common.training.tasks import project
 
 BLOCK_SECONDS = (0.05, 0.3)
 LARGEST_BLOCK = 64
@@ -27,11 +31,13 @@ class SupervisedModule(PaperModule):
     One `training_step` makes a block of steps, as many as fit a fraction of a second, so that what
     Lightning does around it costs nothing beside a small model; losses stay on the device until the
     block ends. A model with a method `project` has it called after each step: it puts the parameters back
-    into their feasible set. What the task watches is averaged over each epoch, like the loss.
+    into their feasible set. What the task watches is averaged over each epoch, like the loss. On a GPU,
+    weights of convolutions lie with channels last, and so do the images that pass through them.
 
     Args:
         data, model, method, schedule, seed: built from the config groups; `method` takes parameters and
-            gives an optimizer.
+            gives an optimizer, or is a `Distiller`, which helps the training and has an optimizer of its own.
+        make_model: gives another network like `model`, with other initial weights.
         epochs: passes over the training split; the last may be a fraction.
         pixels: see `Reconstruction`.
         test_every: also measure the test split each so many epochs, for curves; nothing is chosen by it.
@@ -46,7 +52,8 @@ class SupervisedModule(PaperModule):
         *,
         data: DataSet,
         model: nn.Module,
-        method: Callable[..., torch.optim.Optimizer],
+        make_model: Callable[[], nn.Module],
+        method: Callable[..., torch.optim.Optimizer] | Distiller,
         schedule: Callable[..., Schedule],
         seed: int,
         epochs: float,
@@ -56,10 +63,13 @@ class SupervisedModule(PaperModule):
     ) -> None:
         super().__init__()
         _positive(epochs=epochs, test_every=test_every)
-        self.data, self.model, self.seed = data, model, seed
-        self.make_optimizer, self.make_schedule = method, schedule
+        self.data, self.seed = data, seed
         self.epochs, self.test_every, self.measure_gradient = epochs, test_every, measure_gradient
         self.task = task_of(model, data, pixels)
+        self.distiller = method if isinstance(method, Distiller) else None
+        self.make_optimizer = method.optimizer if isinstance(method, Distiller) else method
+        self.make_schedule = schedule
+        self.model = model if self.distiller is None else self._attach(self.distiller, model, make_model)
         self.loader: BlockLoader
         self.schedule: Schedule
         self.steps = 0
@@ -67,6 +77,17 @@ class SupervisedModule(PaperModule):
         self.epoch_loss, self.epoch_steps = 0.0, 0
         self.epoch_watched: dict[str, float] = {}
         self._schedule_state: dict[str, Any] | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def _attach(
+        self, distiller: Distiller, model: nn.Module, make_model: Callable[[], nn.Module]
+    ) -> nn.Module:
+        distiller.task, distiller.epochs = self.task, self.epochs
+        return distiller.attach(model, make_model, self.data)
+
+    def network(self) -> nn.Module:
+        """The network that is left when training is over, without what helped it."""
+        return self.model if self.distiller is None else self.distiller.deployed(self.model)
 
     def setup(self, stage: str) -> None:
         self.data.setup(stage)
@@ -80,11 +101,19 @@ class SupervisedModule(PaperModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self.data.move(self.device)
-        optimizer = self.make_optimizer(self.model.parameters())
+        if self.device.type == "cuda":
+            channels_last(self)
+        # a method may hold the student too: each parameter once, the student's first
+        parameters = dict.fromkeys(p for part in self._parts() for p in part.parameters() if p.requires_grad)
+        optimizer = self._optimizer = self.make_optimizer(list(parameters))
         self.schedule = self.make_schedule(
             optimizer, total_steps=self.total_steps, steps_per_epoch=self.loader.steps_per_epoch
         )
         return optimizer
+
+    def _parts(self) -> list[nn.Module]:
+        """What the optimizer trains."""
+        return [self.model] if self.distiller is None else [self.model, self.distiller]
 
     def train_dataloader(self) -> BlockLoader:
         return self.loader
@@ -97,22 +126,56 @@ class SupervisedModule(PaperModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         started = time.perf_counter()
         losses, watched = [], []
+        if self.distiller is not None:
+            self.distiller.start_epoch(self.steps // self.loader.steps_per_epoch)
         for item in block[: self.total_steps - self.steps]:
             inputs, targets = self.data.ready(item)
             optimizer.zero_grad(set_to_none=True)
-            loss = self.task.loss(self.model, inputs, targets)
-            loss.backward()
+            loss = self._backward(inputs, targets)
             with torch.no_grad():
-                watched.append(self.task.watch(self.model, inputs))
+                watched.append(self._watch(inputs))
             optimizer.step()
+            self._stepped(inputs, targets)
             project(self.model)
             self.schedule.after_step()
             losses.append(loss.detach())
+            if self.distiller is not None:
+                self.distiller.end_step(self.model, (self.steps + len(losses)) / self.total_steps)
         self._account(torch.stack(losses))
         self._account_watched(watched)
         self._fit_block(time.perf_counter() - started)
         if self.loader.at_epoch_end or self.steps >= self.total_steps:
             self._end_epoch()
+
+    def _backward(self, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        """Put the gradients of a minibatch where the optimizer looks for them; the loss."""
+        loss = self._loss(inputs, targets)
+        loss.backward()
+        return loss
+
+    def _watch(self, inputs: Tensor) -> dict[str, Tensor]:
+        """What is averaged over the epoch, measured where the step takes its gradient."""
+        return self.task.watch(self.model, inputs)
+
+    def _stepped(self, inputs: Tensor, targets: Tensor | None) -> None:
+        """To be told of each step when it is made; nothing here."""
+
+    def _loss(self, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        if self.distiller is not None:
+            return self.distiller.loss(self.model, inputs, targets)
+        return self.task.loss(self.model, inputs, targets)
+
+    def _evaluate(self, split: SplitName) -> dict[str, float]:
+        """The metrics of a split; where the optimizer averages its iterates, at the average."""
+        averaged = getattr(self._optimizer, "averaged", nullcontext)
+        with averaged():
+            return self._evaluate_here(split)
+
+    def _evaluate_here(self, split: SplitName) -> dict[str, float]:
+        found = self.task.evaluate(self.model, self.data, split)
+        if self.distiller is not None:
+            found |= self.distiller.evaluate(self.model, self.data, split)
+        return found
 
     def _account(self, losses: Tensor) -> None:
         """Add a block's losses up, the only wait for the device.
@@ -151,9 +214,9 @@ class SupervisedModule(PaperModule):
         values = {"running_loss": train_loss}
         values |= {name: total / self.epoch_steps for name, total in self.epoch_watched.items()}
         if self.data.has_validation:
-            values |= self.task.evaluate(self.model, self.data, "validation")
+            values |= self._evaluate("validation")
         if self.test_every is not None and (self.loader.epoch + 1) % self.test_every == 0 and not finished:
-            values |= self.task.evaluate(self.model, self.data, "test")
+            values |= self._evaluate("test")
         self.record(self.steps, epoch=self.steps / self.loader.steps_per_epoch, **values)
         self.epoch_loss, self.epoch_steps = 0.0, 0
         self.epoch_watched = dict.fromkeys(self.epoch_watched, 0.0)
@@ -172,17 +235,17 @@ class SupervisedModule(PaperModule):
         """
         # `fit` leaves the model on the CPU
         self.to(self.data.device)
-        found: dict[str, Any] = self.task.evaluate(self.model, self.data, "test")
-        found |= self.task.evaluate(self.model, self.data, "train")
+        found: dict[str, Any] = self._evaluate("test")
+        found |= self._evaluate("train")
         if not math.isfinite(found["train_loss"]):
             raise NonFinite(step=self.steps, last_finite=self.last_loss, what="final training loss")
         if self.data.has_validation:
-            found |= self.task.evaluate(self.model, self.data, "validation")
+            found |= self._evaluate("validation")
         if self.measure_gradient:
             found["grad_norm_sq"] = self.task.full_gradient_norm_sq(self.model, self.data)
         found |= {name: self.history[name][-1] for name in self.epoch_watched}
         found |= {"steps": self.steps, "epochs": self.steps / self.loader.steps_per_epoch}
-        return found | {"parameters": count_parameters(self.model)}
+        return found | {"parameters": count_parameters(self.network())}
 
     def search_state(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,7 @@
 """What a supervised model is trained for: its loss, and the metrics of a split."""
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,6 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from common.data.dataset import DataSet, SplitName
 from common.models.analytic import OnlineFunction
-from common.runs.errors import UserError
 
 Metrics = dict[str, Any]
 
@@ -19,9 +19,13 @@ Metrics = dict[str, Any]
 class Task(ABC):
     """A loss for training and metrics for judging."""
 
-    @abstractmethod
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """The training objective on a minibatch: a scalar."""
+        return self.loss_of(model, model(inputs), inputs, targets)
+
+    @abstractmethod
+    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        """The training objective where the model's outputs for the minibatch are known already."""
 
     @abstractmethod
     def metrics(self, device: torch.device) -> Metrics:
@@ -42,7 +46,7 @@ class Task(ABC):
         model.eval()
         device = next(model.parameters()).device
         metrics = self.metrics(device)
-        for inputs, targets in data.batches(split, data.EVALUATION_BATCH):
+        for inputs, targets in data.batches(split, data.evaluation_batch):
             self.update(metrics, model, inputs, targets)
         model.train(was_training)
         return {f"{split}_{name}": float(metric.compute()) for name, metric in metrics.items()}
@@ -53,7 +57,7 @@ class Task(ABC):
         model.eval()
         model.zero_grad(set_to_none=True)
         size = data.size("train")
-        for inputs, targets in data.batches("train", data.EVALUATION_BATCH):
+        for inputs, targets in data.batches("train", data.evaluation_batch):
             (self.loss(model, inputs, targets) * (len(inputs) / size)).backward()
         total = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
         model.zero_grad(set_to_none=True)
@@ -75,25 +79,42 @@ def project(model: nn.Module) -> None:
         own()
 
 
+# with so many classes, whether the true one is among the five best is measured too
+MANY_CLASSES = 100
+
+
 class Classification(Task):
-    """Cross-entropy; accuracy as a fraction."""
+    """Cross-entropy; accuracy as a fraction, error in percent, and with many classes the top-5 error."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
 
-    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
         assert targets is not None
-        return F.cross_entropy(model(inputs), targets) + penalty(model)
+        return F.cross_entropy(outputs, targets) + penalty(model)
 
     def metrics(self, device: torch.device) -> Metrics:
-        accuracy = MulticlassAccuracy(self.classes, average="micro")
-        return {"loss": MeanMetric().to(device), "accuracy": accuracy.to(device)}
+        found: Metrics = {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(self.classes, average="micro")}
+        if self.classes >= MANY_CLASSES:
+            found["top5_accuracy"] = MulticlassAccuracy(self.classes, average="micro", top_k=5)
+        return {name: metric.to(device) for name, metric in found.items()}
 
     def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
         assert targets is not None
         logits = model(inputs)
         metrics["loss"].update(F.cross_entropy(logits, targets) + penalty(model), weight=len(inputs))
-        metrics["accuracy"].update(logits, targets)
+        for name in metrics.keys() - {"loss"}:
+            metrics[name].update(logits, targets)
+
+    def evaluate(self, model: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
+        """All metrics of a split; an error is what is left of an accuracy, in percent."""
+        found = super().evaluate(model, data, split)
+        errors = {
+            name.replace("accuracy", "error"): 100 * (1 - v)
+            for name, v in found.items()
+            if "accuracy" in name
+        }
+        return found | errors
 
 
 class Reconstruction(Task):
@@ -111,8 +132,8 @@ class Reconstruction(Task):
         total = F.binary_cross_entropy_with_logits(logits, inputs.flatten(1), reduction="sum")
         return total / (len(inputs) if self.pixels == "sum" else inputs.numel())
 
-    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        return self._cross_entropy(model(inputs), inputs) + penalty(model)
+    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        return self._cross_entropy(outputs, inputs) + penalty(model)
 
     def metrics(self, device: torch.device) -> Metrics:
         return {"loss": MeanMetric().to(device), "squared_error": MeanMetric().to(device)}
@@ -130,9 +151,9 @@ class Regression(Task):
         own = getattr(model, "loss", F.mse_loss)
         return own(predictions, targets) + penalty(model)
 
-    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
         assert targets is not None
-        return self._objective(model, model(inputs), targets)
+        return self._objective(model, outputs, targets)
 
     def metrics(self, device: torch.device) -> Metrics:
         return {"loss": MeanMetric().to(device), "rmse": MeanSquaredError(squared=False).to(device)}
@@ -147,8 +168,8 @@ class Regression(Task):
 class Online(Task):
     """Functions that come one a step (`OnlineFunction`); `train_loss` is their mean at the last point."""
 
-    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        return model(inputs).mean() + penalty(model)
+    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        return outputs.mean() + penalty(model)
 
     def watch(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
         assert isinstance(model, OnlineFunction)
@@ -169,21 +190,25 @@ class Online(Task):
         return super().evaluate(model, data, split) | {name: float(v) for name, v in model.final().items()}
 
 
-def task_of(model: nn.Module, data: DataSet, pixels: Literal["sum", "mean"]) -> Task:
-    """The task that a model is for.
+class Own(Task):
+    """A model that says itself what it is trained for and judged by, as one that learns from a teacher.
 
-    Raises:
-        UserError: an autoencoder on inputs outside [0, 1].
+    It has `loss_of(outputs, inputs, targets)`, and `metrics_of(outputs, inputs, targets)`, which gives means
+    over the batch by name.
+
+    Args:
+        model: the model.
     """
-    if model.task == "classification":
-        assert data.classes is not None
-        return Classification(data.classes)
-    if model.task == "regression":
-        return Regression()
-    if model.task == "online":
-        return Online()
-    if data.normalise != "unit_interval":
-        raise UserError(
-            f"dataset.normalise={data.normalise}: an autoencoder needs [0, 1] (valid: unit_interval)"
-        )
-    return Reconstruction(pixels)
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        return self.model.loss_of(outputs, inputs, targets) + penalty(model)
+
+    def metrics(self, device: torch.device) -> Metrics:
+        return defaultdict(lambda: MeanMetric().to(device))
+
+    def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
+        for name, value in self.model.metrics_of(model(inputs), inputs, targets).items():
+            metrics[name].update(value, weight=len(inputs))

@@ -26,7 +26,8 @@ def claim(seeds: int = 3, deterministic: bool = False, **rule: Any) -> Claim:
 
 def result(run: Run, metrics: dict[str, Any], scale: str = "smoke") -> dict[str, Any]:
     made = {"overrides": list(run.words), "asked": [list(asked(run.words))], "entries": [], "seed": run.seed}
-    made |= {"paper": "yogi", "choices": {}, "scale": scale, "code": "older", "finished": ""}
+    made |= {"paper": "yogi", "choices": {}, "scale": scale, "code": "older"}
+    made |= {"config": {}, "finished": ""}
     return {**made, "metrics": metrics}
 
 

@@ -1,10 +1,13 @@
 """Files are found, checked, fetched once when damaged, and never replaced by anything bad."""
 
 import hashlib
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,69 @@ def test_offline_the_message_says_where_it_looked_and_what_to_do(tmp_path: Path)
 
 def test_an_http_error_is_named(tmp_path: Path, server: Any) -> None:
     assert "could not be fetched (HTTP 404)" in message_of(tmp_path / "set", f"{server.url}/set")
+
+
+class Answers:
+    """What a server of ill will answers, by path."""
+
+    @staticmethod
+    def breaks_off(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(GOOD)
+
+    @staticmethod
+    def redirects_to_nowhere(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", "http://127.0.0.1:9/set")
+        handler.end_headers()
+
+    @staticmethod
+    def redirects_for_ever(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", handler.path)
+        handler.end_headers()
+
+    @staticmethod
+    def says_nothing(handler: http.server.BaseHTTPRequestHandler) -> None:
+        time.sleep(3)
+
+    @staticmethod
+    def speaks_gibberish(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"\0\1\2 gibberish")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("breaks_off", "no connection"),
+        ("redirects_to_nowhere", "no connection"),
+        ("redirects_for_ever", "no connection"),
+        ("says_nothing", "timed out"),
+        ("speaks_gibberish", "no connection"),
+    ],
+)
+def test_a_server_of_ill_will_gets_one_line_and_leaves_the_old_file(
+    answer: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", (1, 1))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            getattr(Answers, answer)(self)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    (tmp_path / "set").write_bytes(b"old")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        message = message_of(tmp_path / "set", f"http://127.0.0.1:{listening.server_port}/set")
+        listening.shutdown()
+    assert f"could not be fetched ({reason})" in message
+    assert (tmp_path / "set").read_bytes() == b"old"
+    assert not list(tmp_path.glob(".download-*"))
 
 
 def test_a_failed_connection_is_tried_again(

@@ -303,7 +303,7 @@ def test_a_dense_batch_that_would_not_fit_is_refused_with_its_size(make: Make) -
     for index in (slice(None), torch.arange(5_690)):
         message = refusal(partial(data.batch, "train", index, augment=False))
         assert "1.1 GB" in message and "at most 5682 rows" in message
-    assert len(next(data.batches("train", data.EVALUATION_BATCH))[0]) == data.EVALUATION_BATCH
+    assert len(next(data.batches("train", data.evaluation_batch))[0]) == data.evaluation_batch
 
 
 @pytest.mark.real_data

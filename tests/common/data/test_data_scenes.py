@@ -14,7 +14,7 @@ from common.data.scenes import Composed
 from common.runs.errors import UserError
 
 Make = Callable[..., Any]
-NAMES = ["digit_pairs", "digit_scenes", "digit_masks"]
+NAMES = ["multi_digits", "digit_scenes", "digit_masks"]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_the_training_and_test_pools_are_all_digits_and_share_none() -> None:
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_a_pair_is_the_larger_of_two_digits_of_its_labels(make: Make, few: None, part: str) -> None:
-    data = composed(make, "digit_pairs")
+    data = composed(make, "multi_digits")
     split, pool = getattr(data, part), scenes.pool(part)  # type: ignore[arg-type]
     assert split.inputs.shape[1:] == (1, 11, 11) and split.targets.shape == (len(split), 2)
     for image, (left, right) in list(zip(split.inputs[:, 0], split.targets.tolist(), strict=True))[:30]:
@@ -58,12 +58,12 @@ def overlaid(left: Tensor, right: Tensor) -> Tensor:
 
 
 def test_pairs_number_6000_and_3000_with_every_digit_on_both_sides(make: Make) -> None:
-    data = composed(make, "digit_pairs")
+    data = composed(make, "multi_digits")
     assert (data.size("train"), data.size("test")) == (6000, 3000)
     for task in range(2):
         assert data.train.targets[:, task].bincount(minlength=10).min() > 450
-    assert abs(data.train.inputs.float().mean() / 16 - scenes.DigitPairs.MEAN[0]) < 1e-4
-    assert abs(data.train.inputs.float().std() / 16 - scenes.DigitPairs.STD[0]) < 1e-4
+    assert abs(data.train.inputs.float().mean() / 16 - scenes.MultiDigits.MEAN[0]) < 1e-4
+    assert abs(data.train.inputs.float().std() / 16 - scenes.MultiDigits.STD[0]) < 1e-4
 
 
 def test_each_number_of_digits_is_as_frequent(make: Make) -> None:
@@ -173,7 +173,7 @@ def check_targets(name: str, data: Any) -> None:
         assert set(rows[:, 4].tolist()) == set(range(10))
     else:
         assert targets.dtype == torch.int64
-        assert targets.shape[1:] == ((2,) if name == "digit_pairs" else (32, 32))
+        assert targets.shape[1:] == ((2,) if name == "multi_digits" else (32, 32))
         assert targets.min() == 0 and targets.max() == data.classes - 1
 
 

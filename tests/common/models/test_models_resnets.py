@@ -51,6 +51,20 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("name", "width"), [("resnet_digits_narrow", 4), ("resnet_digits", 8), ("resnet_digits_wide", 16)]
+)
+def test_the_resnets_for_digits_have_the_parameters_of_their_layers(
+    build_model: Callable[..., nn.Module], name: str, width: int
+) -> None:
+    stem = 9 * width + 2 * width
+    first = 2 * 9 * width**2 + 4 * width
+    second = 9 * width * 2 * width + 9 * (2 * width) ** 2 + 4 * 2 * width
+    shortcut = width * 2 * width + 2 * 2 * width
+    model = build_model(name, (1, 8, 8), 10)
+    assert count_parameters(model) == stem + first + second + shortcut + 10 * 2 * width + 10
+
+
 @pytest.mark.parametrize(("name", "data", "parameters", "macs", "source"), PUBLISHED)
 def test_a_resnet_has_its_published_parameters_and_multiply_adds(
     build_model: Callable[..., nn.Module], name: str, data: Any, parameters: int, macs: int, source: str

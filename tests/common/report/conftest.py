@@ -11,7 +11,7 @@ from common.claims import claims
 from common.report.model import Report, build
 from common.report.site import write
 from common.runs.evidence import Evidence, asked
-from common.tables.tables import runnable
+from common.tables.tables import papers, runnable
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -81,7 +81,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Report, Pa
         patch.setattr(claims, "papers_folder", lambda: folder)
         report = build(Evidence.of(of_claims() | of_entries()))
     site = tmp_path_factory.mktemp("site")
-    write(report, site, ["spider", "yogi"])
+    write(report, site, papers())
     yield report, site
 
 

@@ -68,6 +68,22 @@ def test_reported_values_of_a_table_stand_in_its_figure(report: Report) -> None:
     assert "reported" in first.svg and "Reported: 4." in first.alt
 
 
+def test_a_metric_at_a_step_shows_its_curve_with_the_reported_points(report: Report) -> None:
+    original = table(report, "table_ae")
+    history = {"step": [1.0, 2.0, 3.0], "gain": [5.0, 6.0, 7.0], "loss": [3.0, 2.0, 1.0]}
+    first = next(row for row in original.rows if row.runs)
+    runs = {scale: [run | {"history": history} for run in found] for scale, found in first.runs.items()}
+    row = replace(
+        first, runs=runs, reported={"at_2": 6.5, "at_9": 9.0}, source=Source("paper_text", "Figure 3")
+    )
+    results = {"at_2": "gain_at_2", "at_9": "gain_at_9"}
+    one = replace(original, rows=[row], results=results, metrics={key: {} for key in results})
+    drawn = [figure for figure in table_figures(one) if figure.kind == "curves"]
+    assert drawn and all("gain while running" in figure.title for figure in drawn)
+    # a point beyond the curve's end would stretch the picture
+    assert all("7 at 3" in figure.alt and "Reported: 6.5." in figure.alt for figure in drawn)
+
+
 def test_the_scales_of_a_table_are_drawn_apart(report: Report) -> None:
     drawn = list(table_figures(table(report, "table_ae")))
     assert {(figure.scale, figure.kind) for figure in drawn} == {("paper", "curves"), ("laptop", "curves")}
@@ -95,6 +111,23 @@ def test_a_curve_is_the_mean_of_seeds_measured_at_the_same_places() -> None:
     assert figures._mean_curve([[(1, 2.0), (2, 4.0)], [(1, 4.0), (2, 8.0)]]) == [[(1, 3.0), (2, 6.0)]]
     apart = [[(1, 2.0)], [(3, 4.0)]]
     assert figures._mean_curve(apart) == apart
+
+
+def test_the_interval_of_a_batch_of_replicates_is_a_band_of_the_series_colour() -> None:
+    history = {
+        "step": [1.0, 2.0],
+        "regret": [3.0, 2.0],
+        "regret_low": [2.5, 1.5],
+        "regret_high": [3.5, 2.5],
+    }
+    band = tuple(figures._band(history, "regret"))
+    assert band == ((1.0, 2.5, 3.5), (2.0, 1.5, 2.5))
+    assert list(figures._band({"step": [1.0], "regret": [3.0]}, "regret")) == []
+    line = Line("a", [[(1.0, 3.0), (2.0, 2.0)]], [], [], unverified=False, band=band)
+    svg = draw([line], "title", ("evaluations", "regret"), log_x=False)
+    assert re.search(r'style="fill: var\(--s0\); fill-opacity: 0.15', svg) and not re.search(
+        r"#0000\d\d", svg
+    )
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1.5, 1e9))

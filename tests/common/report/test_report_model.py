@@ -12,10 +12,10 @@ from scipy import stats
 
 from benchmarks.report_site import made_up
 from common.report import model
-from common.report.model import Measured, Report, Row, build, interval
+from common.report.model import Measured, Report, Row, build, interval, scales_of
 from common.runs.evidence import Evidence, asked
 from common.tables import tables
-from common.tables.tables import Entry, load_tables, papers, runnable
+from common.tables.tables import ROOT, Entry, load_tables, papers, runnable
 
 Result = dict[str, Any]
 NAME = "yogi.table_ae.mnist_yogi"
@@ -50,6 +50,15 @@ def test_mean_and_interval_are_those_of_students_t(values: list[float]) -> None:
         assert (low, high) == pytest.approx(expected, rel=1e-9)
 
 
+def test_one_run_of_many_replicates_has_the_interval_of_its_own_standard_error() -> None:
+    metrics = {"best": 5.0, "best_sem": 0.5, "other": 1.0}
+    run = made_up(next(iter(runnable("yogi"))), "laptop", 0) | {"metrics": metrics}
+    found = model.summary([run], "paper", "best")
+    assert found is not None and (found.low, found.high) == (5.0 - 0.98, 5.0 + 0.98)
+    without = model.summary([run], "paper", "other")
+    assert without is not None and without.low is None
+
+
 def test_one_run_has_a_mean_and_no_interval() -> None:
     assert interval([2.5]) == (2.5, None, None)
     assert interval([]) == (None, None, None)
@@ -79,6 +88,16 @@ def test_a_run_with_other_settings_than_its_entry_is_left_out(change: Callable[[
     row = row_of([change(made_up(entry(), "laptop", 0))])
     assert row.measured == {}
     assert row.left_out == 1
+
+
+def test_committed_results_stand_in_the_rows_that_they_were_asked_for_as() -> None:
+    evidence = Evidence.read(ROOT / "no_outputs", ROOT / "results")
+    report = build(evidence)
+    rows = {row.entry: row for paper in report.papers for table in paper.tables for row in table.rows}
+    for result in evidence.all():
+        for name in result["entries"]:
+            for scale in scales_of(result, name):
+                assert result in rows[name].runs[scale]
 
 
 def test_words_that_change_no_result_leave_a_run_in() -> None:

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -34,6 +36,15 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: object) -> None:
 def test_a_target_outside_the_listed_packages_or_not_there_is_refused(target: str) -> None:
     with pytest.raises(UserError, match=r"method\._target_"):
         check(_target_=target)
+
+
+def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "common.search.synthetic", raising=False)
+    monkeypatch.setitem(sys.modules, "botorch.test_functions", None)
+    with pytest.raises(UserError, match="needs the package botorch: make setup-full"):
+        check(_target_="common.search.synthetic.Levy")
 
 
 def test_nested_nodes_are_checked_too() -> None:

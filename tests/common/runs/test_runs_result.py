@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.runs.result import jsonable, read_result, write_json
+from common.runs.result import jsonable, number, read_result, write_json
 
 
 def test_nan_and_infinity_become_null_and_tensors_lists() -> None:
@@ -28,3 +28,19 @@ def test_a_damaged_result_counts_as_none(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     assert read_result(path) is None
     assert read_result(tmp_path / "missing.json") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (True, "True"),
+        (12_345, "12,345"),
+        (12_345.6, "12,346"),
+        (0.1234567, "0.12346"),
+        (1e83, "1e+83"),
+        (-0.0, "0"),
+    ],
+)
+def test_a_number_is_written_as_a_person_would(value: object, text: str) -> None:
+    assert number(value) == text

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from torch import nn
 
 from common.runs.errors import UserError
 from common.tables import tables
@@ -21,7 +22,9 @@ def test_every_row_chooses_groups_that_exist_and_sets_keys_that_fit() -> None:
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_row_of_each_table_composes_and_its_model_builds(entry: Entry, scale: str) -> None:
     model = compose_and_build([f"entry={entry.name}", f"scale={scale}"])
-    assert all(parameter.is_meta for parameter in model.parameters())
+    # constraint sets are no networks
+    networks = [model] if isinstance(model, nn.Module) else []
+    assert all(parameter.is_meta for network in networks for parameter in network.parameters())
 
 
 def test_a_key_that_does_not_fit_is_named() -> None:
@@ -32,9 +35,10 @@ def test_a_key_that_does_not_fit_is_named() -> None:
 
 
 def test_numbers_from_memory_are_marked_so() -> None:
+    read = {"paper_text", "official_repo", "quoted", "measured"}
     for paper in papers():
         for entry in entries(paper):
-            assert entry.source["kind"] in {"none", "recalled", "paper_text", "official_repo", "measured"}
+            assert entry.source["kind"] in {"none", "recalled", *read}
             if entry.source["kind"] == "none":
                 assert set(entry.reported.values()) == {None}
 
@@ -51,6 +55,13 @@ def test_rows_of_a_grid_are_the_product_of_its_axes() -> None:
     row = next(entry for entry in rows if entry.row == "a9a_svrg_eps0p003")
     assert row.choose["dataset"] == "a9a"
     assert row.values == {"model.alpha": 0.1, "paper.eps": 0.003, "paper.until": "first_hit"}
+
+
+def test_rows_of_a_grid_may_have_reported_numbers() -> None:
+    rows = {entry.row: entry for entry in runnable("meta_bo") if entry.table == "fig3b"}
+    assert rows["pem_bo_ucb_p003"].reported["best_at_6"] == -2.581
+    assert rows["pem_bo_ucb_p003"].values["dataset.portion"] == 0.03
+    assert rows["pem_bo_ucb_p003"].source["kind"] == "official_repo"
 
 
 TABLE = """

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,15 @@ def test_multistep_drops_at_fractions_of_the_run() -> None:
     assert rates(sgd, schedule, 20) == pytest.approx([1.0] * 10 + [0.1] * 5 + [0.01] * 5)
 
 
+@pytest.mark.parametrize("total_steps", [20, 18, 3])
+def test_poly_is_its_formula_in_epochs_also_where_the_last_is_a_fraction(total_steps: int) -> None:
+    sgd = optimizer(0.2)
+    schedule = schedules.poly(sgd, total_steps, 5, power=0.9)
+    epochs = total_steps / 5
+    expected = [0.2 * (1 - (e - 1) / epochs) ** 0.9 for e in (1 + step // 5 for step in range(total_steps))]
+    assert rates(sgd, schedule, total_steps) == pytest.approx(expected, rel=1e-12)
+
+
 def test_plateau_halves_after_patience_epochs_without_progress() -> None:
     sgd = optimizer()
     schedule = schedules.plateau(sgd, 0, 0, factor=0.5, patience=2)
@@ -50,9 +60,13 @@ def test_plateau_halves_after_patience_epochs_without_progress() -> None:
     assert sgd.param_groups[0]["lr"] == 0.5
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "noam", "multistep"])
+@pytest.mark.parametrize("name", ["constant", "cosine", "noam", "multistep", "poly"])
 def test_a_restored_schedule_goes_on_exactly(name: str) -> None:
-    own = {"noam": {"scale": 2.0, "width": 4, "warmup": 5}, "multistep": {"milestones": [0.3], "factor": 0.1}}
+    own: dict[str, dict[str, Any]] = {
+        "noam": {"scale": 2.0, "width": 4, "warmup": 5},
+        "multistep": {"milestones": [0.3], "factor": 0.1},
+        "poly": {"power": 0.9},
+    }
 
     def made() -> tuple[torch.optim.Optimizer, Schedule]:
         sgd = optimizer()

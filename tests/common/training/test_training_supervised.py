@@ -22,6 +22,7 @@ from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.errors import UserError
+from common.runs.processes import Processes
 from common.training import schedules, supervised
 from common.training.finite import NonFinite
 from common.training.schedules import Schedule
@@ -68,9 +69,11 @@ class Case:
         module, _, cls = config.pop("_target_").rpartition(".")
         data: TensorData = getattr(importlib.import_module(module), cls)(**config)
         torch.manual_seed(initial)
+        make_model = partial(self.model, shape=data.shape, classes=data.classes)
         return SupervisedModule(
             data=data,
-            model=self.model(shape=data.shape, classes=data.classes),
+            model=make_model(),
+            make_model=make_model,
             method=self.method,
             schedule=self.schedule,
             seed=5,
@@ -117,7 +120,7 @@ def fit(module: SupervisedModule, folder: Path, *watching: pl.Callback) -> Super
         accelerator="cpu",
         devices=1,
         precision="32-true",
-        callbacks=[Checkpoints(path, every=0.0), ProgressReport("test", False), *watching],
+        callbacks=[Checkpoints(path, 0.0, Processes(0, 1)), ProgressReport("test", False), *watching],
         logger=False,
         max_epochs=-1,
         enable_checkpointing=False,

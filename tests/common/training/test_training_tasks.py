@@ -18,7 +18,8 @@ from common.models.linear import LogisticRegression, RobustRegression
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
 from common.runs.errors import UserError
-from common.training.tasks import Task, task_of
+from common.training.task_of import task_of
+from common.training.tasks import Task
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "dataset"
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -94,7 +95,7 @@ def batch_loss(task: Task, model: nn.Module, data: TensorData, rows: slice) -> f
 @pytest.mark.parametrize("size", [1, 59, 60, 61, 150])
 def test_evaluation_batches_are_the_split_in_order(size: int) -> None:
     data = dataset("digits", limit=size)
-    batches = list(data.batches("train", data.EVALUATION_BATCH))
+    batches = list(data.batches("train", data.evaluation_batch))
     inputs, targets = data.batch("train", slice(None), augment=False)
     assert [len(batch) for batch, _ in batches] == [60] * (size // 60) + [size % 60] * (size % 60 > 0)
     assert torch.equal(torch.cat([batch for batch, _ in batches]), inputs)
@@ -112,7 +113,19 @@ def test_classification_is_mean_cross_entropy_and_fraction_of_hits(split: SplitN
     assert found == {
         f"{split}_loss": pytest.approx(cross_entropies(logits, labels).mean(), rel=1e-5),
         f"{split}_accuracy": pytest.approx((logits.argmax(1) == labels).mean(), rel=1e-6),
+        f"{split}_error": pytest.approx(100 * (logits.argmax(1) != labels).mean(), rel=1e-6),
     }
+
+
+def test_with_many_classes_a_hit_among_the_five_best_is_measured_too() -> None:
+    data = dataset("cifar100", source="synthetic", limit=130)
+    model = MLP(shape=data.shape, classes=100, hidden=[20], activation="tanh")
+    _, logits, labels = outputs(model, data, "train")
+    assert labels is not None
+    found = task_of(model, data, "sum").evaluate(model, data, "train")
+    hits = (np.argsort(logits, axis=1)[:, -5:] == labels[:, None]).any(1)
+    assert found["train_top5_accuracy"] == pytest.approx(hits.mean(), rel=1e-6)
+    assert found["train_top5_error"] == pytest.approx(100 * (1 - hits.mean()), rel=1e-6)
 
 
 def test_classification_loss_of_a_minibatch_is_its_mean_cross_entropy() -> None:

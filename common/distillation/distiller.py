@@ -1,0 +1,86 @@
+"""Ways to train a network with help: `method=distillation/...` composes with every network of the repo."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from common.data.dataset import DataSet, SplitName
+from common.models.features import forward_features
+from common.training.tasks import Task
+
+
+class Distiller(nn.Module):
+    """What a method adds to the training of a student; by itself nothing: cross-entropy alone.
+
+    What it trains beside the student (translators, peers, gates) are its own parameters: they are in the
+    optimizer and in the checkpoint. A teacher is held as a `Teacher`, which is neither.
+
+    Args:
+        optimizer: makes the optimizer of the student's and the distiller's parameters.
+
+    Attributes:
+        task: what the student is trained for without help.
+        epoch: the epoch under way, from 0.
+        epochs: of the whole run.
+    """
+
+    # keys of the constructor that name runs to be made first
+    STAGES: ClassVar[tuple[str, ...]] = ()
+
+    task: Task
+
+    def __init__(self, *, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+        self.epoch, self.epochs = 0, 1.0
+
+    def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
+        """Build what is trained beside the student; called once, after seeding.
+
+        Args:
+            student: the network of the config's `model`.
+            make_model: gives another one like it, with other initial weights.
+            data: for the shape of inputs and the number of classes; not read yet.
+
+        Returns:
+            The student, or the network that takes its place, whose output is the deployed network's.
+
+        Raises:
+            UserError: this student and the teacher do not go together.
+        """
+        return student
+
+    def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        """The whole objective of a minibatch, the task's own included."""
+        return self.task.loss(student, inputs, targets)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take note of the epoch, from 0, under way; also called again in the midst of one."""
+        self.epoch = epoch
+
+    def end_step(self, student: nn.Module, done: float) -> None:
+        """Called after each optimizer step; `done` is the fraction of the run's steps made."""
+
+    def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
+        """Metrics of a split beside the student's own, as `{"test_ensemble_error": ...}`."""
+        return {}
+
+    def deployed(self, student: nn.Module) -> nn.Module:
+        """The plain network that is left when training is over."""
+        return student
+
+
+@torch.no_grad()
+def feature_shapes(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes, without the batch, of a model's features for inputs of a shape.
+
+    Raises:
+        UserError: the model names no features.
+    """
+    was_training = model.training
+    device = next(model.parameters()).device
+    _, features = forward_features(model.eval(), torch.zeros(1, *shape, device=device))
+    model.train(was_training)
+    return {name: tuple(feature.shape[1:]) for name, feature in features.items()}

@@ -1,0 +1,188 @@
+"""Several networks judged together: independent nets, snapshots of one run, and how ensembles are measured.
+
+Huang, Li, Pleiss, Liu, Hopcroft, Weinberger, "Snapshot Ensembles: Train 1, Get M for Free", ICLR 2017.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.data.dataset import DataSet, SplitName
+from common.distillation.distiller import Distiller
+from common.runs.errors import UserError
+from common.training.tasks import Classification
+
+# inputs to the members' logits [b, n, classes] and the ensemble's scores [b, classes]
+Members = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def require_classification(distiller: Distiller, student: nn.Module) -> None:
+    """Refuse a model that gives no logits of classes.
+
+    Raises:
+        UserError: see above.
+    """
+    if not isinstance(distiller.task, Classification):
+        raise UserError(
+            f"method: {type(distiller).__name__} is for classification, and this model for {student.task} "
+            "(valid: distillation/none)"
+        )
+
+
+@contextmanager
+def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    """Modules in evaluation mode without gradients, and back as they were."""
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
+
+
+def ensemble_metrics(members: Members, data: DataSet, split: SplitName) -> dict[str, float]:
+    """How good an ensemble is on a split, and how far its members are from each other.
+
+    With p_i the members' probabilities, means over examples and pairs i != j:
+    `ensemble_error`, `branch_error_mean`: in percent, of the ensemble and of its members on average;
+    `branch_disagreement`: the share of examples, in percent, on which two members predict other classes;
+    `branch_kl`: KL(p_i || p_j); `branch_variance`: ||p_i - p_j||_2. Of one member the last three are 0.
+    """
+    totals: dict[str, float] = {}
+    for inputs, targets in data.batches(split, data.evaluation_batch):
+        assert targets is not None
+        logits, scores = members(inputs)
+        for name, value in _sums(logits.double(), scores, targets).items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+    return {f"{split}_{name}": total / data.size(split) for name, total in totals.items()}
+
+
+def _sums(logits: Tensor, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Sums over a batch of what `ensemble_metrics` averages."""
+    guesses = logits.argmax(2)
+    log_p = functional.log_softmax(logits, dim=2)
+    p = log_p.exp()
+    cross = torch.einsum("bik,bjk->bij", p, log_p)
+    return {
+        "ensemble_error": 100 * (scores.argmax(1) != targets).sum(),
+        "branch_error_mean": 100 * (guesses != targets[:, None]).double().mean(1).sum(),
+        "branch_disagreement": 100 * _pair_mean(guesses[:, :, None] != guesses[:, None]),
+        "branch_kl": _pair_mean(torch.diagonal(cross, dim1=1, dim2=2)[:, :, None] - cross),
+        "branch_variance": _pair_mean((p[:, :, None] - p[:, None]).norm(dim=3)),
+    }
+
+
+def _pair_mean(values: Tensor) -> Tensor:
+    """The mean over pairs i != j of [b, n, n], whose diagonal is 0, summed over the batch."""
+    n = values.shape[1]
+    return values.double().sum() / max(n * (n - 1), 1)
+
+
+class Peers(Distiller):
+    """k networks trained in one run, each with other initial weights; the student is the first.
+
+    Args:
+        optimizer: see Distiller; it steps all networks at once.
+        nets: k.
+
+    Raises:
+        UserError: nets < 1, or a task other than classification.
+    """
+
+    def __init__(self, *, optimizer: Callable[..., torch.optim.Optimizer], nets: int) -> None:
+        super().__init__(optimizer=optimizer)
+        if nets < 1:
+            raise UserError(f"method.nets={nets}; valid: 1 or more")
+        self.nets = nets
+        self.peers = nn.ModuleList()
+
+    def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
+        """The student as it is; the other networks are made."""
+        require_classification(self, student)
+        self.peers = nn.ModuleList(make_model() for _ in range(self.nets - 1))
+        return student
+
+    def networks(self, student: nn.Module) -> list[nn.Module]:
+        """All networks, the student first."""
+        return [student, *self.peers]
+
+    def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
+        """Metrics of the ensemble that averages the networks' probabilities."""
+        with evaluation_mode(student, self):
+            return ensemble_metrics(averaged(self.networks(student)), data, split)
+
+
+class Independent(Peers):
+    """An ensemble of k networks trained apart: the loss is the sum of theirs, which share nothing."""
+
+    def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        """The sum of the networks' own losses."""
+        return torch.stack([self.task.loss(net, inputs, targets) for net in self.networks(student)]).sum()
+
+
+class Snapshot(Distiller):
+    """An ensemble of the networks at the ends of the M cycles of one run (section 3).
+
+    It goes with `schedule=cyclic_cosine` of as many cycles. The student, which is deployed alone, ends as
+    the last snapshot.
+
+    Args:
+        optimizer: see Distiller.
+        snapshots: M.
+
+    Raises:
+        UserError: snapshots < 1, or a task other than classification.
+    """
+
+    def __init__(self, *, optimizer: Callable[..., torch.optim.Optimizer], snapshots: int) -> None:
+        super().__init__(optimizer=optimizer)
+        if snapshots < 1:
+            raise UserError(f"method.snapshots={snapshots}; valid: 1 or more")
+        self.snapshots, self.taken = snapshots, 0
+        self.kept = nn.ModuleList()
+
+    def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
+        """The student as it is, with room for its snapshots."""
+        require_classification(self, student)
+        self.kept = nn.ModuleList(deepcopy(student) for _ in range(self.snapshots)).requires_grad_(False)
+        return student
+
+    def end_step(self, student: nn.Module, done: float) -> None:
+        """Keep the student where a cycle ends: at the first step with done >= i / M, i = 1 ... M."""
+        # far below one step of any run, far above what rounding makes of done
+        due = int(done * self.snapshots + 1e-9)
+        while self.taken < due:
+            self.kept[self.taken].load_state_dict(student.state_dict())
+            self.taken += 1
+
+    def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
+        """Metrics of the ensemble that averages the probabilities of the snapshots so far."""
+        members = list(self.kept)[: self.taken] or [student]
+        with evaluation_mode(student, self):
+            return ensemble_metrics(averaged(members), data, split)
+
+    def get_extra_state(self) -> Tensor:
+        """The number of snapshots taken, for checkpoints."""
+        return torch.tensor(self.taken)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Put back what `get_extra_state` gave."""
+        self.taken = int(state)
+
+
+def averaged(networks: list[nn.Module]) -> Members:
+    """The ensemble whose scores are the mean of its networks' probabilities."""
+
+    def members(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        logits = torch.stack([net(inputs) for net in networks], dim=1)
+        return logits, functional.softmax(logits.float(), dim=2).mean(1)
+
+    return members

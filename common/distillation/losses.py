@@ -1,0 +1,53 @@
+"""The losses of distillation that several papers share.
+
+Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (KD); Zagoruyko and Komodakis, "Paying
+More Attention to Attention", ICLR 2017 (AT).
+"""
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+KDReduction = Literal["sample", "element"]
+ATReduction = Literal["mean_square", "norm"]
+
+
+def kd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, reduction: KDReduction
+) -> Tensor:
+    """T^2 KL(softmax(t / T) || softmax(s / T)).
+
+    Args:
+        student_logits: s, [b, classes].
+        teacher_logits: t, [b, classes], without gradient.
+        temperature: T.
+        reduction: "sample": the mean over the batch of the sum over classes. "element": the mean over both,
+            `classes` times weaker, as PyTorch's `kl_div` with its default reduction, which Moonshine's code
+            uses.
+    """
+    log_student = functional.log_softmax(student_logits.float() / temperature, dim=1)
+    log_teacher = functional.log_softmax(teacher_logits.float() / temperature, dim=1)
+    total = functional.kl_div(log_student, log_teacher, reduction="sum", log_target=True)
+    count = len(student_logits) if reduction == "sample" else student_logits.numel()
+    return temperature**2 * total / count
+
+
+def attention_map(feature: Tensor) -> Tensor:
+    """f(A) / ||f(A)||_2, f the mean over channels of A^2: [b, c, h, w] to [b, h*w] (AT, section 3.1)."""
+    return functional.normalize(feature.float().square().mean(1).flatten(1), dim=1)
+
+
+def at_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: ATReduction) -> Tensor:
+    """The distance of normalised attention maps q [b, h*w].
+
+    Args:
+        student_maps: q_s.
+        teacher_maps: q_t, without gradient.
+        reduction: "mean_square": the mean over batch and pixels of (q_s - q_t)^2, as in the authors' code.
+            "norm": the mean over the batch of ||q_s - q_t||_2, as in AT's equation 2.
+    """
+    difference = student_maps - teacher_maps
+    if reduction == "mean_square":
+        return difference.square().mean()
+    return difference.norm(dim=1).mean()

@@ -1,0 +1,40 @@
+"""Deep mutual learning: Zhang, Xiang, Hospedales, Lu, CVPR 2018."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.distillation.ensembles import Peers
+from common.training.tasks import penalty
+
+
+class Mutual(Peers):
+    """k networks that learn from the labels and from each other (section 3).
+
+    L = sum_i [CE(z_i, y) + 1/(k-1) sum_{j != i} KL(p_j || p_i)], p_i = softmax(z_i), p_j taken as constant.
+    Each network's part has its own parameters alone, so one step on L updates all at once, each from the
+    others as they were. (Algorithm 1 of the paper updates them in turn.)
+    """
+
+    def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        """L, and the networks' own penalties."""
+        assert targets is not None
+        networks = self.networks(student)
+        logits = torch.stack([net(inputs) for net in networks], dim=1).float()
+        own = functional.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(self.nets))
+        penalties = sum(penalty(net) for net in networks)
+        return self.nets * own + mutual_divergence(logits) + penalties
+
+
+def mutual_divergence(logits: Tensor) -> Tensor:
+    """1/(k-1) sum over i and j != i of KL(p_j || p_i), p_j without gradient, averaged over the batch.
+
+    Args:
+        logits: [b, k, classes].
+    """
+    batch, k, _ = logits.shape
+    log_p = functional.log_softmax(logits, dim=2)
+    learners, teachers = torch.broadcast_tensors(log_p[:, :, None], log_p.detach()[:, None])
+    # j = i adds nothing, neither to the value nor to the gradient
+    total = functional.kl_div(learners, teachers, reduction="sum", log_target=True)
+    return total / (batch * max(k - 1, 1))

@@ -1,0 +1,50 @@
+"""A list of runs in a process of its own: `python -m common.runs.listed`, the list as JSON on its input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from common.runs.errors import UserError
+from common.runs.evidence import Evidence
+from common.runs.sweep import VARIABLE
+from common.tables.tables import ROOT
+
+
+def make_runs(jobs: list[list[str]], words: list[str]) -> Evidence:
+    """Make runs, by any launcher, from within another run, whose Hydra and Lightning they must not touch.
+
+    Args:
+        jobs: the overrides of each.
+        words: what they share; `output_dir=...` among them.
+
+    Returns:
+        The results of that folder, where those of runs that failed are missing.
+
+    Raises:
+        UserError: none of them could be launched.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    text = json.dumps({"jobs": jobs, "words": words})
+    command = [sys.executable, "-m", "common.runs.listed"]
+    done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)
+    folder = next(word.split("=", 1)[1] for word in words if word.startswith("output_dir="))
+    evidence = Evidence.read(Path(folder), Path(folder) / "none")
+    if done.returncode and not any(evidence.find([*words, *job]) for job in jobs):
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        raise UserError(lines[0].removeprefix("error: ") if lines else done.stderr.strip()[-200:])
+    return evidence
+
+
+def main() -> int:
+    """Make the runs on standard input; 1 if one failed."""
+    from common.runs.cli import run_list
+
+    asked = json.load(sys.stdin)
+    return run_list(asked["jobs"], asked["words"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

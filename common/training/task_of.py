@@ -1,0 +1,37 @@
+"""Which task a model is for."""
+
+from typing import Literal
+
+from torch import nn
+
+from common.data.dataset import DataSet
+from common.runs.errors import UserError
+from common.training.multi_task import MultiTask
+from common.training.segmentation import Segmentation
+from common.training.tasks import Classification, Online, Own, Reconstruction, Regression, Task
+
+
+def task_of(model: nn.Module, data: DataSet, pixels: Literal["sum", "mean"]) -> Task:
+    """The task that a model is for.
+
+    Raises:
+        UserError: an autoencoder on inputs outside [0, 1].
+    """
+    if model.task == "classification":
+        assert data.classes is not None
+        return Classification(data.classes)
+    if model.task == "regression":
+        return Regression()
+    if model.task == "online":
+        return Online()
+    if model.task == "segmentation":
+        return Segmentation.of(model, data)
+    if model.task == "multi_task":
+        return MultiTask.of(model, data)
+    if model.task == "own":
+        return Own(model)
+    if data.normalise != "unit_interval":
+        raise UserError(
+            f"dataset.normalise={data.normalise}: an autoencoder needs [0, 1] (valid: unit_interval)"
+        )
+    return Reconstruction(pixels)

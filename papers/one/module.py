@@ -1,0 +1,91 @@
+"""one as a LightningModule: supervised training, its costs, and the loss around the minimum."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from common.data.dataset import DataSet
+from common.distillation.distiller import Distiller
+from common.runs.errors import UserError
+from common.training.schedules import Schedule
+from common.training.supervised import SupervisedModule
+from papers.one.costs import costs
+from papers.one.perturbation import Scaling, perturbed_losses
+
+SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+
+
+class OneModule(SupervisedModule):
+    """Lan, Zhu, Gong, "Knowledge Distillation by On-the-Fly Native Ensemble", NeurIPS 2018.
+
+    The method is `papers.one.one.ONE`, another one of kind `distillation`, or an optimizer alone.
+
+    Args:
+        data, model, make_model, method, schedule, seed, epochs, pixels, test_every, measure_gradient: see
+            SupervisedModule.
+        perturb: distances d at which the final network's losses are measured under perturbation of its
+            parameters (figure 4); none of them where empty.
+        perturb_directions: over how many random directions they are averaged.
+        perturb_scaling: see `random_direction`.
+
+    Raises:
+        UserError: as SupervisedModule; no direction.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: DataSet,
+        model: nn.Module,
+        make_model: Callable[[], nn.Module],
+        method: Callable[..., torch.optim.Optimizer] | Distiller,
+        schedule: Callable[..., Schedule],
+        seed: int,
+        epochs: float,
+        pixels: Literal["sum", "mean"],
+        test_every: int | None,
+        measure_gradient: bool,
+        perturb: list[float],
+        perturb_directions: int,
+        perturb_scaling: Scaling,
+    ) -> None:
+        super().__init__(
+            data=data,
+            model=model,
+            make_model=make_model,
+            method=method,
+            schedule=schedule,
+            seed=seed,
+            epochs=epochs,
+            pixels=pixels,
+            test_every=test_every,
+            measure_gradient=measure_gradient,
+        )
+        if perturb_directions < 1:
+            raise UserError(f"paper.perturb_directions={perturb_directions}; valid: 1 or more")
+        self.perturb, self.perturb_directions = perturb, perturb_directions
+        self.perturb_scaling = perturb_scaling
+
+    def results(self) -> dict[str, Any]:
+        """SupervisedModule's, the costs, and what perturbation does to the losses."""
+        found = super().results()
+        found |= costs(self.network(), self.distiller, self.data.shape)
+        return found | (self._perturbed(found) if self.perturb else {})
+
+    def _perturbed(self, found: dict[str, Any]) -> dict[str, Any]:
+        """`perturbed_<split>_loss` at each distance, and by how much it is higher on average."""
+        network = self.network()
+
+        def losses() -> dict[str, float]:
+            return {split: self.task.evaluate(network, self.data, split)[f"{split}_loss"] for split in SPLITS}
+
+        curves = perturbed_losses(
+            network, losses, self.perturb, self.perturb_directions, self.perturb_scaling, self.seed
+        )
+        measured: dict[str, Any] = {"perturb_distance": list(self.perturb)}
+        for split, curve in curves.items():
+            measured[f"perturbed_{split}_loss"] = curve
+            measured[f"{split}_loss_rise"] = sum(curve) / len(curve) - found[f"{split}_loss"]
+        return measured

@@ -1,0 +1,95 @@
+"""Claims, tables and the whole pipeline from teacher to student, at the smallest scale."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.claims.claims import load_claims
+from common.runs.catalogue import all_entries
+from common.runs.compose import compose
+from common.runs.runner import execute
+from common.tables.tables import entries, metric_keys, runnable
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+def test_every_run_of_a_claim_is_an_entry_and_its_metric_one_of_the_tables() -> None:
+    known = all_entries()
+    claims = load_claims("factor_transfer")
+    assert len(claims) >= 7
+    for claim in claims:
+        assert len(claim.seeds) >= 5
+        for run in claim.all_runs():
+            words = dict(word.split("=", 1) for word in run.words)
+            entry = known[words["entry"]]
+            assert set(words) == {"scale", "entry", "seed"}
+            assert claim.rule.metric in metric_keys("factor_transfer", entry.table).values()
+
+
+def test_the_two_sides_of_a_pair_differ_in_the_method_alone() -> None:
+    for claim in load_claims("factor_transfer"):
+        if claim.kind != "paired":
+            continue
+        words = [dict(w.split("=", 1) for w in run.words) for run in claim.all_runs() if run.seed == 0]
+        first, second = (compose([f"entry={w['entry']}", "scale=laptop"])[0] for w in words)
+        differing = {str(key) for key in first if first[key] != second[key]}
+        assert differing - {"teacher"} == {"method"}
+
+
+def test_every_row_that_learns_from_a_teacher_names_an_entry_that_trains_one() -> None:
+    known = all_entries()
+    for entry in runnable("factor_transfer"):
+        teacher = entry.values.get("teacher")
+        if entry.choose["method"] in ("distillation/none", "optimizer/sgd") and teacher is None:
+            continue
+        name = str(teacher).split()[0].removeprefix("entry=")
+        assert known[name].choose["method"] == "distillation/none", entry.name
+        if entry.table in ("table1", "table3"):
+            assert name.split(".")[-1].removesuffix("_teacher") in entry.name
+
+
+def test_the_rows_of_a_pair_share_its_budget_with_its_teacher() -> None:
+    for entry in runnable("factor_transfer"):
+        teacher = str(entry.values.get("teacher", "")).removeprefix("entry=")
+        if entry.table.startswith("table") and teacher:
+            assert all_entries()[teacher].budget["paper"] == entry.budget["paper"]
+            assert all_entries()[teacher].choose["dataset"] == entry.choose["dataset"]
+
+
+def test_what_the_paper_only_cites_and_detection_are_no_entries() -> None:
+    cited = {entry.name for entry in entries("factor_transfer") if entry.cited}
+    assert len(cited) == 23
+    assert {name.split(".")[1] for name in cited} == {"table2", "table_imagenet", "table_voc"}
+
+
+def outcome(folder: Path, *words: str) -> dict[str, Any]:
+    fixed = ["scale=smoke", "dataset.source=synthetic", "logger=none", "trainer=cpu"]
+    config, request = compose([*words, *fixed, f"output_dir={folder}"])
+    return execute(config, request).result
+
+
+def finished(folder: Path) -> set[str]:
+    return {path.parent.name for path in folder.glob("factor_transfer/*/result.json")}
+
+
+def test_one_entry_trains_teacher_paraphraser_and_student_and_the_next_the_student_alone(
+    tmp_path: Path,
+) -> None:
+    result = outcome(tmp_path, "entry=factor_transfer.digits.ft")
+    assert len(finished(tmp_path)) == 3
+    metrics = result["metrics"]
+    # factors are unit vectors of 256 numbers
+    assert 0 < metrics["test_factor_loss"] < 2 / 256**0.5
+    assert metrics["parameters"] == 1382
+    assert metrics["teacher_test_accuracy"] > 0
+    assert metrics["paraphraser_test_relative_error"] > 0
+    before = finished(tmp_path)
+    outcome(tmp_path, "entry=factor_transfer.digits.ft", "seed=1")
+    assert len(finished(tmp_path) - before) == 1
+    # the paraphraser of the claims is the one that students use
+    before = finished(tmp_path)
+    outcome(tmp_path, "entry=factor_transfer.paraphraser.k_0p5")
+    assert finished(tmp_path) == before
+    outcome(tmp_path, "entry=factor_transfer.digits.ft_no_translator")
+    assert len(finished(tmp_path) - before) == 2

@@ -1,0 +1,98 @@
+"""Calls of `run.py` by the thousand: started, killed and waited for through a server that forks them."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NOWHERE = "http://127.0.0.1:9"
+SERVER = Path(__file__).with_name("server.py")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A call that has ended: its exit code (minus the signal), and what it printed."""
+
+    code: int
+    out: str
+    errors: str
+
+
+class Calls:
+    """Starts `run.py` in folders; a context manager that leaves no process behind."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+        # a mistyped name of a data set is no reason to download it
+        environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE}
+        self.server = subprocess.Popen(
+            [sys.executable, str(SERVER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        assert self._read() == "ready"
+        self.folders: dict[int, Path] = {}
+
+    def __enter__(self) -> "Calls":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in list(self.folders):
+            self.kill(pid)
+        assert self.server.stdin is not None
+        self.server.stdin.close()
+        self.server.wait(timeout=20)
+
+    def start(self, words: list[str], folder: Path, **environment: str) -> int:
+        """Start a call in a folder, which is made; its process number."""
+        folder.mkdir(parents=True, exist_ok=True)
+        pid = self._ask(do="start", words=words, folder=str(folder), environment=environment)
+        self.folders[pid] = folder
+        return int(pid)
+
+    def wait(self, pid: int, seconds: float) -> Ended | None:
+        """What became of a call; None if it still runs after so many seconds."""
+        code = self._ask(do="wait", pid=pid, seconds=seconds)
+        if code is None:
+            return None
+        folder = self.folders.pop(pid)
+        return Ended(code, _text(folder / "stdout"), _text(folder / "stderr"))
+
+    def kill(self, pid: int) -> Ended:
+        """Kill a call and what it started (SIGKILL)."""
+        self._ask(do="kill", pid=pid)
+        ended = self.wait(pid, 20)
+        assert ended is not None
+        return ended
+
+    def run(self, words: list[str], folder: Path, seconds: float = 120, **environment: str) -> Ended:
+        """A call to its end.
+
+        Raises:
+            TimeoutError: it hangs; it is killed then.
+        """
+        pid = self.start(words, folder, **environment)
+        ended = self.wait(pid, seconds)
+        if ended is None:
+            self.kill(pid)
+            raise TimeoutError(f"still running after {seconds} s: {' '.join(words)}")
+        return ended
+
+    def _ask(self, **call: Any) -> Any:
+        assert self.server.stdin is not None
+        self.server.stdin.write(json.dumps(call) + "\n")
+        self.server.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Any:
+        assert self.server.stdout is not None
+        return json.loads(self.server.stdout.readline())
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""

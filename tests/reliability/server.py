@@ -1,0 +1,99 @@
+"""A process that has imported everything and forks a child for each `run.py` call, without start-up then.
+
+Children are processes of their own: each leads a session, works in its folder, and can be killed. Calls come
+as JSON lines on the standard input, and are answered on the standard output.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+
+def _import_all() -> None:
+    import torch
+
+    from common.runs.catalogue import register
+    from common.tables.tables import papers
+
+    torch.set_num_threads(1)
+    for paper in papers():
+        for path in sorted((ROOT / "papers" / paper).glob("*.py")):
+            __import__(f"papers.{paper}.{path.stem}")
+    # reads every table once, for all children
+    register([])
+
+
+def _start(words: list[str], folder: str, environment: dict[str, str]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        os.environ.update(environment)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.argv = ["run.py", *words]
+        from common.runs.cli import main
+
+        code = main()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _wait(pid: int, seconds: float) -> int | None:
+    """The exit code (minus the signal that ended it), None while it runs."""
+    end = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.005)
+
+
+def _kill(pid: int) -> None:
+    """The process, and whatever it started."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        os.kill(pid, signal.SIGKILL)
+
+
+def answer(call: dict[str, Any]) -> Any:
+    """What a call asks for."""
+    match call["do"]:
+        case "start":
+            return _start(call["words"], call["folder"], call["environment"])
+        case "wait":
+            return _wait(call["pid"], call["seconds"])
+        case "kill":
+            return _kill(call["pid"])
+
+
+def main() -> None:
+    """Answer calls until the input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _import_all()
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
