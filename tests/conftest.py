@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from calls import Calls
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,5 +54,24 @@ def run(tmp_path: Path, data_dir: Path) -> Callable[..., subprocess.CompletedPro
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout
         )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def calls() -> Iterator[Calls]:
+    """Calls of `run.py` without their start-up."""
+    with Calls() as started:
+        yield started
+
+
+@pytest.fixture
+def quick(calls: Calls, tmp_path: Path, data_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """As `run`, without the start-up: a process forked from one that has imported everything."""
+
+    def call(*words: str, logger: str = "none", timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+        more = [] if {"--help"} & set(words) else [f"logger={logger}"]
+        ended = calls.run([*words, *more], tmp_path, timeout, DATA_DIR=str(data_dir))
+        return subprocess.CompletedProcess([*words], ended.code, ended.out, ended.errors)
 
     return call

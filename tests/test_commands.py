@@ -1,4 +1,4 @@
-"""The commands as a user types them: each test starts `run.py` as a process of its own."""
+"""The commands as a user types them: each call is a process of its own, most of them forked ready-made."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from calls import Calls
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,17 +52,17 @@ def test_a_run_ends_with_its_result_and_the_same_command_shows_it_again(run: Run
     assert path.stat().st_mtime_ns == changed
 
 
-def test_seed_zero_seeds_and_seeds_differ(run: Run, tmp_path: Path) -> None:
+def test_seed_zero_seeds_and_seeds_differ(quick: Run, tmp_path: Path) -> None:
     words = ["paper=yogi", "dataset=digits", "scale=smoke"]
-    first = result_of(run(*words, "seed=0"), tmp_path)["metrics"]
-    again = result_of(run(*words, "seed=0", "force=true"), tmp_path)["metrics"]
-    other = result_of(run(*words, "seed=1"), tmp_path)["metrics"]
+    first = result_of(quick(*words, "seed=0"), tmp_path)["metrics"]
+    again = result_of(quick(*words, "seed=0", "force=true"), tmp_path)["metrics"]
+    other = result_of(quick(*words, "seed=1"), tmp_path)["metrics"]
     assert first == again
     assert first["test_loss"] != other["test_loss"]
 
 
-def test_one_override_runs_an_entry_and_its_row_keeps_what_defines_it(run: Run, tmp_path: Path) -> None:
-    done = run("entry=spider.ifo.synthetic_logistic_n1e3_spiderboost_eps0p01", "scale=laptop")
+def test_one_override_runs_an_entry_and_its_row_keeps_what_defines_it(quick: Run, tmp_path: Path) -> None:
+    done = quick("entry=spider.ifo.synthetic_logistic_n1e3_spiderboost_eps0p01", "scale=laptop")
     result = result_of(done, tmp_path)
     assert result["entries"] == ["spider.ifo.synthetic_logistic_n1e3_spiderboost_eps0p01"]
     assert result["scale"] == "laptop"
@@ -95,33 +96,24 @@ def test_a_failing_job_lets_the_others_finish_and_shows_in_the_exit_code(
     assert "Traceback" not in done.stderr
 
 
-def test_what_a_paper_does_not_take_fails_alone(run: Run, tmp_path: Path) -> None:
+def test_what_a_paper_does_not_take_fails_alone(quick: Run, tmp_path: Path) -> None:
     methods = "method=optimizer/adam,variance_reduction/spider_sfo_opt2"
-    done = run("-m", "paper=yogi", "dataset=digits,synthetic_stream_sigma1", methods, "scale=smoke")
+    done = quick("-m", "paper=yogi", "dataset=digits,synthetic_stream_sigma1", methods, "scale=smoke")
     assert done.returncode == 1
     assert [status["state"] for status in statuses(tmp_path)] == ["passed", "failed", "failed", "failed"]
     assert "Traceback" not in done.stderr
 
 
-def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "run.py"), *words, "logger=none", "checkpoint_every=0.05"]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+QUIET = ["logger=none", "checkpoint_every=0.05"]
 
 
-def stop_in_mid_run(words: list[str], folder: Path, number: int) -> tuple[int, str]:
-    """Start a command, wait for a checkpoint and a little, send a signal; its exit code and stderr."""
-    process = start(words, folder)
+def wait_for_a_checkpoint(folder: Path) -> None:
+    """And a little longer."""
     deadline = time.monotonic() + 120
-    while not list(folder.glob("outputs/*/*/last.ckpt")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
+    while not list(folder.glob("outputs/*/*/last.ckpt")):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.5)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    return process.returncode, errors
 
 
 LONG = {
@@ -165,18 +157,19 @@ def make_photos(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_a_killed_run_goes_on_to_the_very_result_of_an_unbroken_one(name: str, tmp_path: Path) -> None:
-    (tmp_path / "unbroken").mkdir()
-    (tmp_path / "broken").mkdir()
+def test_a_killed_run_goes_on_to_the_very_result_of_an_unbroken_one(
+    name: str, calls: Calls, tmp_path: Path
+) -> None:
     make_photos(tmp_path / "photos")
-    process = start(LONG[name], tmp_path / "unbroken")
-    assert process.wait(timeout=200) == 0
-    code, _ = stop_in_mid_run(LONG[name], tmp_path / "broken", signal.SIGKILL)
-    assert code == -signal.SIGKILL
+    words = [*LONG[name], *QUIET]
+    assert calls.run(words, tmp_path / "unbroken").code == 0
+    call = calls.start(words, tmp_path / "broken")
+    wait_for_a_checkpoint(tmp_path / "broken")
+    assert calls.kill(call).code == -signal.SIGKILL
     assert not list(tmp_path.glob("broken/outputs/*/*/result.json")), "killed too late to prove anything"
-    _, errors = (resumed := start(LONG[name], tmp_path / "broken")).communicate(timeout=200)
-    assert resumed.returncode == 0
-    assert "goes on at" in errors
+    resumed = calls.run(words, tmp_path / "broken")
+    assert resumed.code == 0
+    assert "goes on at" in resumed.errors
 
     def outcome(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
         (path,) = (tmp_path / folder).glob("outputs/*/*/result.json")
@@ -189,25 +182,32 @@ def test_a_killed_run_goes_on_to_the_very_result_of_an_unbroken_one(name: str, t
         assert torch.equal(value, resumed_weights["state_dict"][key])
 
 
-def test_repaired_images_are_counted_on_stderr_and_a_damaged_one_is_named(run: Run, tmp_path: Path) -> None:
+def test_repaired_images_are_counted_on_stderr_and_a_damaged_one_is_named(quick: Run, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos")
     for number in (0, 2, 4):
         path = tmp_path / "photos" / "train" / "class0" / f"{number}.jpg"
         Image.open(path).convert("L").save(path)
     words = ["data_dir=.", "paper.epochs=1", *LONG["folder"][:3], *LONG["folder"][4:9]]
-    done = run(*words)
+    done = quick(*words)
     assert done.returncode == 0, done.stderr
     assert "imagenet: 3 images of one channel, made RGB" in done.stderr
     damaged = tmp_path / "photos" / "train" / "class1" / "7.jpg"
     damaged.write_bytes(damaged.read_bytes()[:200])
-    again = run(*words, "seed=1")
+    again = quick(*words, "seed=1")
     assert again.returncode == 1
     assert f"error: {damaged} is damaged" in again.stderr
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
-    code, errors = stop_in_mid_run(LONG["yogi"], tmp_path, signal.SIGINT)
-    assert code == 1
+    command = [sys.executable, str(ROOT / "run.py"), *LONG["yogi"], *QUIET]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for_a_checkpoint(tmp_path)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
     last = errors.splitlines()[-1]
     assert re.search(
         r"error: stopped by SIGINT; checkpoint kept in .*last\.ckpt: the same command goes on", last
@@ -240,8 +240,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_wrong_input_gets_one_line_and_exit_code_one(words: str, run: Run) -> None:
-    done = run(*words.split(), timeout=120)
+def test_wrong_input_gets_one_line_and_exit_code_one(words: str, quick: Run) -> None:
+    done = quick(*words.split())
     assert done.returncode == 1
     assert "Traceback" not in done.stderr + done.stdout
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -249,15 +249,15 @@ def test_wrong_input_gets_one_line_and_exit_code_one(words: str, run: Run) -> No
     assert REFUSED[words] in errors[0]
 
 
-def test_a_diverging_run_names_the_step_the_last_value_and_the_checkpoint(run: Run) -> None:
-    done = run("paper=yogi", "method=optimizer/sgd", "method.lr=1e30", "dataset=digits", "paper.epochs=2")
+def test_a_diverging_run_names_the_step_the_last_value_and_the_checkpoint(quick: Run) -> None:
+    done = quick("paper=yogi", "method=optimizer/sgd", "method.lr=1e30", "dataset=digits", "paper.epochs=2")
     assert done.returncode == 1
     assert re.search(r"not finite at step \d+ \(last finite value: .*\); last checkpoint: ", done.stderr)
     assert "Traceback" not in done.stderr
 
 
-def test_help_names_every_paper_and_data_set_and_how_to_get_an_entry(run: Run) -> None:
-    text = run("--help").stdout
+def test_help_names_every_paper_and_data_set_and_how_to_get_an_entry(quick: Run) -> None:
+    text = quick("--help").stdout
     for name in ("spider", "yogi", "cifar10", "a9a", "entry=", "make -s entries", "variance_reduction/svrg"):
         assert name in text
 

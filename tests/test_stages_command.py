@@ -1,18 +1,14 @@
 """Runs that need a teacher, as processes: two at once, and killed in each of their stages."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from calls import Calls
 
-ROOT = Path(__file__).resolve().parents[1]
 TEACHER = "model=lenet_300_100 method=distillation/none paper.epochs=40"
 STUDENT = [
     *("paper=yogi", "dataset=digits", "model=lenet_300_100", "method=distillation/kd", "paper.epochs=40"),
@@ -20,19 +16,11 @@ STUDENT = [
 ]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "run.py"), *STUDENT, *words]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for a process that ends well; its stderr."""
-    _, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors
-    return errors
+def finish(calls: Calls, call: int) -> str:
+    """Wait for a call that ends well; its stderr."""
+    ended = calls.wait(call, 250)
+    assert ended is not None and ended.code == 0, ended
+    return ended.errors
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -42,11 +30,12 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def two(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The folder, and the stderr, of two students that were started at once."""
     folder = tmp_path_factory.mktemp("two")
-    both = [start(folder, f"seed={seed}") for seed in (0, 1)]
-    return folder, [finish(process) for process in both]
+    output = f"output_dir={folder / 'outputs'}"
+    both = [calls.start([*STUDENT, f"seed={seed}", output], folder / str(seed)) for seed in (0, 1)]
+    return folder, [finish(calls, call) for call in both]
 
 
 def test_two_students_started_at_once_train_one_teacher(two: tuple[Path, list[str]]) -> None:
@@ -57,18 +46,16 @@ def test_two_students_started_at_once_train_one_teacher(two: tuple[Path, list[st
 
 @pytest.mark.parametrize("stage", ["teacher", "student"])
 def test_killed_in_a_stage_and_run_again_the_result_is_that_of_an_unbroken_run(
-    stage: str, two: tuple[Path, list[str]], tmp_path: Path
+    stage: str, two: tuple[Path, list[str]], calls: Calls, tmp_path: Path
 ) -> None:
-    process = start(tmp_path)
+    call = calls.start(STUDENT, tmp_path)
     wanted = {"teacher": 1, "student": 2}[stage]
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("outputs/*/*/last.ckpt"))) < wanted and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    calls.kill(call)
     assert len(results(tmp_path)) == wanted - 1, "killed too late to prove anything"
-    finish(start(tmp_path))
+    finish(calls, calls.start(STUDENT, tmp_path))
     for key, found in results(tmp_path).items():
         unbroken = results(two[0])[key]
         assert found["metrics"] == unbroken["metrics"]

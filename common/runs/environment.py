@@ -7,6 +7,7 @@ import sys
 import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,12 +36,29 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Where a run was made: device, memory, versions, commit."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": cpu(),
         "threads": torch.get_num_threads(),
         "peak_memory_mb": round(_peak_memory_mb(device), 1),
         "versions": {"python": platform.python_version()} | _versions(),
         "commit": commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+@cache
+def cpu() -> str:
+    """The processor and the instructions that torch uses of it: others round otherwise."""
+    wanted = ("model name", "cpu family", "model")
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        fields = {
+            name.strip(): text.strip()
+            for name, _, text in (line.partition(":") for line in first.splitlines())
+        }
+        name = " ".join(fields[field] for field in wanted if field in fields)
+    except OSError:
+        name = ""
+    return f"{name or platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _peak_memory_mb(device: torch.device) -> float:

@@ -187,6 +187,8 @@ def test_a_killed_worker_is_one_line(build: Callable[..., ImageFolder]) -> None:
 def follow_until_interrupted(data: ImageFolder, folder: Path) -> None:
     """In a process group of its own: iterate, tell what happens in files."""
     os.setsid()
+    # ignored in what a shell starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stderr = (folder / "stderr").open("w", buffering=1)
     os.dup2(sys.stderr.fileno(), 2)
     try:
@@ -203,11 +205,14 @@ def test_an_interrupt_ends_the_workers_without_their_tracebacks_of_it(
     context = multiprocessing.get_context("fork")
     process = context.Process(target=follow_until_interrupted, args=(build(workers=2), tmp_path))
     process.start()
-    wait_for(tmp_path / "ready")
     assert process.pid is not None
-    # as a terminal does it: to all processes of the group
-    os.killpg(process.pid, signal.SIGINT)
-    process.join(20)
+    try:
+        wait_for(tmp_path / "ready")
+        # as a terminal does it: to all processes of the group
+        os.killpg(process.pid, signal.SIGINT)
+        process.join(20)
+    finally:
+        process.kill()
     assert process.exitcode == 0
     assert (tmp_path / "interrupted").exists()
     assert "KeyboardInterrupt" not in (tmp_path / "stderr").read_text()

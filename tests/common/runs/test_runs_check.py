@@ -41,7 +41,9 @@ def test_a_target_outside_the_listed_packages_or_not_there_is_refused(target: st
 def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # an earlier test may have imported it
     monkeypatch.delitem(sys.modules, "common.search.synthetic", raising=False)
+    monkeypatch.delattr("common.search.synthetic", raising=False)
     monkeypatch.setitem(sys.modules, "botorch.test_functions", None)
     with pytest.raises(UserError, match="needs the package botorch: make setup-full"):
         check(_target_="common.search.synthetic.Levy")

@@ -110,27 +110,37 @@ def quickest(paper: str) -> dict[str, Any] | None:
     return min(filter(fits, found), key=lambda one: one["wall_seconds"], default=None)
 
 
-def same(old: Any, new: Any) -> bool:
-    """Equal, floats to a relative 1e-5."""
+# on another processor sums are rounded otherwise, and training carries that on from step to step
+HERE, ELSEWHERE = (1e-5, 1e-9), (0.2, 1e-9)
+# percents of a few hundred examples
+POINTS_ELSEWHERE = 2.0
+
+
+def same(name: str, old: Any, new: Any, here: bool) -> bool:
+    """Equal, floats within the tolerance."""
     if isinstance(old, float) and isinstance(new, int | float):
-        return math.isclose(old, new, rel_tol=1e-5, abs_tol=1e-9)
+        relative, least = HERE if here else ELSEWHERE
+        if not here and name.endswith("_error"):
+            least = POINTS_ELSEWHERE
+        return math.isclose(old, new, rel_tol=relative, abs_tol=least)
     if isinstance(old, list):
-        return len(old) == len(new) and all(same(a, b) for a, b in zip(old, new, strict=True))
+        return len(old) == len(new) and all(same(name, *two, here) for two in zip(old, new, strict=True))
     return bool(old == new)
 
 
 @pytest.mark.parametrize("paper", papers())
-def test_committed_evidence_comes_out_again(paper: str, run: Run, tmp_path: Path) -> None:
+def test_committed_evidence_comes_out_again(paper: str, quick: Run, tmp_path: Path) -> None:
     old = quickest(paper)
     if old is None:
         pytest.skip(f"results/{paper} holds no result that is small enough to make again")
-    done = run(*old["overrides"], "trainer=cpu")
+    done = quick(*old["overrides"], "trainer=cpu")
     assert done.returncode == 0, done.stderr
     new = json.loads((tmp_path / done.stdout.splitlines()[-1].removeprefix("result: ")).read_text())
     assert set(new["metrics"]) == set(old["metrics"])
+    here = old.get("cpu") == new["cpu"]
     differing = {
         name: (value, new["metrics"][name])
         for name, value in old["metrics"].items()
-        if "seconds" not in name and not same(value, new["metrics"][name])
+        if "seconds" not in name and not same(name, value, new["metrics"][name], here)
     }
     assert not differing, old["overrides"]

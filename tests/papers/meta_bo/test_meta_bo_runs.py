@@ -15,7 +15,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         ["entry=meta_bo.fig3a.pem_bo_ucb_p01"],
     ],
 )
-def test_rows_run_at_smoke_scale(run: Run, words: list[str]) -> None:
-    done = run(*words, "scale=smoke")
+def test_rows_run_at_smoke_scale(quick: Run, words: list[str]) -> None:
+    done = quick(*words, "scale=smoke")
     assert done.returncode == 0, done.stderr
     assert "best_at_1 " in done.stdout and "simple_regret_at_1 " in done.stdout

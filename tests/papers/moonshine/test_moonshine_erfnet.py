@@ -82,8 +82,8 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in folder.rglob("result.json")]
 
 
-def test_the_row_with_attention_trains_all_four_networks(run: Run, tmp_path: Path) -> None:
-    done = run("entry=moonshine.table4.erfnet_gn_at", "scale=smoke", "dataset.source=synthetic")
+def test_the_row_with_attention_trains_all_four_networks(quick: Run, tmp_path: Path) -> None:
+    done = quick("entry=moonshine.table4.erfnet_gn_at", "scale=smoke", "dataset.source=synthetic")
     assert done.returncode == 0, done.stderr
     found = {result["entries"][0]: result for result in results(tmp_path / "outputs")}
     table, first = "moonshine.table4", "moonshine.table4_encoder"
@@ -104,12 +104,12 @@ def test_the_row_with_attention_trains_all_four_networks(run: Run, tmp_path: Pat
     assert metrics["test_class_iou"] == pytest.approx(100 * metrics["test_mean_iou"])
 
 
-def test_both_phases_train_on_camvid(need: Callable[[str], Path], run: Run, tmp_path: Path) -> None:
+def test_both_phases_train_on_camvid(need: Callable[[str], Path], quick: Run, tmp_path: Path) -> None:
     need("camvid")
     small = ["dataset.limit=16", "dataset.size=[48,64]", "dataset.validation=0", "paper.epochs=3.0"]
     adam = ["method=optimizer/adam", "method.lr=0.005"]
     encoder = " ".join(["model=erfnet_gn_encoder", "paper.epochs=3.0", *adam])
-    done = run(
+    done = quick(
         "paper=moonshine", "dataset=camvid", "model=erfnet_gn", f"model.encoder='{encoder}'", *small, *adam
     )
     assert done.returncode == 0, done.stderr

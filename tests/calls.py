@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 NOWHERE = "http://127.0.0.1:9"
-SERVER = Path(__file__).with_name("server.py")
+SERVER = Path(__file__).with_name("call_server.py")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Calls:
     """Starts `run.py` in folders; a context manager that leaves no process behind."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+        # what wandb has put into this process's environment stays here
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("WANDB_")}
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "offline"}
         # a mistyped name of a data set is no reason to download it
         environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE}
         self.server = subprocess.Popen(
