@@ -245,6 +245,13 @@ def test_a_network_with_a_layer_that_cannot_be_certified_is_refused_by_name(tmp_
         execute(*compose([*words, "model.activation=tanh"]))
 
 
+def test_each_seed_of_a_row_on_digits_has_a_network_of_its_own() -> None:
+    rows = ["plain_sdp", "grad_nn_lp", "lp_nn_grad_cert", "pgd_nn_crown"]
+    for row in rows:
+        config, _ = compose([f"entry=sdp_cert.digits.{row}_eps0p1", "scale=laptop", "seed=5"])
+        assert config.model.teacher.endswith(" seed=5")
+
+
 @pytest.mark.parametrize("training", ["grad", "lp", "pgd"])
 def test_each_training_is_a_stage_of_certification(training: str, tmp_path: Path) -> None:
     words = ["paper=sdp_cert", "scale=smoke", f"output_dir={tmp_path}", "logger=none", "trainer=cpu"]
