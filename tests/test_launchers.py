@@ -73,7 +73,11 @@ def statuses(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(newest.glob("[0-9]*.json"))]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+# the test of a cluster stops all of Ray at its end
+ALONE = {"ray": [pytest.mark.xdist_group("ray")]}
+
+
+@pytest.mark.parametrize("launcher", [pytest.param(name, marks=ALONE.get(name, [])) for name in LAUNCHERS])
 @pytest.mark.usefixtures("slurm")
 def test_a_sweep_has_the_same_summary_and_exit_code_under_every_launcher(
     launcher: str, run: Run, tmp_path: Path
