@@ -1,7 +1,7 @@
 """Small objectives and searchers for the tests of the search loop."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +12,8 @@ from common.search.module import SearchModule
 from common.search.objective import Objective, Space, box
 from common.search.searcher import Observations, RandomSearch, Searcher, Task
 from common.search.surrogate import Surrogate
+
+Module = TypeVar("Module", bound=SearchModule)
 
 SETTINGS: dict[str, Any] = {
     "seed": 0, "evaluations": 12, "initial": 3, "design": "sobol", "batch": 2, "repeats": 1, "workers": 1,
@@ -93,9 +95,7 @@ class SaveAfter(pl.Callback):
             trainer.save_checkpoint(self.path)
 
 
-def fit(
-    m: SearchModule, root: Path, save: SaveAfter | None = None, resume: Path | None = None
-) -> SearchModule:
+def fit(m: Module, root: Path, save: SaveAfter | None = None, resume: Path | None = None) -> Module:
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False, default_root_dir=root,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[save] if save else [],

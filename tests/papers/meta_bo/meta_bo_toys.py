@@ -1,9 +1,7 @@
 """Small searches with training functions."""
 
-from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from torch import Tensor
 
 from common.search.gp_family import GP2d, GPArms
@@ -58,28 +56,6 @@ def module(
     data: Objective, method: Searcher, model: dict[str, Any] | None = None, **given: Any
 ) -> MetaBOModule:
     return MetaBOModule(data=data, model=surrogate(data, **(model or {})), method=method, **(RUN | given))
-
-
-class SaveAfter(pl.Callback):
-    """Saves a checkpoint between two training steps, as the runner does."""
-
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *rest: Any) -> None:
-        if rest[-1] == self.step:
-            trainer.save_checkpoint(self.path)
-
-
-def fit(
-    m: MetaBOModule, root: Path, save: SaveAfter | None = None, resume: Path | None = None
-) -> MetaBOModule:
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False, default_root_dir=root,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[save] if save else [],
-    )  # fmt: skip
-    trainer.fit(m, ckpt_path=resume, weights_only=True)
-    return m
 
 
 class Broken(GPArms):

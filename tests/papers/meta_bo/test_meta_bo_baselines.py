@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from meta_bo_toys import COMMON, arms, fit, module, plane
+from meta_bo_toys import COMMON, arms, module, plane
+from search_toys import fit
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from torch import Tensor

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from meta_bo_toys import COMMON, SaveAfter, arms, broken, fit, module, pem, plane
+from meta_bo_toys import COMMON, arms, broken, module, pem, plane
+from search_toys import SaveAfter, fit
 
 from common.data.no_data import NoData
 from common.runs.errors import UserError
