@@ -14,6 +14,9 @@ from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+from hydra.errors import HydraException
 
 from common.runs.errors import UserError
 from common.tables.tables import ROOT, SCALES, Entry, load_tables, papers, runnable, unknown
@@ -61,12 +64,26 @@ def check_choices(words: Iterable[str]) -> None:
     """
     for word in words:
         group, _, value = word.lstrip("+").partition("=")
-        if group not in GROUPS or "(" in value:
+        if group not in GROUPS:
             continue
         valid = list(SCALES) if group == "scale" else names(group)
-        for name in value.split(","):
+        for name in _chosen(word, value):
             if name.strip().strip("'\"") not in valid:
                 raise UserError(unknown(group, name, valid))
+
+
+def _chosen(word: str, value: str) -> list[str]:
+    """The names that a word gives a group; none of a glob or of what cannot be parsed: Hydra sees to it."""
+    if "(" not in value:
+        return value.split(",")
+    try:
+        parsed = OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        return []
+    if isinstance(parsed, ChoiceSweep):
+        return [str(getattr(one, "text", one)) for one in parsed.list]
+    # a range or an interval gives numbers
+    return [value] if isinstance(parsed, RangeSweep | IntervalSweep) else []
 
 
 def accepted_datasets(paper: str) -> list[str]:

@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +20,13 @@ from common.runs.result import number, write_json
 VARIABLE = "REPRISE_SWEEP"
 # what a job says when it begins; what is still there at the end is all that a killed one said
 RUNNING = {"state": "running", "text": "it ended without a word: killed, or out of memory", "seconds": 0.0}
+
+
+class ForgetConfigs(Callback):
+    """Drops the configs of a job that has ended: Hydra keeps them for all jobs of a sweep, 0.1 MB each."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **more: Any) -> None:
+        job_return.cfg = job_return.hydra_cfg = None
 
 
 def new_sweep() -> Path:

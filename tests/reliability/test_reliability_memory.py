@@ -32,7 +32,7 @@ if os.environ.get("WATCHED") == str(os.getppid()):
 def megabytes(
     soak: bool, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., list[float]]:
-    """Make a call; the resident memory of its process, each second."""
+    """Make a call; the resident memory of its process, each second since its first run began."""
     if not soak:
         pytest.skip("takes minutes: make soak")
     if not sys.platform.startswith("linux"):
@@ -44,8 +44,9 @@ def megabytes(
     def call(*words: str) -> list[float]:
         done = run(*words, timeout=3000)
         assert done.returncode == 0, done.stderr
+        first = min(path.stat().st_mtime for path in tmp_path.glob("outputs/*/*/.lock"))
         with (tmp_path / "memory.csv").open() as file:
-            return [float(megabytes) for _, megabytes in csv.reader(file)]
+            return [float(megabytes) for moment, megabytes in csv.reader(file) if float(moment) > first]
 
     return call
 

@@ -1,6 +1,6 @@
 import pytest
 
-from common.runs.catalogue import all_entries, nested, wanted_entries
+from common.runs.catalogue import all_entries, check_choices, nested, wanted_entries
 from common.runs.errors import UserError
 
 
@@ -38,3 +38,14 @@ def test_entry_names_are_unique_and_have_three_parts() -> None:
 
 def test_dotted_keys_become_nested() -> None:
     assert nested({"a.b": 1, "a.c.d": 2, "e": 3}) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+@pytest.mark.parametrize("value", ["range(0,3)", "choice(1,ball)", "interval(0,1)", "1", "ball,bal"])
+def test_a_choice_that_a_sweep_draws_from_elsewhere_is_refused(value: str) -> None:
+    with pytest.raises(UserError, match="unknown model="):
+        check_choices([f"model={value}"])
+
+
+@pytest.mark.parametrize("value", ["choice('ball',box)", "glob(b*)", "shuffle(ball,box)", "ball,box"])
+def test_choices_of_a_sweep_that_are_there_pass(value: str) -> None:
+    check_choices([f"model={value}"])
