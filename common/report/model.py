@@ -437,6 +437,10 @@ def _is_of(result: Result, entry: Entry, scale: str) -> bool:
     """Whether a result's config holds what the row says today."""
     chosen = all(result["choices"].get(group, name) == name for group, name in entry.choose.items())
     wanted = entry.values | entry.budget.get(scale, {})
+    # a row's teacher may be of the run's seed
+    wanted = {
+        k: v.replace("${seed}", str(result["seed"])) if isinstance(v, str) else v for k, v in wanted.items()
+    }
     return chosen and all(_holds(result["config"], key, value) for key, value in wanted.items())
 
 

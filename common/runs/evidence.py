@@ -37,6 +37,7 @@ NEUTRAL = {
     "dataset.output_dir",
     "dataset.verify",
     "dataset.workers",
+    "model.data_dir",
 }
 
 

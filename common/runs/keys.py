@@ -31,6 +31,7 @@ NEUTRAL = {
 STAGED = ("method", "model")
 NEUTRAL_IN = {
     "dataset": {"data_dir", "output_dir", "launcher", "verify", "workers"},
+    "model": {"data_dir"},
     "trainer": {"accelerator", "devices", "strategy", "_target_"},
 }
 

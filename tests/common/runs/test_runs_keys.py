@@ -8,6 +8,7 @@ CONFIG = {
     "force": False,
     "paper": {"_target_": "papers.spider.module.SpiderModule", "passes": 30},
     "dataset": {"_target_": "x", "data_dir": "${data_dir}", "limit": None},
+    "model": {"_target_": "m", "data_dir": "${data_dir}", "hidden": [3]},
     "trainer": {"_target_": "t", "accelerator": "cpu", "devices": 1, "precision": "32-true"},
 }
 
@@ -35,8 +36,9 @@ def test_seed_precision_limit_and_budget_change_the_key() -> None:
         key(trainer__precision="64-true"),
         key(dataset__limit=10),
         key(paper__passes=31),
+        key(model__hidden=[4]),
     }
-    assert len(keys) == 5
+    assert len(keys) == 6
 
 
 def test_a_whole_float_and_its_integer_are_one_run() -> None:

@@ -144,3 +144,9 @@ def test_committed_evidence_comes_out_again(paper: str, quick: Run, tmp_path: Pa
         if "seconds" not in name and not same(name, value, new["metrics"][name], here)
     }
     assert not differing, old["overrides"]
+
+
+def test_no_committed_result_names_a_folder_of_the_machine_that_made_it() -> None:
+    for path in (ROOT / "results").rglob("*.json"):
+        text = path.read_text()
+        assert '"data_dir"' not in text and "/home/" not in text and str(ROOT) not in text, path
