@@ -71,13 +71,13 @@ def test_one_override_runs_an_entry_and_its_row_keeps_what_defines_it(quick: Run
     assert result["metrics"]["ifo_over_n"] > 0
 
 
-def test_a_table_by_glob_under_joblib_then_again_all_skipped(run: Run, tmp_path: Path) -> None:
-    words = ["-m", "entry=glob(spider.saddle_escape.*)", "seed=0,1", "scale=smoke", "hydra/launcher=joblib"]
-    first = run(*words)
+def test_a_table_by_glob_under_joblib_then_again_all_skipped(quick: Run, tmp_path: Path) -> None:
+    words = ["-m", "entry=glob(spider.saddle_escape.*)", "seed=0,1", "scale=smoke"]
+    first = quick(*words, "hydra/launcher=joblib")
     assert first.returncode == 0, first.stderr
     assert [status["state"] for status in statuses(tmp_path)] == ["passed"] * 6
     time.sleep(1.1)
-    second = run(*words)
+    second = quick(*words)
     assert second.returncode == 0, second.stderr
     assert [status["state"] for status in statuses(tmp_path)] == ["skipped"] * 6
     assert "0 passed, 0 failed, 6 skipped as done" in second.stdout
@@ -85,10 +85,10 @@ def test_a_table_by_glob_under_joblib_then_again_all_skipped(run: Run, tmp_path:
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_failing_job_lets_the_others_finish_and_shows_in_the_exit_code(
-    run: Run, tmp_path: Path, launcher: str
+    quick: Run, tmp_path: Path, launcher: str
 ) -> None:
     words = ["paper=yogi", "dataset=digits", "scale=smoke", f"hydra/launcher={launcher}"]
-    done = run("-m", *words, "method=optimizer/sgd", "method.lr=0.1,1e30,0.2", "paper.epochs=3")
+    done = quick("-m", *words, "method=optimizer/sgd", "method.lr=0.1,1e30,0.2", "paper.epochs=3")
     assert done.returncode == 1
     assert sorted(status["state"] for status in statuses(tmp_path)) == ["failed", "passed", "passed"]
     assert "2 passed, 1 failed" in done.stdout
