@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.runs.keys import NEUTRAL_IN
 from common.runs.result import read_result
 from common.runs.words import quoted
 
@@ -29,15 +30,8 @@ NEUTRAL = {
     "record",
     "results_dir",
     "trainer",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.strategy",
-    "dataset.data_dir",
-    "dataset.launcher",
-    "dataset.output_dir",
-    "dataset.verify",
-    "dataset.workers",
-    "model.data_dir",
+    # which class trains is the trainer's choice, and no word of its own
+    *(f"{group}.{key}" for group, keys in NEUTRAL_IN.items() for key in keys if key != "_target_"),
 }
 
 
