@@ -1,7 +1,5 @@
 """The runs that a run needs first, made or found by their override strings."""
 
-import json
-import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,31 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from common.runs.catalogue import check_choices
-from common.runs.check import load_target
 from common.runs.code import code_hash
-from common.runs.compose import compose
 from common.runs.errors import UserError
-from common.runs.evidence import key_of
-from common.runs.keys import STAGED, identity, run_key
+from common.runs.inheritance import CHECKPOINT, is_path, result_beside, stage_keys, stage_run
+from common.runs.keys import identity, run_key
 from common.runs.module import PaperModule
 from common.runs.request import Outcome, Request
-from common.runs.result import read_result
 from common.runs.stages import Stage
 
 Execute = Callable[[DictConfig, Request], Outcome]
 Build = Callable[[DictConfig, Request], PaperModule]
-# the words of a run that the runs it needs get too
-INHERITED = {"output_dir", "data_dir", "logger", "checkpoint_every", "record", "results_dir", "trainer"}
-CHECKPOINT = "checkpoint"
 
 _under_way: list[str] = []
 
@@ -65,15 +53,6 @@ class Made:
 
 # by group and key
 Stages = dict[str, dict[str, Made]]
-
-
-def stage_keys(config: DictConfig) -> dict[str, str]:
-    """The keys of a config's method and model that may name other runs, each with its group."""
-    found: dict[str, str] = {}
-    for group in STAGED:
-        target = load_target(config[group]["_target_"], group)
-        found |= dict.fromkeys(getattr(target, "STAGES", ()), group)
-    return found
 
 
 def make_stages(config: DictConfig, request: Request, execute: Execute, build: Build) -> Stages:
@@ -115,11 +94,12 @@ def described(stages: Stages) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _make(text: str, name: str, parent: DictConfig, request: Request, execute: Execute, build: Build) -> Made:
-    if "=" not in text or Path(text).is_file():
-        return _from_run_folder(Path(text), text, build)
-    words = [word for word in shlex.split(text) if not word.startswith(f"{CHECKPOINT}=")]
+    config, asked = stage_run(text, name, parent, request)
+    if is_path(text):
+        path = Path(text)
+        key = f"{path.parent.parent.name}/{path.parent.name}"
+        return _loaded(text, key, path, result_beside(path), config, asked, build)
     files = [word.split("=", 1)[1] for word in shlex.split(text) if word.startswith(f"{CHECKPOINT}=")]
-    config, asked = _composed(words, name, parent, request)
     if files:
         return _loaded(text, "", Path(files[-1]), {}, config, asked, build)
     outcome = execute(config, asked)
@@ -128,20 +108,6 @@ def _make(text: str, name: str, parent: DictConfig, request: Request, execute: E
         config.force = True
         outcome = execute(config, asked)
     return _loaded(text, run_key(config), checkpoint, outcome.result, config, asked, build)
-
-
-def _from_run_folder(path: Path, text: str, build: Build) -> Made:
-    """A checkpoint that lies beside the result of its run, which says what network it is of."""
-    if not path.is_file():
-        raise UserError("no such file, and no override string")
-    result = read_result(path.parent / "result.json")
-    if result is None:
-        raise UserError(
-            f"no result.json beside it says what network it is (valid: 'model=... {CHECKPOINT}={path}')"
-        )
-    with composing():
-        config, asked = compose(list(result["overrides"]))
-    return _loaded(text, f"{path.parent.parent.name}/{path.parent.name}", path, result, config, asked, build)
 
 
 def _loaded(
@@ -191,60 +157,3 @@ def _load(module: PaperModule, path: Path) -> None:
 def _bare(found: dict[str, Any]) -> dict[str, Any]:
     state = found.get("state_dict", found)
     return {name.removeprefix("module.").removeprefix("model."): value for name, value in state.items()}
-
-
-def _composed(
-    words: list[str], name: str, parent: DictConfig, request: Request
-) -> tuple[DictConfig, Request]:
-    """The config of a run that another needs, with what it inherits as words of its own."""
-    check_choices(words)
-    own = {key_of(word) for word in words}
-    inherited = [word for word in request.overrides if key_of(word).split(".")[0] in INHERITED]
-    words = [word for word in inherited if key_of(word) not in own] + words
-    if "entry" not in own:
-        words += [f"{group}={request.choices[group]}" for group in ("paper", "dataset") if group not in own]
-    if "scale" not in own:
-        words.append(f"scale={request.choices['scale']}")
-    with composing():
-        config, found = compose(words)
-        changes = _dataset_words(parent, config, own) if _same_data(found, request) else []
-        # a teacher has no teacher but the one that it names
-        if name != "teacher" and config.teacher is None and "teacher" in stage_keys(config):
-            changes.append(f"teacher={_quoted(parent.teacher)}")
-        if changes:
-            config, found = compose([*words, *changes])
-    label = f"{request.label}: {name}"
-    return config, Request(found.choices, found.overrides, label, request.terminal)
-
-
-def _same_data(found: Request, request: Request) -> bool:
-    return found.choices["dataset"] == request.choices["dataset"]
-
-
-def _dataset_words(parent: DictConfig, config: DictConfig, own: set[str]) -> list[str]:
-    """The settings of the parent's data set that a stage's own words leave open and that differ."""
-    wanted: Any = OmegaConf.to_container(parent.dataset, resolve=False)
-    there: Any = OmegaConf.to_container(config.dataset, resolve=False)
-    return [
-        f"dataset.{key}={_quoted(value)}"
-        for key, value in wanted.items()
-        if there.get(key) != value and f"dataset.{key}" not in own
-    ]
-
-
-def _quoted(value: Any) -> str:
-    """A value as Hydra's grammar reads it back."""
-    if isinstance(value, str) and not re.fullmatch(r"[\w./\-]+|\$\{[\w.]+\}", value):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-@contextmanager
-def composing() -> Iterator[None]:
-    """Leave Hydra as it was: other jobs of a sweep are composed after this one."""
-    store, hydra, current = ConfigStore.instance(), GlobalHydra.instance(), HydraConfig.instance()
-    kept = dict(store.repo), hydra.hydra, current.cfg
-    try:
-        yield
-    finally:
-        store.repo, hydra.hydra, current.cfg = kept

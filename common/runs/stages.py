@@ -13,6 +13,7 @@ class Stage:
     A class whose config may name one lists the key in `STAGES: ClassVar[tuple[str, ...]]`. In a config the
     key holds an override string (`model=resnet56 method=distillation/none`), the path of a run's
     checkpoint, or null; the runner makes or finds that run, and hands the constructor a Stage in its place.
+    What the stage takes from the run that needs it stands in `common.runs.inheritance`, by the key.
     (No dataclass: Hydra would take it for a config.)
 
     Args:

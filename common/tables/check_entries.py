@@ -14,7 +14,7 @@ from common.runs.catalogue import read, runnable, wanted_entries
 from common.runs.check import check_config
 from common.runs.compose import compose
 from common.runs.errors import UserError
-from common.runs.pipeline import stage_keys
+from common.runs.inheritance import stage_keys
 from common.tables.tables import SCALES, Entry, papers
 
 TOP_LEVEL = {"seed", "teacher"}

@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 
 from common.runs.compose import compose
 from common.runs.errors import UserError
+from common.runs.inheritance import composing
 from common.runs.keys import run_key
-from common.runs.pipeline import composing, make_stages
+from common.runs.pipeline import make_stages
 from common.runs.request import Outcome
 from common.runs.runner import execute, trained_module
 
@@ -60,8 +61,9 @@ def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_to_the_same_weights
     assert student(tmp_path).result["metrics"] == outcome.result["metrics"]
 
 
-def test_students_of_all_seeds_share_one_teacher(tmp_path: Path) -> None:
-    assert len({stage_of(tmp_path, f"seed={seed}")["key"] for seed in (0, 1)}) == 1
+def test_students_of_all_seeds_share_one_teacher_that_sees_all_examples(tmp_path: Path) -> None:
+    teacher = f"{TEACHER} dataset.limit=null"
+    assert len({stage_of(tmp_path, f"seed={seed}", teacher=teacher)["key"] for seed in (0, 1)}) == 1
 
 
 def test_a_teacher_takes_the_students_data_settings_but_for_those_that_it_sets_itself(tmp_path: Path) -> None:

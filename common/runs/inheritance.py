@@ -1,0 +1,286 @@
+"""What a run that another needs (a stage) takes from it, and what the two must agree on."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from common.runs.catalogue import all_entries, check_choices
+from common.runs.check import load_target
+from common.runs.compose import compose
+from common.runs.errors import UserError
+from common.runs.evidence import key_of
+from common.runs.keys import STAGED, run_key
+from common.runs.request import Request
+from common.runs.result import read_result
+
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """What a stage takes from the run that needs it, unless its own words say otherwise.
+
+    Every stage takes the paper, the data set with its settings, the scale, and how the run is kept and logged
+    (`KEPT`). Of the data's settings, `seed`, `limit` and `validation` say which examples are drawn and which
+    are held out: so no stage learns from what the run that needs it holds out.
+
+    Attributes:
+        teacher: whether a stage that learns from a teacher learns from the run's own; else from none but
+            the one that its words name.
+        one_teacher: whether a stage of another teacher than the run's is refused.
+        same_inputs: whether the run feeds the stage its own examples, so that it must have been trained on
+            the same data set, at the same size and with the same normalisation.
+    """
+
+    teacher: bool
+    one_teacher: bool
+    same_inputs: bool
+
+
+# by the key of the config that names the stage
+INHERITANCE = {
+    "teacher": Inheritance(teacher=False, one_teacher=False, same_inputs=True),
+    "paraphraser": Inheritance(teacher=True, one_teacher=True, same_inputs=True),
+    "encoder": Inheritance(teacher=True, one_teacher=False, same_inputs=False),
+}
+# words of a run, without effect on its numbers, that its stages get too
+KEPT = {"output_dir", "data_dir", "logger", "checkpoint_every", "record", "results_dir", "trainer"}
+# settings of a data set that change neither what an input looks like nor what its label means
+SERVING = {
+    *("seed", "limit", "validation", "batch_size", "augment", "extra", "workers", "verify", "data_dir"),
+    *("output_dir", "launcher"),
+}
+
+
+def stage_keys(config: DictConfig) -> dict[str, str]:
+    """The keys of a config's method and model that may name other runs, each with its group."""
+    found: dict[str, str] = {}
+    for group in STAGED:
+        target = load_target(config[group]["_target_"], group)
+        found |= dict.fromkeys(getattr(target, "STAGES", ()), group)
+    return found
+
+
+def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tuple[DictConfig, Request]:
+    """The config of a stage, with what it inherits as words of its own; nothing is made.
+
+    Args:
+        text: what the parent's config holds: an override string, or the path of a checkpoint.
+        name: the key that holds it, as `teacher`.
+        parent, request: of the run that needs it.
+
+    Raises:
+        UserError: unknown choices, no such file, and whatever `parent` and the stage do not agree on.
+    """
+    if is_path(text):
+        with composing():
+            config, asked = compose(list(result_beside(Path(text))["overrides"]))
+    else:
+        words = [word for word in shlex.split(text) if not word.startswith(f"{CHECKPOINT}=")]
+        config, asked = _composed(words, name, parent, request)
+    _check_data(name, parent, config)
+    if INHERITANCE[name].one_teacher:
+        _check_teacher(parent, request, config, asked)
+    return config, asked
+
+
+def is_path(text: str) -> bool:
+    """Whether a stage is named by a checkpoint's path, and not by an override string."""
+    return "=" not in text or Path(text).is_file()
+
+
+def result_beside(path: Path) -> dict[str, Any]:
+    """The result of the run whose checkpoint this is: it says what network it is of.
+
+    Raises:
+        UserError: there is no such file, or no result beside it.
+    """
+    if not path.is_file():
+        raise UserError("no such file, and no override string")
+    result = read_result(path.parent / "result.json")
+    if result is None:
+        raise UserError(
+            f"no result.json beside it says what network it is (valid: 'model=... {CHECKPOINT}={path}')"
+        )
+    return result
+
+
+def stage_key(text: str, name: str, parent: DictConfig, request: Request) -> str:
+    """What a stage is known by: its run key, or the folder of its checkpoint; arguments as of `stage_run`."""
+    if is_path(text):
+        return str(Path(text).resolve().parent)
+    return run_key(stage_run(text, name, parent, request)[0])
+
+
+def _composed(
+    words: list[str], name: str, parent: DictConfig, request: Request
+) -> tuple[DictConfig, Request]:
+    check_choices(words)
+    own = {key_of(word) for word in words}
+    kept = [word for word in request.overrides if key_of(word).split(".")[0] in KEPT]
+    words = [word for word in kept if key_of(word) not in own] + words
+    if "entry" not in own:
+        words += [f"{group}={request.choices[group]}" for group in ("paper", "dataset") if group not in own]
+    if "scale" not in own:
+        words.append(f"scale={request.choices['scale']}")
+    with composing():
+        config, found = compose(words)
+        changes = _dataset_words(parent, config, own) if _same_data(parent, config) else []
+        changes += _teacher_words(name, parent, request, config, own, _keys_of_entry(words))
+        if changes:
+            config, found = compose([*words, *changes])
+    label = f"{request.label}: {name}"
+    return config, Request(found.choices, found.overrides, label, request.terminal)
+
+
+def _same_data(parent: DictConfig, config: DictConfig) -> bool:
+    return bool(parent.dataset["_target_"] == config.dataset["_target_"])
+
+
+def _dataset_words(parent: DictConfig, config: DictConfig, own: set[str]) -> list[str]:
+    """The settings of the parent's data set that a stage's own words leave open and that differ."""
+    wanted: Any = OmegaConf.to_container(parent.dataset, resolve=False)
+    there: Any = OmegaConf.to_container(config.dataset, resolve=False)
+    taken = {
+        key: value
+        for key, value in wanted.items()
+        if key != "seed" and there.get(key) != value and f"dataset.{key}" not in own
+    }
+    # where nothing is drawn the seed changes nothing, and runs of all seeds share the stage
+    if draws(there | taken) and parent.dataset.seed != config.dataset.seed and "dataset.seed" not in own:
+        taken["seed"] = parent.dataset.seed
+    return [f"dataset.{key}={_quoted(value)}" for key, value in taken.items()]
+
+
+def draws(dataset: dict[str, Any]) -> bool:
+    """Whether the seed of a data set decides which examples are trained on."""
+    return dataset.get("limit") is not None or _holds_out(dataset)
+
+
+def _holds_out(dataset: dict[str, Any]) -> bool:
+    """Whether a drawn part of the training set is kept for validation."""
+    part = dataset.get("validation")
+    return isinstance(part, int | float) and part > 0
+
+
+def _teacher_words(
+    name: str, parent: DictConfig, request: Request, config: DictConfig, own: set[str], entrys: set[str]
+) -> list[str]:
+    """Whom a stage learns from that learns from a teacher and whose own words name none.
+
+    Args:
+        own: the keys that its words set.
+        entrys: the keys that the entry among its words sets.
+    """
+    if "teacher" in own or "teacher" not in stage_keys(config):
+        return []
+    rule = INHERITANCE[name]
+    text = _teacher_of(parent) if rule.teacher else None
+    if text is not None and (rule.one_teacher or "teacher" not in entrys):
+        return [f"teacher={_quoted(_as_for_the_parent(text, parent, request, own))}"]
+    # the teacher of the paper's config is meant for the paper's students
+    return [] if "teacher" in entrys else ["teacher=null"]
+
+
+def _teacher_of(config: DictConfig) -> str | None:
+    group = stage_keys(config).get("teacher")
+    return None if group is None else config[group]["teacher"]
+
+
+def _as_for_the_parent(text: str, parent: DictConfig, request: Request, own: set[str]) -> str:
+    """The parent's teacher in words that name the same run where a stage asks for it.
+
+    What the stage's own words, by their keys `own`, change of what a teacher inherits is put back.
+    """
+    if is_path(text):
+        return text
+    changed = own - {key_of(word) for word in shlex.split(text)}
+    groups = [f"{key}={request.choices[key]}" for key in ("paper", "scale") if key in changed]
+    settings = [
+        f"{key}={_quoted(OmegaConf.select(parent, key))}"
+        for key in sorted(changed)
+        if key.startswith("dataset.")
+    ]
+    return " ".join([text, *groups, *settings])
+
+
+def _keys_of_entry(words: list[str]) -> set[str]:
+    """The keys that the entry among these words sets, at any scale."""
+    names = [word.removeprefix("entry=") for word in words if word.startswith("entry=")]
+    if not names:
+        return set()
+    entry = all_entries()[names[-1]]
+    return set(entry.values).union(*entry.budget.values())
+
+
+def _check_data(name: str, parent: DictConfig, config: DictConfig) -> None:
+    """A stage has learned from inputs such as the run gives it, and from none that the run holds out.
+
+    Raises:
+        UserError: names the setting that differs.
+    """
+    ours: Any = OmegaConf.to_container(parent.dataset, resolve=True)
+    its: Any = OmegaConf.to_container(config.dataset, resolve=True)
+    if INHERITANCE[name].same_inputs:
+        for key in sorted(set(ours) - SERVING):
+            if ours[key] != its.get(key):
+                raise UserError(
+                    f"it is trained with {_setting(key, its.get(key))}, and this run has "
+                    f"{_setting(key, ours[key])} (valid: the same data set, size and normalisation)"
+                )
+    if _same_data(parent, config) and _holds_out(ours):
+        for key in ("validation", "limit", "seed"):
+            if ours[key] != its[key]:
+                raise UserError(
+                    f"with {_setting(key, its[key])} it learns from examples that this run, with "
+                    f"{_setting(key, ours[key])}, holds out (valid: the same)"
+                )
+
+
+def _setting(key: str, value: Any) -> str:
+    return f"dataset.{key}={json.dumps(value)}" if key != "_target_" else f"data of {value}"
+
+
+def _check_teacher(parent: DictConfig, request: Request, config: DictConfig, asked: Request) -> None:
+    """A stage that works on a teacher's features was made for the teacher that the run has.
+
+    Raises:
+        UserError: it was made for another.
+    """
+    ours, its = _teacher_of(parent), _teacher_of(config)
+    if ours is None or its is None:
+        return
+    our_key, its_key = stage_key(ours, "teacher", parent, request), stage_key(its, "teacher", config, asked)
+    if our_key != its_key:
+        raise UserError(
+            f"it is of the teacher {its} ({its_key}), and this run learns from {ours} ({our_key}); "
+            "valid: one teacher for both"
+        )
+
+
+def _quoted(value: Any) -> str:
+    """A value as Hydra's grammar reads it back."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w./\-]+|\$\{[\w.]+\}", value):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Leave Hydra as it was: other jobs of a sweep are composed after this one."""
+    store, hydra, current = ConfigStore.instance(), GlobalHydra.instance(), HydraConfig.instance()
+    kept = dict(store.repo), hydra.hydra, current.cfg
+    try:
+        yield
+    finally:
+        store.repo, hydra.hydra, current.cfg = kept
