@@ -319,7 +319,7 @@ def test_accelegrad_falls_like_a_square_where_smooth_and_its_squared_gradients_a
     for calls in (100, 900, 9000):
         go(solver, on, calls)
         scaled.append(float(on.gap(solver.output)) * solver.t**2)
-        sums.append(float(solver.total))
+        sums.append(float(solver.root) ** 2)
     assert scaled[2] <= scaled[1] <= scaled[0]
     assert sums[2] <= 1.05 * sums[1]
 
