@@ -78,8 +78,9 @@ def check_saved_state(
 
 def _check_keys(name: str, what: str, found: set[str], missing: set[str], unknown: set[str]) -> None:
     if missing or unknown:
-        said = f"lacks {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(unknown))}"
+        said = "missing " + ", ".join(sorted(missing)) if missing else "unknown " + ", ".join(sorted(unknown))
         raise UserError(
-            f"{name}: the saved state is of another optimizer or form of it: its {what} "
-            f"({', '.join(sorted(found))}) {said}; valid: the state_dict() of one made with the same options"
+            f"{name}: the saved state is of another optimizer or form of it: {said} among its {what} "
+            f"({', '.join(sorted(found - {'params'}))}); valid: the state_dict() of one made with the same "
+            "options"
         )

@@ -121,7 +121,9 @@ def _strided_step(
 
 
 def _lie_alike(x: Tensor, g: Tensor, b: Tensor) -> bool:
-    """Whether each fills its memory without gaps, in one order of elements."""
+    """Whether each fills its memory without gaps, in one order of elements, and has memory at all."""
+    if x.is_meta:
+        return False
     if x.is_contiguous() and g.is_contiguous() and b.is_contiguous():
         return True
     return x.stride() == g.stride() == b.stride() and _is_dense(x)

@@ -68,8 +68,8 @@ def test_a_state_with_the_keys_and_shapes_of_its_parameters_passes() -> None:
 @pytest.mark.parametrize(
     ("required", "said"),
     [
-        (("exp_avg", "exp_avg_sq", "m"), "lacks m"),
-        (("exp_avg",), "has exp_avg_sq"),
+        (("exp_avg", "exp_avg_sq", "m"), "missing m among its state"),
+        (("exp_avg",), "unknown exp_avg_sq among its state"),
         (("exp_avg", "exp_avg_sq"), r"saved exp_avg has shape \(4,\); valid: \(2,\)"),
     ],
 )
@@ -87,7 +87,7 @@ def test_states_of_other_keys_and_shapes_are_refused_in_one_line(
 def test_options_and_groups_of_another_optimizer_are_refused() -> None:
     adam, saved = saved_adam(step=False)
     sgd = torch.optim.SGD(adam.param_groups[0]["params"])
-    with pytest.raises(UserError, match="lacks dampening, momentum, nesterov"):
+    with pytest.raises(UserError, match="missing dampening, momentum, nesterov"):
         check_saved_state("it", sgd, saved, required=())
     fewer = torch.optim.Adam(adam.param_groups[0]["params"][:1])
     with pytest.raises(UserError, match=r"groups of \[2\] parameters; valid: \[1\]"):

@@ -292,6 +292,17 @@ def test_only_empty_parameters_move_nowhere() -> None:
     Yogi([p], v_init="mean_grad_sq").step()
 
 
+@every_optimizer
+def test_parameters_without_memory_can_be_stepped(name: str) -> None:
+    """As torch's own optimizers let them be, to plan a run's memory."""
+    p = nn.Parameter(torch.ones(3, device="meta"))
+    p.grad = torch.ones(3, device="meta")
+    optimizer = ALL[name]([p])
+    for _ in range(6):
+        optimizer.step()
+    assert p.is_meta
+
+
 # --- states ---
 
 
