@@ -12,13 +12,16 @@ from torch import Tensor
 
 from common.runs.errors import UserError
 from papers.accelegrad.averaging import (
+    SAFE_SIZES,
     AveragingOptimizer,
-    Groups,
+    Batch,
     check_not_negative,
     check_positive,
     differences,
+    in_range,
+    on_host,
 )
-from papers.accelegrad.momentum import momentum_form, momentum_step
+from papers.accelegrad.momentum import coast, momentum_form, momentum_step
 
 StepSize = Literal["paper", "authors_code"]
 
@@ -28,15 +31,16 @@ def weight(t: int) -> float:
     return max(1.0, (t + 1) / 4)
 
 
-def step_size(D: Tensor, G: float, total: Tensor, rule: StepSize) -> Tensor:
-    """eta_t for the sum S = sum_{s <= t} alpha_s^2 ||g_s||^2, the current gradient in it.
+def step_size(D: Tensor, G: float, root: Tensor, rule: StepSize) -> Tensor:
+    """eta_t for R = sqrt(sum_{s <= t} alpha_s^2 ||g_s||^2), the current gradient in it.
 
-    "paper": 2 D / sqrt(G^2 + S); "authors_code": D / sqrt(2 (G^2 + S)). 0 where G = 0 and all gradients so
-    far were 0, for there is nothing to step along. Shapes: D, S and the result broadcast.
+    "paper": 2 D / sqrt(G^2 + R^2); "authors_code": D / sqrt(2 (G^2 + R^2)). 0 where G = 0 and all gradients
+    so far were 0, for there is nothing to step along. Shapes: D, R and the result broadcast. Nothing is
+    squared, so that gradients may be in any unit.
     """
-    under = G**2 + total
-    size = 2 * D / under.sqrt() if rule == "paper" else D / (2 * under).sqrt()
-    return torch.where(under > 0, size, torch.zeros_like(size))
+    under = torch.hypot(root, torch.as_tensor(G, dtype=root.dtype, device=root.device))
+    size = 2 * D / under if rule == "paper" else D / (2**0.5 * under)
+    return torch.where(under == 0, torch.zeros_like(size), size)
 
 
 class AcceleGrad(AveragingOptimizer):
@@ -57,6 +61,8 @@ class AcceleGrad(AveragingOptimizer):
     step (`papers.accelegrad.momentum`), in as many passes over memory as SGD makes. On an accelerator that
     leaves the gradients multiplied by η_t.
 
+    With G = 0 the unit of the loss does not matter, however small or large its gradients.
+
     Args:
         params: parameters, or groups of them, which may differ in `lr` alone.
         D: the diameter of a set around the start that holds a minimiser. Default 1.
@@ -69,11 +75,10 @@ class AcceleGrad(AveragingOptimizer):
         lr: multiplies η_t, for schedules; 1 in the paper.
 
     State of a parameter: `z`, `average` and `start` with a ball or doubling, else `momentum` and `total`.
-    Shared, beside what `AveragingOptimizer` has: `sum` is Σ α² ‖g‖², `D` the present D.
+    Shared, beside what `AveragingOptimizer` has: `root` is sqrt(Σ α² ‖g‖²), `D` the present D.
 
     Raises:
-        UserError: an option out of range (constructor, `add_param_group`); a sparse or complex gradient
-            (`step`).
+        UserError: as `AveragingOptimizer`; its forms are with and without `radius` or `doubling`.
     """
 
     NAME: ClassVar = "accelegrad"
@@ -103,7 +108,7 @@ class AcceleGrad(AveragingOptimizer):
         return self.options["radius"] is not None or self.options["doubling"]
 
     def _sums(self) -> dict[str, float]:
-        return {"sum": 0.0, "D": self.options["D"]}
+        return {"root": 0.0, "D": self.options["D"]}
 
     def _first_shared(self) -> dict[str, Any]:
         # `scales`: s of `papers.accelegrad.momentum`, one a group
@@ -112,58 +117,63 @@ class AcceleGrad(AveragingOptimizer):
     def _first_state(self, p: Tensor) -> dict[str, Tensor]:
         if self.explicit:
             return {"z": p.clone(), "average": p.clone(), "start": p.clone()}
-        return {"momentum": torch.zeros_like(p), "total": -p}
+        # it stood here at all the steps before
+        return {"momentum": torch.zeros_like(p), "total": p * (self.shared["weight_sum"] - 1)}
 
-    def _update(self, xs: Groups, gs: Groups, states: list[list[Any]]) -> None:
+    def _update(self, batches: list[Batch]) -> None:
         shared, options = self.shared, self.options
         alpha = weight(shared["t"])
         shared["weight_sum"] += alpha
-        shared["sum"] += (alpha * self._norm(gs)).square()
-        eta = step_size(shared["D"], options["G"], shared["sum"], options["stepsize"])
+        norm = self._norm([g for batch in batches for g in batch.gs])
+        shared["root"] = torch.hypot(shared["root"], alpha * norm)
+        eta = step_size(shared["D"], options["G"], shared["root"], options["stepsize"])
         if self.explicit:
-            self._explicit_update(xs, gs, states, eta)
+            self._explicit_update(batches, eta)
         else:
-            self._momentum_update(xs, gs, states, eta)
+            self._momentum_update(batches, eta)
 
-    def _explicit_update(self, xs: Groups, gs: Groups, states: list[list[Any]], eta: Tensor) -> None:
+    def _explicit_update(self, batches: list[Batch], eta: Tensor) -> None:
         """Algorithm 2 as it is written; x holds y between the two loops."""
         shared, options = self.shared, self.options
         alpha, tau = weight(shared["t"]), 1 / weight(shared["t"] + 1)
-        zs, averages, starts = (
-            [[state[name] for state in group] for group in states] for name in ("z", "average", "start")
-        )
-        for group, x, g, z, average in zip(self.param_groups, xs, gs, zs, averages, strict=True):
-            if x:
-                steps = torch._foreach_mul(g, (eta * group["lr"]).to(x[0].device, x[0].dtype))
-                torch._foreach_sub_(z, steps, alpha=alpha)
-                torch._foreach_sub_(x, steps)
-                torch._foreach_lerp_(average, x, alpha / shared["weight_sum"])
+        zs, starts = [batch.of("z") for batch in batches], [batch.of("start") for batch in batches]
+        for batch, z in zip(batches, zs, strict=True):
+            steps = batch.steps(eta * batch.lr)
+            torch._foreach_sub_(z, steps, alpha=alpha)
+            torch._foreach_sub_(batch.xs, steps)
+            torch._foreach_lerp_(batch.of("average"), batch.xs, alpha / shared["weight_sum"])
         if options["doubling"]:
-            far = self._norm(differences(xs, starts)) > shared["D"]
-            shared["D"] *= 1 + far.to(shared["D"].dtype)
+            pairs = zip(batches, starts, strict=True)
+            moved = self._norm([d for batch, start in pairs for d in differences(batch.xs, start)])
+            shared["D"] *= 1 + (moved > shared["D"]).to(shared["D"].dtype)
         if options["radius"] is not None:
             self._project(zs, starts, options["radius"])
-        for x, z in zip(xs, zs, strict=True):
-            if x:
-                torch._foreach_lerp_(x, z, tau)
+        for batch, z in zip(batches, zs, strict=True):
+            torch._foreach_lerp_(batch.xs, z, tau)
 
-    def _momentum_update(self, xs: Groups, gs: Groups, states: list[list[Any]], eta: Tensor) -> None:
+    def _momentum_update(self, batches: list[Batch], eta: Tensor) -> None:
         """The same in the form of a momentum; `total` is sum alpha_t x_{t+1} - z_0."""
-        shared = self.shared
-        t = shared["t"]
-        scales = shared["scales"]
-        scales += [0.0] * (len(xs) - len(scales))
-        for index, (group, x, g) in enumerate(zip(self.param_groups, xs, gs, strict=True)):
-            if not x:
+        alpha, following = weight(self.shared["t"]), weight(self.shared["t"] + 1)
+        scales = self.shared["scales"]
+        scales += [0.0] * (len(self.param_groups) - len(scales))
+        before = list(scales)
+        for batch in batches:
+            torch._foreach_add_(batch.of("total"), batch.xs, alpha=alpha)
+            size, scale, buffers = eta * batch.lr, before[batch.group], batch.of("momentum")
+            if on_host(size) and size == 0:
+                scales[batch.group] = coast(batch.xs, batch.gs, buffers, alpha, following, scale)
                 continue
-            torch._foreach_add_([state["total"] for state in states[index]], x, alpha=weight(t))
-            size = eta * group["lr"]
-            # a number where that is free; an accelerator is not waited for
-            unit, factor = (float(size), None) if size.device.type == "cpu" else (1.0, size)
-            if unit > 0:
-                form = momentum_form(weight(t), weight(t + 1), scales[index], unit)
-                momentum_step(x, g, [state["momentum"] for state in states[index]], form, factor)
-                scales[index] = form.scale
+            gs, unit, factor = batch.gs, 1.0, None
+            if not on_host(size):
+                # an accelerator is not waited for
+                factor = size.to(batch.xs[0].device)
+            elif size.isnan() or in_range(size, SAFE_SIZES):
+                unit = float(size)
+            else:
+                gs = batch.steps(size)
+            form = momentum_form(alpha, following, scale, unit)
+            momentum_step(batch.xs, gs, buffers, form, factor)
+            scales[batch.group] = form.scale
 
     def _average(self, p: Tensor, state: dict[str, Any], group: int) -> Tensor:
         """sum alpha_t y_{t+1} / sum alpha_t; as y = x - eta g, the sum is that of alpha x, and z_T - z_0."""

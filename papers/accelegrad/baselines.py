@@ -10,16 +10,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from papers.accelegrad.averaging import AveragingOptimizer, Groups, check_not_negative, check_positive
+from common.runs.errors import UserError
+from papers.accelegrad.averaging import AveragingOptimizer, Batch, check_not_negative, check_positive
 
 
-def normalised_step(D: Tensor | float, k: float, norm: Tensor, total: Tensor) -> Tensor:
+def normalised_step(D: Tensor | float, k: float, norm: Tensor, root: Tensor) -> Tensor:
     """eta_t / ||g_t||^k with eta_t = D / sqrt(2 sum_{s <= t} ||g_s||^(2 - 2k)): what multiplies g_t.
 
-    `total` is that sum. 0 where g_t = 0. Shapes broadcast.
+    `root` is the root of that sum, without the 2 (see `root_of_sum`). 0 where g_t = 0. Shapes broadcast.
     """
-    size = D / (norm.pow(k) * (2 * total).sqrt())
-    return torch.where(norm > 0, size, torch.zeros_like(size))
+    size = D / (norm.pow(k) * 2**0.5 * root)
+    return torch.where(norm == 0, torch.zeros_like(size), size)
+
+
+def root_of_sum(root: Tensor, k: float, norm: Tensor) -> Tensor:
+    """sqrt(R^2 + ||g||^(2 - 2k)), R itself where g = 0; nothing is squared, so that units do not matter."""
+    return torch.where(norm == 0, root, torch.hypot(root, norm.pow(1 - k)))
 
 
 class AdaNGD(AveragingOptimizer):
@@ -40,8 +46,8 @@ class AdaNGD(AveragingOptimizer):
         radius: of the ball around the start onto which x is projected; None: no projection.
         lr: multiplies η_t, for schedules; 1 in the paper.
 
-    State of a parameter: `average`, and `start` where there is a ball. Shared: `sum` is Σ ‖g‖^(2 − 2k),
-    `weights` Σ ‖g‖^−k.
+    State of a parameter: `average`, and `start` where there is a ball. Shared: `root` is
+    sqrt(Σ ‖g‖^(2 − 2k)), `weights` Σ ‖g‖^−k.
 
     Raises:
         UserError: an option out of range; a sparse or complex gradient (`step`).
@@ -64,37 +70,38 @@ class AdaNGD(AveragingOptimizer):
         check_not_negative(self.NAME, k=options["k"], lr=options["lr"])
 
     def _sums(self) -> dict[str, float]:
-        return {"sum": 0.0, "weights": 0.0}
+        return {"root": 0.0, "weights": 0.0}
 
     def _first_state(self, p: Tensor) -> dict[str, Tensor]:
         ball = {} if self.options["radius"] is None else {"start": p.clone()}
         return {"average": p.clone(), **ball}
 
-    def _update(self, xs: Groups, gs: Groups, states: list[list[Any]]) -> None:
+    def _update(self, batches: list[Batch]) -> None:
         shared, options = self.shared, self.options
         k = options["k"]
-        norm = self._norm(gs)
-        moving = norm > 0
+        norm = self._norm([g for batch in batches for g in batch.gs])
+        still = norm == 0
         zero = torch.zeros_like(norm)
-        shared["sum"] += torch.where(moving, norm.pow(2 - 2 * k), zero)
-        weight = torch.where(moving, norm.pow(-k), zero)
+        shared["root"] = root_of_sum(shared["root"], k, norm)
+        weight = torch.where(still, zero, norm.pow(-k))
         shared["weights"] += weight
-        share = torch.where(moving, weight / shared["weights"], torch.ones_like(norm))
-        size = normalised_step(options["D"], k, norm, shared["sum"])
-        for group, group_xs, group_gs, group_states in zip(self.param_groups, xs, gs, states, strict=True):
-            if group_xs:
-                averages = [state["average"] for state in group_states]
-                _step(group_xs, group_gs, averages, size * group["lr"], share)
+        share = torch.where(still, torch.ones_like(norm), weight / shared["weights"])
+        size = normalised_step(options["D"], k, norm, shared["root"])
+        for batch in batches:
+            _step(batch, size * batch.lr, share)
         if options["radius"] is not None:
-            self._project(xs, [[state["start"] for state in group] for group in states], options["radius"])
+            self._project(
+                [batch.xs for batch in batches], [batch.of("start") for batch in batches], options["radius"]
+            )
 
 
-def _step(xs: list[Tensor], gs: list[Tensor], averages: list[Tensor], size: Tensor, share: Tensor) -> None:
+def _step(batch: Batch, size: Tensor, share: Tensor) -> None:
     """average <- average + share (x - average), then x <- x - size g; in place."""
-    offsets = torch._foreach_sub(xs, averages)
-    torch._foreach_mul_(offsets, share.to(xs[0].device, xs[0].dtype))
+    averages = batch.of("average")
+    offsets = torch._foreach_sub(batch.xs, averages)
+    torch._foreach_mul_(offsets, batch.scalar(share))
     torch._foreach_add_(averages, offsets)
-    torch._foreach_sub_(xs, torch._foreach_mul(gs, size.to(xs[0].device, xs[0].dtype)))
+    torch._foreach_sub_(batch.xs, batch.steps(size))
 
 
 class ScalarAdaGrad(AdaNGD):
@@ -110,3 +117,8 @@ class ScalarAdaGrad(AdaNGD):
         self, params: Iterable[Any], D: float = 1.0, radius: float | None = None, lr: float = 1.0
     ) -> None:
         super().__init__(params, k=0.0, D=D, radius=radius, lr=lr)
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        super()._check_options(options)
+        if options["k"] != 0:
+            raise UserError(f"{self.NAME}: k={options['k']}; valid: 0 (another k is AdaNGD)")

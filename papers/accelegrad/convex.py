@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from common.runs.errors import UserError
 from papers.accelegrad.accelegrad import StepSize, step_size, weight
 from papers.accelegrad.averaging import check_not_negative, check_positive
-from papers.accelegrad.baselines import normalised_step
+from papers.accelegrad.baselines import normalised_step, root_of_sum
 
 
 class Solver(ABC):
@@ -131,7 +131,7 @@ class AcceleGradSolver(DiameterSolver):
     """
 
     NAME: ClassVar = "accelegrad"
-    STATE: ClassVar = ("t", "x", "y", "z", "D", "total", "average", "weights")
+    STATE: ClassVar = ("t", "x", "y", "z", "D", "root", "average", "weights")
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class AcceleGradSolver(DiameterSolver):
     def prepare(self) -> None:
         self.t, self.weights = 0, 0.0
         self.x, self.y, self.z, self.average = (self.x0.clone() for _ in range(4))
-        self.D, self.total = self.diameter, self.column(0.0)
+        self.D, self.root = self.diameter, self.column(0.0)
 
     @property
     def query(self) -> Tensor:
@@ -159,8 +159,8 @@ class AcceleGradSolver(DiameterSolver):
 
     def receive(self, values: Tensor, gradients: Tensor) -> None:
         alpha = weight(self.t)
-        self.total += (alpha * norms(gradients)).square()
-        step = step_size(self.D, self.G, self.total, self.stepsize) * gradients
+        self.root = torch.hypot(self.root, alpha * norms(gradients))
+        step = step_size(self.D, self.G, self.root, self.stepsize) * gradients
         self.z = into_ball(self.z - alpha * step, self.x0, self.radius)
         self.y = self.x - step
         self.weights += alpha
@@ -188,7 +188,7 @@ class AdaNGDSolver(DiameterSolver):
     """
 
     NAME: ClassVar = "adangd"
-    STATE: ClassVar = ("x", "total", "average", "weights")
+    STATE: ClassVar = ("x", "root", "average", "weights")
 
     def __init__(self, *, D: float | None, d_scale: float, radius: float | None, k: float) -> None:
         super().__init__(D=D, d_scale=d_scale, radius=radius)
@@ -197,7 +197,7 @@ class AdaNGDSolver(DiameterSolver):
 
     def prepare(self) -> None:
         self.x, self.average = self.x0.clone(), self.x0.clone()
-        self.D, self.total, self.weights = self.diameter, self.column(0.0), self.column(0.0)
+        self.D, self.root, self.weights = self.diameter, self.column(0.0), self.column(0.0)
 
     @property
     def query(self) -> Tensor:
@@ -206,12 +206,12 @@ class AdaNGDSolver(DiameterSolver):
     def receive(self, values: Tensor, gradients: Tensor) -> None:
         norm = norms(gradients)
         zero = torch.zeros_like(norm)
-        self.total = self.total + torch.where(norm > 0, norm.pow(2 - 2 * self.k), zero)
-        weight = torch.where(norm > 0, norm.pow(-self.k), zero)
+        self.root = root_of_sum(self.root, self.k, norm)
+        weight = torch.where(norm == 0, zero, norm.pow(-self.k))
         self.weights = self.weights + weight
-        share = torch.where(norm > 0, weight / self.weights, zero + 1)
+        share = torch.where(norm == 0, zero + 1, weight / self.weights)
         self.average = self.average + share * (self.x - self.average)
-        step = normalised_step(self.D, self.k, norm, self.total) * gradients
+        step = normalised_step(self.D, self.k, norm, self.root) * gradients
         self.x = into_ball(self.x - step, self.x0, self.radius)
 
     @property
@@ -263,7 +263,7 @@ class SGDSolver(DiameterSolver):
         self.average = self.average + (self.x - self.average) / self.t
         self.largest = torch.maximum(self.largest, norms(gradients))
         bound = self.largest if self.G is None else self.column(self.G)
-        size = torch.where(bound > 0, self.D / bound, torch.zeros_like(bound))
+        size = torch.where(bound == 0, torch.zeros_like(bound), self.D / bound)
         size = size if self.c is None else self.column(self.c)
         self.x = into_ball(self.x - size / self.t**0.5 * gradients, self.x0, self.radius)
 

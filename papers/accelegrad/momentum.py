@@ -51,12 +51,46 @@ def momentum_form(alpha: float, following: float, scale: float, unit: float) -> 
 def momentum_step(
     xs: list[Tensor], gs: list[Tensor], buffers: list[Tensor], form: Momentum, factor: Tensor | None
 ) -> None:
-    """b <- mu b + c g and x <- x - lr (g + mu b), in place, in one pass.
+    """b <- mu b + c g and x <- x - lr (g + mu b), in place, in one pass where the three lie alike in memory.
 
     Args:
-        factor: where given, a 0-dim tensor by which the gradients are multiplied first, in place, without
-            waiting for the device.
+        factor: where given, a 0-dim tensor by which the gradients are multiplied first, without waiting for
+            the device; in place in float32.
     """
+    if factor is not None and xs[0].dtype != torch.float32:
+        # the kernel's own factor is of float32
+        gs, factor = list(torch._foreach_mul(gs, factor.to(xs[0].dtype))), None
+    alike = [_lie_alike(*tensors) for tensors in zip(xs, gs, buffers, strict=True)]
+    if all(alike):
+        _fused_step(xs, gs, buffers, form, factor)
+        return
+    for fused, step in ((True, _fused_step), (False, _strided_step)):
+        chosen = [i for i, one in enumerate(alike) if one == fused]
+        if chosen:
+            step([xs[i] for i in chosen], [gs[i] for i in chosen], [buffers[i] for i in chosen], form, factor)
+
+
+def coast(
+    xs: list[Tensor], gs: list[Tensor], buffers: list[Tensor], alpha: float, following: float, scale: float
+) -> float:
+    """A step of size 0, in place, where s shrinks and b stays: r <- (1 - tau_t) r, x <- x + tau_{t+1} r.
+
+    Args:
+        gs: 0 times them is subtracted, so that NaN and infinite ones are not passed over.
+        alpha, following, scale: as in `momentum_form`.
+
+    Returns:
+        s after the step.
+    """
+    new = (1 - 1 / alpha) * scale
+    torch._foreach_sub_(xs, gs, alpha=0.0)
+    torch._foreach_sub_(xs, buffers, alpha=new / following)
+    return new
+
+
+def _fused_step(
+    xs: list[Tensor], gs: list[Tensor], buffers: list[Tensor], form: Momentum, factor: Tensor | None
+) -> None:
     torch._fused_sgd_(
         xs,
         gs,
@@ -71,3 +105,36 @@ def momentum_step(
         grad_scale=None if factor is None else factor.reciprocal().float(),
         found_inf=None,
     )
+
+
+def _strided_step(
+    xs: list[Tensor], gs: list[Tensor], buffers: list[Tensor], form: Momentum, factor: Tensor | None
+) -> None:
+    """The same for any strides, which the kernel of `_fused_step` does not look at."""
+    if factor is not None:
+        gs = list(torch._foreach_mul(gs, factor.to(xs[0].dtype)))
+    if form.momentum:
+        torch._foreach_mul_(buffers, form.momentum)
+        torch._foreach_add_(buffers, gs, alpha=form.gain)
+        torch._foreach_sub_(xs, buffers, alpha=form.rate * form.momentum)
+    torch._foreach_sub_(xs, gs, alpha=form.rate)
+
+
+def _lie_alike(x: Tensor, g: Tensor, b: Tensor) -> bool:
+    """Whether each fills its memory without gaps, in one order of elements, and has memory at all."""
+    if x.is_meta:
+        return False
+    if x.is_contiguous() and g.is_contiguous() and b.is_contiguous():
+        return True
+    return x.stride() == g.stride() == b.stride() and _is_dense(x)
+
+
+def _is_dense(x: Tensor) -> bool:
+    expected = 1
+    for stride, size in sorted(
+        (stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1
+    ):
+        if stride != expected:
+            return False
+        expected *= size
+    return True

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from common.runs.errors import UserError
+from common.training.optimizer_checks import check_gradients, check_saved_state
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -57,8 +58,9 @@ class Yogi(Optimizer):
     then the whole step is computed in float32 and rounded once).
 
     Raises:
-        UserError: an option out of range (constructor, `add_param_group`); a sparse or complex gradient
-            (`step`).
+        UserError: an option out of range (constructor, `add_param_group`); a sparse or complex gradient, or
+            an expanded parameter (`step`, which then changes nothing); a state that is not Yogi's
+            (`load_state_dict`, likewise).
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Yogi(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        check_gradients("yogi", (p for group in self.param_groups for p in group["params"]))
         self._init_state()
         for group in self.param_groups:
             for (step, _, _), params in self._alike(group["params"]).items():
@@ -115,11 +118,14 @@ class Yogi(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a saved state exactly: torch alone would round the moments to the parameters' dtype."""
+        check_saved_state("yogi", self, state_dict, required=("step", "m", "v"))
+        for group in state_dict["param_groups"]:
+            _check_options(group)
         super().load_state_dict(state_dict)
         saved = [index for group in state_dict["param_groups"] for index in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for index, p in zip(saved, params, strict=True):
-            if index in state_dict["state"]:
+            if state_dict["state"].get(index):
                 moments = {name: state_dict["state"][index][name] for name in ("m", "v")}
                 self.state[p].update(
                     {name: value.to(p.device, _state_dtype(p)) for name, value in moments.items()}
@@ -133,11 +139,6 @@ class Yogi(Optimizer):
             for p in group["params"]
             if p.grad is not None and not self.state[p]
         ]
-        for p, _ in new:
-            if p.grad.is_sparse or p.is_complex():
-                raise UserError(
-                    f"yogi: a gradient of shape {tuple(p.shape)} is sparse or complex; valid: dense and real"
-                )
         mean = None
         for p, group in new:
             g = p.grad.to(_state_dtype(p))
@@ -272,7 +273,7 @@ def _state_dtype(p: Tensor) -> torch.dtype:
 def _mean_square(grads: Tensors) -> float:
     """The mean of g² over all elements of all gradients."""
     total = sum(g.to(_state_dtype(g)).square().sum().item() for g in grads)
-    return total / sum(g.numel() for g in grads)
+    return total / max(1, sum(g.numel() for g in grads))
 
 
 def _check_options(group: dict[str, Any]) -> None:

@@ -19,8 +19,13 @@ def algorithm2(
     stepsize: str = "paper",
     radius: float | None = None,
     doubling: bool = False,
+    lr: Callable[[int], float] = lambda t: 1.0,
 ) -> dict[str, Any]:
-    """All x_{t+1}, y_{t+1}, z_{t+1} [T, d] and the weighted average, for a start x0 [d]."""
+    """All x_{t+1}, y_{t+1}, z_{t+1} [T, d] and the weighted average, for a start x0 [d].
+
+    Args:
+        lr: by which eta_t is multiplied.
+    """
     y, z, total = x0.copy(), x0.copy(), 0.0
     weighted: Array = np.zeros_like(x0)
     weights = 0.0
@@ -32,6 +37,7 @@ def algorithm2(
         total += alpha**2 * float(g @ g)
         under = G**2 + total
         eta = 0.0 if under == 0 else (2 * D / under**0.5 if stepsize == "paper" else D / (2 * under) ** 0.5)
+        eta *= lr(t)
         z = z - alpha * eta * g
         if radius is not None:
             z = x0 + (z - x0) * min(1.0, radius / max(float(np.linalg.norm(z - x0)), 1e-300))

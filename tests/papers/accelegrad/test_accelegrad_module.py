@@ -1,6 +1,7 @@
 """AcceleGrad's runs as a user makes them: programmes with known optima, training at the average, claims."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,25 @@ def test_the_least_objective_of_a_linear_svm_is_below_that_of_others(
         with torch.no_grad():
             model.w.copy_(torch.tensor(point))
             assert float(model.metrics_of(model(inputs), inputs, labels)["loss"]) >= least - 1e-6
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+@pytest.mark.parametrize("unit", [1e-8, 1e8])
+def test_the_least_objective_of_a_linear_svm_does_not_depend_on_the_unit_of_its_inputs(
+    smoothing: float, unit: float
+) -> None:
+    """With inputs times a unit and alpha times its square, w / unit has the objective of w."""
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.randn(60, 5, generator=random, dtype=torch.float64)
+    labels = (inputs[:, 0] + 0.5 * torch.randn(60, generator=random, dtype=torch.float64) > 0).long()
+
+    def least(unit: float) -> float:
+        data: Any = SimpleNamespace(batch=lambda *_, **__: (inputs * unit, labels))
+        return least_objective(
+            data, LinearSvm(shape=(5,), classes=2, smoothing=smoothing, alpha=0.01 * unit**2)
+        )
+
+    assert least(unit) == pytest.approx(least(1.0), rel=1e-5)
 
 
 def test_every_row_fits_its_files_and_one_of_each_table_builds_at_each_scale() -> None:

@@ -1,5 +1,6 @@
 """The Yogi optimizer: a float64 reference, its peers, its invariants, and two claims of the paper."""
 
+import copy
 import io
 import itertools
 import math
@@ -300,6 +301,46 @@ def test_a_sparse_gradient_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match=r"\(4, 2\) is sparse") as error:
         Yogi(embedding.parameters()).step()
     assert "\n" not in str(error.value)
+
+
+def test_a_sparse_gradient_after_dense_ones_changes_nothing() -> None:
+    first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(4, 2))
+    optimizer = Yogi([first, second])
+    run(optimizer, [[torch.ones(2), torch.ones(4, 2)]] * 3)
+    before = copy.deepcopy(optimizer.state_dict())
+    values = first.detach().clone(), second.detach().clone()
+    with torch.sparse.check_sparse_tensor_invariants(enable=False):
+        second.grad = torch.ones(4, 2).to_sparse()
+    with pytest.raises(UserError, match="sparse"):
+        optimizer.step()
+    assert str(optimizer.state_dict()) == str(before)
+    assert torch.equal(first, values[0])
+    assert torch.equal(second, values[1])
+    assert [state["step"] for state in optimizer.state.values()] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        lambda p: torch.optim.Adam(p),
+        lambda p: torch.optim.SGD(p, momentum=0.9),
+        lambda p: torch.optim.SGD(p),
+        lambda p: pytorch_optimizer.Yogi(p),
+    ],
+)
+def test_the_state_of_another_optimizer_is_refused_before_anything_is_replaced(
+    peer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+) -> None:
+    gradients = make_gradients(steps=6)
+    other = peer(make_start())
+    run(other, gradients[:3])
+    optimizer = Yogi(make_start(), lr=0.5)
+    run(optimizer, gradients[:3])
+    with pytest.raises(UserError, match=r"yogi: the saved state is of another optimizer.*valid: ") as error:
+        optimizer.load_state_dict(other.state_dict())
+    assert "\n" not in str(error.value)
+    unbroken = run(Yogi(make_start(), lr=0.5), gradients)
+    assert all(torch.equal(x, y) for x, y in zip(run(optimizer, gradients[3:]), unbroken, strict=True))
 
 
 @pytest.mark.parametrize(
