@@ -3,10 +3,10 @@
     python .ci/steady.py [--failed CHECK]... -- PYTEST_ARGUMENTS
 
 A test that failed among the others and then passes three times in another process is UNSTEADY: it is named,
-and does not fail the whole. What fails once more does, and so does all that a second run cannot clear: a crash of
-pytest or of one of xdist's workers, an error of collection, tests that were collected and never ran, no tests
-at all, and each check that the caller names as failed. The last line is `N passed, N failed`, with
-`, N skipped` where there are any; the exit code is 0 or 1.
+and does not fail the whole. What fails once more does, and so does all that a second run cannot clear: a
+crash of pytest or of one of xdist's workers, an error of collection, tests that were collected and never
+ran, no tests at all, and each check that the caller names as failed. The last line is `N passed, N failed`,
+with `, N skipped` where there are any; the exit code is 0 or 1.
 """
 
 import argparse

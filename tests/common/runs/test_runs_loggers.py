@@ -315,15 +315,15 @@ def test_after_a_kill_an_online_run_holds_each_point_once(
 
 
 def test_a_killed_run_read_back_from_wandb_is_the_unbroken_one(calls: Calls, tmp_path: Path) -> None:
-    words = ["paper=yogi", "dataset=digits", "model=lenet_300_100", "paper.epochs=5", "logger=wandb"]
+    words = ["paper=yogi", "dataset=digits", "model=lenet_300_100", "paper.epochs=12", "logger=wandb"]
     assert calls.run(words, tmp_path / "unbroken").code == 0
-    calls.killed_at(1, 20, words, tmp_path / "broken")
+    calls.killed_at(1, 12, words, tmp_path / "broken")
     assert calls.run(words, tmp_path / "broken").code == 0
     unbroken, broken = (logged(next(tmp_path.glob(f"{name}/outputs/*/*"))) for name in ("unbroken", "broken"))
     kept = [
         [{name: value for name, value in row.items() if "time" not in name} for row in run.history]
         for run in (unbroken, broken)
     ]
-    assert len(kept[0]) == 6
+    assert len(kept[0]) == 13
     assert kept[0] == kept[1]
     assert unbroken.run.run_id == broken.run.run_id
