@@ -38,10 +38,10 @@ report: setup  ## the site in report/: claims, tables and figures from the resul
 	$(PY) report.py
 
 test: setup-full  ## all tests (some use real data under DATA_DIR and are skipped without)
-	$(PY) -m pytest -n 2 --dist loadgroup $(TESTS)
+	$(PY) -m pytest -n 2 $(TESTS)
 
 soak: setup-full  ## the long form of the tests of reliability: 200 kills, 5,000 mistyped commands, memory; an hour
-	SOAK=1 $(PY) -m pytest -n 2 --dist loadgroup tests/reliability
+	SOAK=1 $(PY) -m pytest -n 2 tests/reliability
 
 check: setup-full  ## ruff, mypy and the tests
 	$(VENV)/bin/ruff check .

@@ -31,7 +31,29 @@ def _import_all() -> None:
     register([])
 
 
-def _start(words: list[str], folder: str, environment: dict[str, str]) -> int:
+def _pause_at(run: int, save: int) -> None:
+    """Let this process stand still, for good, once it has saved so many checkpoints of its `run`-th run.
+
+    It says so by a file `paused` in its folder. Both count from 1; stages are runs too. With
+    `checkpoint_every=0` every run saves at least twice, the last time before its result is written.
+    """
+    from common.runs.callbacks import Checkpoints
+
+    save_checkpoint = Checkpoints.save
+    saved: dict[Path, int] = {}
+
+    def save_and_count(self: Checkpoints, trainer: Any) -> None:
+        save_checkpoint(self, trainer)
+        saved[self.path] = saved.get(self.path, 0) + 1
+        if len(saved) == run and saved[self.path] == save:
+            Path("paused").touch()
+            while True:
+                signal.pause()
+
+    Checkpoints.save = save_and_count  # type: ignore[method-assign]
+
+
+def _start(words: list[str], folder: str, environment: dict[str, str], pause: list[int] | None) -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -43,6 +65,8 @@ def _start(words: list[str], folder: str, environment: dict[str, str]) -> int:
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if pause is not None:
+            _pause_at(*pause)
         sys.argv = ["run.py", *words]
         from common.runs.cli import main
 
@@ -77,7 +101,7 @@ def answer(call: dict[str, Any]) -> Any:
     """What a call asks for."""
     match call["do"]:
         case "start":
-            return _start(call["words"], call["folder"], call["environment"])
+            return _start(call["words"], call["folder"], call["environment"], call["pause"])
         case "wait":
             return _wait(call["pid"], call["seconds"])
         case "kill":

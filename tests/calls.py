@@ -2,14 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 NOWHERE = "http://127.0.0.1:9"
 SERVER = Path(__file__).with_name("call_server.py")
+# no machine is so slow: what takes longer hangs
+HANGS = 600.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Calls:
         # what wandb has put into this process's environment stays here
         environment = {name: text for name, text in os.environ.items() if not name.startswith("WANDB_")}
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+        environment |= {"WANDB__SERVICE_WAIT": "300"}
         # a mistyped name of a data set is no reason to download it
         environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE}
         self.server = subprocess.Popen(
@@ -48,14 +54,30 @@ class Calls:
             self.kill(pid)
         assert self.server.stdin is not None
         self.server.stdin.close()
-        self.server.wait(timeout=20)
+        self.server.wait(timeout=HANGS)
 
-    def start(self, words: list[str], folder: Path, **environment: str) -> int:
-        """Start a call in a folder, which is made; its process number."""
+    def start(
+        self, words: list[str], folder: Path, pause: tuple[int, int] | None = None, **environment: str
+    ) -> int:
+        """Start a call in a folder, which is made; its process number.
+
+        Args:
+            words, folder, environment: of the call.
+            pause: (run, save): it stands still, for good, after so many checkpoints of this run of its, both
+                counted from 1; see `killed_at`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        pid = self._ask(do="start", words=words, folder=str(folder), environment=environment)
+        pid = self._ask(do="start", words=words, folder=str(folder), environment=environment, pause=pause)
         self.folders[pid] = folder
         return int(pid)
+
+    def killed_at(self, run: int, save: int, words: list[str], folder: Path) -> None:
+        """Kill a call once it has saved so many checkpoints of its `run`-th run, before it has a result."""
+        pid = self.start([*words, "checkpoint_every=0"], folder, pause=(run, save))
+        until(lambda: (folder / "paused").exists() or self.wait(pid, 0) is not None)
+        assert pid in self.folders, f"it ended before: {_text(folder / 'stderr')}"
+        assert self.kill(pid).code == -signal.SIGKILL
+        (folder / "paused").unlink()
 
     def wait(self, pid: int, seconds: float) -> Ended | None:
         """What became of a call; None if it still runs after so many seconds."""
@@ -68,11 +90,11 @@ class Calls:
     def kill(self, pid: int) -> Ended:
         """Kill a call and what it started (SIGKILL)."""
         self._ask(do="kill", pid=pid)
-        ended = self.wait(pid, 20)
+        ended = self.wait(pid, HANGS)
         assert ended is not None
         return ended
 
-    def run(self, words: list[str], folder: Path, seconds: float = 120, **environment: str) -> Ended:
+    def run(self, words: list[str], folder: Path, seconds: float = HANGS, **environment: str) -> Ended:
         """A call to its end.
 
         Raises:
@@ -94,6 +116,18 @@ class Calls:
     def _read(self) -> Any:
         assert self.server.stdout is not None
         return json.loads(self.server.stdout.readline())
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for what must come.
+
+    Raises:
+        AssertionError: it hangs.
+    """
+    end = time.monotonic() + HANGS
+    while not true():
+        assert time.monotonic() < end, f"it did not come in {HANGS} s"
+        time.sleep(0.02)
 
 
 def _text(path: Path) -> str:

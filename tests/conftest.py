@@ -3,22 +3,33 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from calls import Calls
+from calls import HANGS, Calls
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("WANDB_MODE", "offline")
+    # how long it waits for its own service
+    os.environ.setdefault("WANDB__SERVICE_WAIT", "300")
     torch.set_num_threads(1)
+    # no example has to be quick, and each run of the tests tries the same ones
+    slow = [HealthCheck.too_slow]
+    settings.register_profile(
+        "steady", deadline=None, derandomize=True, database=None, suppress_health_check=slow
+    )
+    settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +57,7 @@ def need(data_dir: Path) -> Callable[[str], Path]:
 def run(tmp_path: Path, data_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Call `run.py` in an empty folder of its own, on one thread, without a logger."""
 
-    def call(*words: str, logger: str = "none", timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+    def call(*words: str, logger: str = "none", timeout: float = HANGS) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "DATA_DIR": str(data_dir)}
         command = [sys.executable, str(ROOT / "run.py"), *words]
         if logger and not {"--help"} & set(words):
@@ -66,10 +77,19 @@ def calls() -> Iterator[Calls]:
 
 
 @pytest.fixture
+def ray_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing else of these tests uses Ray on this machine meanwhile: `ray stop` stops all of it."""
+    # a token that an earlier use of Ray has left at home is taken up by the first node alone
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with FileLock(Path(tempfile.gettempdir()) / f"reprise-ray-{os.getuid()}.lock"):
+        yield
+
+
+@pytest.fixture
 def quick(calls: Calls, tmp_path: Path, data_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """As `run`, without the start-up: a process forked from one that has imported everything."""
 
-    def call(*words: str, logger: str = "none", timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+    def call(*words: str, logger: str = "none", timeout: float = HANGS) -> subprocess.CompletedProcess[str]:
         more = [] if {"--help"} & set(words) else [f"logger={logger}"]
         ended = calls.run([*words, *more], tmp_path, timeout, DATA_DIR=str(data_dir))
         return subprocess.CompletedProcess([*words], ended.code, ended.out, ended.errors)

@@ -66,7 +66,7 @@ def call(tmp_path: Path, data_dir: Path) -> Call:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir)}
         command = [sys.executable, "driver.py", *words, f"results_dir={tmp_path / 'results'}"]
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )
 
     return run
@@ -184,7 +184,7 @@ def test_a_wrong_word_is_refused_in_one_line(word: str, advice: str, call: Call,
 
 def test_help_names_what_can_be_passed_on() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "claims.py"), "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, str(ROOT / "claims.py"), "--help"], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0
     assert "record=true" in done.stdout

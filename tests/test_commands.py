@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from calls import Calls
+from calls import HANGS, Calls, until
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,18 +104,6 @@ def test_what_a_paper_does_not_take_fails_alone(quick: Run, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-QUIET = ["logger=none", "checkpoint_every=0.05"]
-
-
-def wait_for_a_checkpoint(folder: Path) -> None:
-    """And a little longer."""
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("outputs/*/*/last.ckpt")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    time.sleep(0.5)
-
-
 LONG = {
     "yogi": [
         "paper=yogi",
@@ -156,17 +144,19 @@ def make_photos(folder: Path) -> None:
             Image.fromarray(noise.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
 
 
+# after so many checkpoints: in the midst of each, whatever the machine's speed (a run of rounds has few)
+KILLED_AT = {"yogi": 30, "spider": 2, "folder": 12}
+
+
 @pytest.mark.parametrize("name", LONG)
 def test_a_killed_run_goes_on_to_the_very_result_of_an_unbroken_one(
     name: str, calls: Calls, tmp_path: Path
 ) -> None:
     make_photos(tmp_path / "photos")
-    words = [*LONG[name], *QUIET]
+    words = [*LONG[name], "logger=csv"]
     assert calls.run(words, tmp_path / "unbroken").code == 0
-    call = calls.start(words, tmp_path / "broken")
-    wait_for_a_checkpoint(tmp_path / "broken")
-    assert calls.kill(call).code == -signal.SIGKILL
-    assert not list(tmp_path.glob("broken/outputs/*/*/result.json")), "killed too late to prove anything"
+    calls.killed_at(1, KILLED_AT[name], words, tmp_path / "broken")
+    assert not list(tmp_path.glob("broken/outputs/*/*/result.json"))
     resumed = calls.run(words, tmp_path / "broken")
     assert resumed.code == 0
     assert "goes on at" in resumed.errors
@@ -180,6 +170,12 @@ def test_a_killed_run_goes_on_to_the_very_result_of_an_unbroken_one(
     assert first["history"] == second["history"]
     for key, value in weights["state_dict"].items():
         assert torch.equal(value, resumed_weights["state_dict"][key])
+    unbroken, broken = (
+        next(tmp_path.glob(f"{folder}/outputs/*/*/csv/metrics.csv")).read_text()
+        for folder in ("unbroken", "broken")
+    )
+    assert len(unbroken.splitlines()) == len(first["history"]["step"]) + 2
+    assert broken == unbroken
 
 
 def test_repaired_images_are_counted_on_stderr_and_a_damaged_one_is_named(quick: Run, tmp_path: Path) -> None:
@@ -199,14 +195,15 @@ def test_repaired_images_are_counted_on_stderr_and_a_damaged_one_is_named(quick:
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "run.py"), *LONG["yogi"], *QUIET]
+    command = [sys.executable, str(ROOT / "run.py"), *LONG["yogi"], "logger=none"]
+    command += ["checkpoint_every=0.05", "paper.epochs=1000000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
-        wait_for_a_checkpoint(tmp_path)
+        until(lambda: list(tmp_path.glob("outputs/*/*/last.ckpt")))
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 1
     last = errors.splitlines()[-1]
     assert re.search(

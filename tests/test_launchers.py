@@ -74,7 +74,7 @@ def statuses(folder: Path) -> list[dict[str, Any]]:
 
 
 # the test of a cluster stops all of Ray at its end
-ALONE = {"ray": [pytest.mark.xdist_group("ray")]}
+ALONE = {"ray": [pytest.mark.usefixtures("ray_alone")]}
 
 
 @pytest.mark.parametrize("launcher", [pytest.param(name, marks=ALONE.get(name, [])) for name in LAUNCHERS])

@@ -25,7 +25,7 @@ def call(tmp_path: Path) -> Report:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
         command = [sys.executable, str(ROOT / "report.py"), f"results_dir={tmp_path}/results", *words]
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )
 
     return run

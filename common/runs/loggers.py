@@ -1,10 +1,13 @@
 """The loggers that `conf/logger` names; each gets the run directory, the run key and the run's facts."""
 
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from common.runs.errors import UserError
 
@@ -27,8 +30,18 @@ def run_facts(choices: dict[str, str], entry: str | None, seed: int) -> dict[str
 class WandbRun(WandbLogger):
     """A W&B run that ends with its run.
 
-    Lightning leaves it open until the process ends, and the next job of a sweep would go on in it.
+    Lightning leaves it open until the process ends, and the next job of a sweep would go on in it. Points are
+    numbered from 0 in their order: a run that goes on sends those of its checkpoint again, and W&B drops what
+    it has by its number.
     """
+
+    points = 0
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        place = {} if step is None else {"trainer/global_step": step}
+        self.experiment.log({**metrics, **place}, step=self.points, commit=True)
+        self.points += 1
 
     def finalize(self, status: str) -> None:
         super().finalize(status)
@@ -43,8 +56,9 @@ def wandb_logger(
     """Weights & Biases, online where the user is logged in and offline otherwise, never asking.
 
     The W&B run id is the run key, so an interrupted run goes on in the same W&B run; one that is made anew
-    takes its place. Runs are grouped by `paper.table`, or by paper without an entry; their job type is
-    the method.
+    takes its place. What an earlier process wrote offline goes, for the run is written whole again: there is
+    one file a run. Runs are grouped by `paper.table`, or by paper without an entry; their job type is the
+    method.
 
     Raises:
         UserError: W&B does not take the run.
@@ -57,19 +71,22 @@ def wandb_logger(
     if wandb.run is not None:
         # a job that broke off between its training and its result
         wandb.run.finish(exit_code=1)
-    paper, table = facts["paper"], facts["table"]
+    paper, table, run_id = facts["paper"], facts["table"], key.replace("/", "-")
+    mode = None if os.environ.get("WANDB_MODE") or logged_in() else "offline"
+    for earlier in directory.glob(f"wandb/offline-run-*-{run_id}"):
+        shutil.rmtree(earlier)
     logger = WandbRun(
         project=project,
         entity=entity,
         save_dir=directory,
         name=f"{facts['entry'] or key} seed {facts['seed']}",
-        id=key.replace("/", "-"),
+        id=run_id,
         resume="allow" if (directory / "last.ckpt").exists() else None,
         group=paper if table is None else f"{paper}.{table}",
         job_type=facts["method"],
         tags=[facts["scale"], facts["dataset"]],
         # Lightning's own `offline` sets an environment variable, which wandb has read by now
-        mode=None if os.environ.get("WANDB_MODE") or logged_in() else "offline",
+        mode=mode,
     )
     # wandb warns of this retired setting, which Lightning hands over unset
     logger._wandb_init.pop("anonymous", None)
@@ -97,8 +114,8 @@ def logged_in() -> bool:
 
 
 def csv_logger(*, directory: Path, key: str, facts: dict[str, Any]) -> Logger:
-    """`csv/metrics.csv` in the run directory."""
-    return CSVLogger(save_dir=directory, name="csv", version="")
+    """`csv/metrics.csv` in the run directory, written point by point."""
+    return CSVLogger(save_dir=directory, name="csv", version="", flush_logs_every_n_steps=1)
 
 
 def no_logger(*, directory: Path, key: str, facts: dict[str, Any]) -> None:

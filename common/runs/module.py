@@ -72,8 +72,16 @@ class PaperModule(pl.LightningModule):
         for name, series in self.history.items():
             value = {"step": step, **values}.get(name)
             series.append(None if value is None else float(value))
+        self._send(length)
+
+    def _send(self, index: int) -> None:
+        """Send a point of the history to the logger."""
         if self.logger is not None:
-            self.logger.log_metrics(values, step=int(step))
+            point = {name: series[index] for name, series in self.history.items()}
+            step = point.pop("step")
+            assert step is not None
+            found = {name: value for name, value in point.items() if value is not None}
+            self.logger.log_metrics(found, step=int(step))
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """None: steps are taken by the module itself."""
@@ -85,4 +93,7 @@ class PaperModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+        # a logger starts empty: what the run logged after the checkpoint comes again
+        for index in range(len(self.history.get("step", []))):
+            self._send(index)
         self.load_search_state(checkpoint["search_state"])

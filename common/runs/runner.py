@@ -155,7 +155,7 @@ def _run(
     except NonFinite as error:
         kept = checkpoints.path if checkpoints.path.exists() else "none was made yet"
         raise UserError(f"{error}; last checkpoint: {kept}") from error
-    _close_logger(trainer, metrics)
+    _close_logger(trainer, module, metrics)
     settings = identity(config)
     about, measured = described(stages)
     choices = {group: request.choices[group] for group in ("dataset", "model", "method", "schedule")}
@@ -287,11 +287,11 @@ def _resume_from(path: Path) -> Path | None:
     return path
 
 
-def _close_logger(trainer: pl.Trainer, metrics: dict[str, Any]) -> None:
+def _close_logger(trainer: pl.Trainer, module: PaperModule, metrics: dict[str, Any]) -> None:
     if trainer.logger is None:
         return
     finals = {f"final/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
-    trainer.logger.log_metrics(finals)
+    trainer.logger.log_metrics(finals, step=int(module.history.get("step", [0])[-1] or 0))
     close(trainer.logger)
 
 

@@ -40,7 +40,8 @@ class SupervisedModule(PaperModule):
         make_model: gives another network like `model`, with other initial weights.
         epochs: passes over the training split; the last may be a fraction.
         pixels: see `Reconstruction`.
-        test_every: also measure the test split each so many epochs, for curves; nothing is chosen by it.
+        test_every: also measure the test split each so many epochs and at the end, for curves; nothing is
+            chosen by it.
         measure_gradient: measure ||grad f||^2 over the whole training split at the end.
 
     Raises:
@@ -215,7 +216,7 @@ class SupervisedModule(PaperModule):
         values |= {name: total / self.epoch_steps for name, total in self.epoch_watched.items()}
         if self.data.has_validation:
             values |= self._evaluate("validation")
-        if self.test_every is not None and (self.loader.epoch + 1) % self.test_every == 0 and not finished:
+        if self.test_every is not None and (finished or (self.loader.epoch + 1) % self.test_every == 0):
             values |= self._evaluate("test")
         self.record(self.steps, epoch=self.steps / self.loader.steps_per_epoch, **values)
         self.epoch_loss, self.epoch_steps = 0.0, 0

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from calls import Calls, Ended
+from calls import HANGS, Calls, Ended
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
@@ -132,7 +132,7 @@ def fault(words: list[str], ended: Ended) -> str | None:
     return None
 
 
-def check(calls: Calls, words: list[str], folder: Path, seconds: float = 60) -> None:
+def check(calls: Calls, words: list[str], folder: Path, seconds: float = HANGS) -> None:
     """Make a call, and hold it against the promise. One that is under way, and says so, need not end.
 
     Raises:

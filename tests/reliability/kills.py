@@ -78,7 +78,7 @@ class Broken:
         self.calls, self.name, self.folder = calls, name, folder
         self.words = [*SHAPES[name], *COMMON]
         start = time.monotonic()
-        ended = calls.run(self.words, folder / "unbroken", 300)
+        ended = calls.run(self.words, folder / "unbroken")
         assert ended.code == 0, ended.errors
         self.seconds = time.monotonic() - start
         self.unbroken = outcome(folder / "unbroken")
@@ -100,7 +100,7 @@ class Broken:
                 break
             self.calls.kill(pid)
             kills += 1
-        ended = self.calls.run(self.words, folder, 300)
+        ended = self.calls.run(self.words, folder)
         assert ended.code == 0, f"{self.name} after {kills} kills: {ended.errors}"
         found = outcome(folder)
         for what in ("metrics", "history", "state"):

@@ -64,10 +64,7 @@ def test_a_checkpoint_cut_off_is_named_and_once_deleted_the_run_is_as_new(
 
 
 def test_the_lock_of_a_dead_process_holds_nobody_up(calls: Calls, tmp_path: Path) -> None:
-    pid = calls.start([*LONG, "checkpoint_every=0.02"], tmp_path)
-    while not list(tmp_path.glob("outputs/*/*/last.ckpt")):
-        assert calls.wait(pid, 0.02) is None
-    calls.kill(pid)
+    calls.killed_at(1, 12, LONG, tmp_path)
     assert only(tmp_path, ".lock").exists()
     ended = calls.run(LONG, tmp_path)
     assert ended.code == 0

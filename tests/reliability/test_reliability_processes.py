@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import Calls
+from calls import HANGS, Calls, until
+from filelock import FileLock
+
+from common.runs.compose import compose
+from common.runs.keys import run_key
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -33,6 +38,10 @@ def metrics(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
 def torchrun(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Two processes that make one run on the CPU."""
     folder.mkdir()
@@ -40,7 +49,7 @@ def torchrun(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]
     command += ["trainer=ddp", "trainer.accelerator=cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=HANGS
     )
 
 
@@ -71,7 +80,7 @@ def test_what_trains_on_no_minibatches_and_what_nothing_started_is_refused(
 def test_eight_processes_record_their_results_and_none_is_lost(calls: Calls, tmp_path: Path) -> None:
     words = [*DIGITS, "scale=smoke", "record=true", f"results_dir={tmp_path / 'results'}"]
     pids = [calls.start([*words, f"seed={seed}"], tmp_path / str(seed)) for seed in range(8)]
-    ended = [calls.wait(pid, 120) for pid in pids]
+    ended = [calls.wait(pid, HANGS) for pid in pids]
     assert all(one is not None and one.code == 0 for one in ended), ended
     recorded = [json.loads(path.read_text()) for path in tmp_path.glob("results/yogi/*.json")]
     assert sorted(result["seed"] for result in recorded) == list(range(8))
@@ -88,7 +97,7 @@ def test_a_teacher_that_four_runs_want_is_trained_once(calls: Calls, tmp_path: P
         calls.start([*student, f"seed={seed}", f"output_dir={tmp_path / 'outputs'}"], folder)
         for seed, folder in enumerate(folders)
     ]
-    ended = [calls.wait(pid, 120) for pid in pids]
+    ended = [calls.wait(pid, HANGS) for pid in pids]
     assert all(one is not None and one.code == 0 for one in ended), ended
     made = results(tmp_path)
     teachers = [key for key, result in made.items() if not result["stages"]]
@@ -101,9 +110,15 @@ def test_a_teacher_that_four_runs_want_is_trained_once(calls: Calls, tmp_path: P
 
 
 def test_an_entry_started_twice_is_made_once(calls: Calls, tmp_path: Path) -> None:
+    """The test holds the run's lock until both stand at it."""
     words = [*DIGITS, "paper.epochs=10", f"output_dir={tmp_path / 'outputs'}"]
-    pids = [calls.start(words, tmp_path / name) for name in ("first", "second")]
-    ended = [one for one in (calls.wait(pid, 120) for pid in pids) if one is not None]
+    folders = [tmp_path / name for name in ("first", "second")]
+    key = run_key(compose(words)[0])
+    (tmp_path / "outputs" / key).mkdir(parents=True)
+    with FileLock(tmp_path / "outputs" / key / ".lock"):
+        pids = [calls.start(words, folder) for folder in folders]
+        until(lambda: all("waiting" in text(folder / "stderr") for folder in folders))
+    ended = [one for one in (calls.wait(pid, HANGS) for pid in pids) if one is not None]
     assert [one.code for one in ended] == [0, 0]
     assert sum("already done" in one.out for one in ended) == 1
     assert len(results(tmp_path)) == 1
@@ -116,7 +131,7 @@ SWEEP = ["-m", "entry=glob(spider.saddle_escape.*)", "seed=0,1", "scale=smoke", 
 def serial(tmp_path_factory: pytest.TempPathFactory, calls: Calls) -> dict[str, dict[str, Any]]:
     """The metrics of the sweep, one job after the other."""
     folder = tmp_path_factory.mktemp("serial")
-    ended = calls.run([*SWEEP, "logger=none"], folder, 200)
+    ended = calls.run([*SWEEP, "logger=none"], folder)
     assert ended.code == 0, ended.errors
     return metrics(folder)
 
@@ -124,18 +139,19 @@ def serial(tmp_path_factory: pytest.TempPathFactory, calls: Calls) -> dict[str, 
 def test_a_sweep_through_submitit_gives_the_results_of_a_serial_one(
     serial: dict[str, dict[str, Any]], run: Run, tmp_path: Path
 ) -> None:
-    done = run(*SWEEP, "hydra/launcher=submitit_local", timeout=400)
+    done = run(*SWEEP, "hydra/launcher=submitit_local", timeout=HANGS)
     assert done.returncode == 0, done.stderr
     assert metrics(tmp_path) == serial
 
 
 @pytest.fixture
-def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def ray_cluster(ray_alone: None) -> Iterator[str]:
     """The address of a Ray cluster of two nodes of one core each."""
     pytest.importorskip("ray")
-    # a token that an earlier use of Ray has left at home is taken up by the first node alone
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    ray, port = str(BIN / "ray"), "6391"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray = str(BIN / "ray")
     quiet: dict[str, Any] = {"capture_output": True, "text": True, "check": False}
     small = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
     head = ["--head", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
@@ -149,13 +165,12 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         subprocess.run([ray, "stop", "--force"], **quiet)
 
 
-@pytest.mark.xdist_group("ray")
 def test_a_sweep_through_a_ray_cluster_of_two_nodes_gives_the_results_of_a_serial_one(
     serial: dict[str, dict[str, Any]], ray_cluster: str, run: Run, tmp_path: Path
 ) -> None:
     words = ["hydra/launcher=ray", f"+hydra.launcher.ray.init.address={ray_cluster}"]
     # the launcher's own setting, which a cluster that is up does not take
     words += ["+hydra.launcher.ray.init.object_store_memory=null", f"output_dir={tmp_path / 'outputs'}"]
-    done = run(*SWEEP, *words, timeout=400)
+    done = run(*SWEEP, *words, timeout=HANGS)
     assert done.returncode == 0, done.stderr
     assert metrics(tmp_path) == serial

@@ -110,7 +110,7 @@ def test_two_processes_that_start_at_once_unpack_it_once(folder: Path, celeba: C
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
     assert not list(folder.glob(".*partial"))
 

@@ -133,16 +133,20 @@ def test_of_processes_at_once_one_downloads_and_unpacks_and_all_read_it(
     put(server.folder, {ARCHIVE: archive})
     monkeypatch.setattr(cifar, "URL", server.url)
 
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(3)
+
     def read() -> None:
+        start.wait()
         data = make("cifar10")
         data.setup()
         check_content(data, small)
 
-    children = [multiprocessing.get_context("fork").Process(target=read) for _ in range(3)]
+    children = [fork.Process(target=read) for _ in range(3)]
     for child in children:
         child.start()
     for child in children:
-        child.join(timeout=60)
+        child.join(timeout=600)
     assert [child.exitcode for child in children] == [0, 0, 0]
     assert server.requests == [f"/{ARCHIVE}"]
     names = sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".lock"))

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,8 @@ class Answers:
 
     @staticmethod
     def says_nothing(handler: http.server.BaseHTTPRequestHandler) -> None:
-        time.sleep(3)
+        # until the client has gone: nothing more comes from it
+        handler.rfile.read(1)
 
     @staticmethod
     def speaks_gibberish(handler: http.server.BaseHTTPRequestHandler) -> None:
@@ -121,7 +121,9 @@ class Answers:
 def test_a_server_of_ill_will_gets_one_line_and_leaves_the_old_file(
     answer: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", (1, 1))
+    # a slow machine is no silent server
+    patience = 1 if answer == "says_nothing" else 600
+    monkeypatch.setattr(download, "TIMEOUT", (patience, patience))
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -162,13 +164,15 @@ def test_a_full_disk_is_one_line(tmp_path: Path, server: Any, monkeypatch: pytes
 
 
 CHILD = """
-import sys, time
+import sys
 from pathlib import Path
 from common.data.download import obtain, DamagedError
 def read(path):
     content = path.read_bytes()
     if content != b"the real content": raise DamagedError("differs")
     return content
+print("ready", flush=True)
+sys.stdin.readline()
 print(obtain(Path(sys.argv[1]), sys.argv[2], read, "").decode())
 """
 
@@ -179,9 +183,18 @@ def test_of_processes_at_once_one_downloads_and_all_read_it(tmp_path: Path, serv
     command = [sys.executable, "-c", CHILD, str(tmp_path / "set"), f"{server.url}/set"]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     children = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(3)
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(3)
     ]
-    assert [child.communicate(timeout=60)[0].strip() for child in children] == [GOOD.decode()] * 3
+    # they have imported everything, and go off together
+    assert [child.stdout.readline() for child in children if child.stdout] == ["ready\n"] * 3
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    assert [child.communicate(timeout=600)[0].strip() for child in children] == [GOOD.decode()] * 3
     assert server.requests == ["/set"]
 
 

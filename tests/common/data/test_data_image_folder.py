@@ -288,7 +288,7 @@ def test_two_processes_that_start_at_once_prepare_it_once(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
     assert (archives / "log").read_text() == "unpacked\n"
 

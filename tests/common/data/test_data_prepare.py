@@ -7,9 +7,9 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -69,25 +69,26 @@ def test_without_verify_another_checksum_is_one_line_on_stderr(
     assert err.startswith(f"{file}: md5 {MD5} instead of {OTHER}") and "dataset.verify=false" in err
 
 
-def make_slowly(parent: Path) -> None:
+def make_together(parent: Path, start: Barrier) -> None:
     def fill(scratch: Path) -> None:
         with (parent / "log").open("a") as log:
             log.write("made\n")
         (scratch / "a").write_text("1")
-        time.sleep(0.3)
         (scratch / "b").write_text("2")
 
+    start.wait()
     folder = prepare(parent / "set", fill)
     assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
 
 
 def test_of_processes_at_once_one_makes_the_folder_and_all_find_it_whole(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("fork")
-    children = [spawn.Process(target=make_slowly, args=(tmp_path,)) for _ in range(3)]
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(3)
+    children = [fork.Process(target=make_together, args=(tmp_path, start)) for _ in range(3)]
     for child in children:
         child.start()
     for child in children:
-        child.join(timeout=60)
+        child.join(timeout=600)
     assert [child.exitcode for child in children] == [0, 0, 0]
     assert (tmp_path / "log").read_text() == "made\n"
 
@@ -243,7 +244,7 @@ def test_the_bar_gives_the_items_and_is_silent_without_a_terminal(capsys: pytest
 def test_on_a_terminal_the_bar_is_shown_on_stderr_alone() -> None:
     leader, follower = os.openpty()
     code = "from common.data.prepare import bar; print(sum(bar(range(5), 'counting', 5)))"
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=follower, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=follower, timeout=600)
     os.close(follower)
     assert done.stdout == b"10\n"
     shown = os.read(leader, 10_000).decode()

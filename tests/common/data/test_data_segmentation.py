@@ -227,7 +227,7 @@ def test_the_archives_of_cityscapes_are_unpacked_once_by_two_processes(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["gtFine", "leftImg8bit"]
 

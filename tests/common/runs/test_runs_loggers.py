@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+from calls import Calls
+from pytorch_lightning.loggers import Logger
 from wandb.proto.wandb_internal_pb2 import Record
 
-from common.runs.loggers import logged_in, run_facts, wandb_logger
+from common.runs.loggers import close, csv_logger, logged_in, run_facts, wandb_logger
+from common.runs.module import PaperModule, Progress
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ENTRY = "spider.ifo.synthetic_logistic_n1e3_spiderboost_eps0p01"
@@ -209,3 +213,117 @@ def test_only_an_interrupted_run_goes_on_in_its_wandb_run(
     assert started["resume"] == resume
     assert started["id"] == "p-0123"
     assert started["project"] == "reprise"
+
+
+class Curves(PaperModule):
+    """A module that only records."""
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__()
+        self.trainer = pl.Trainer(logger=logger, accelerator="cpu", enable_checkpointing=False)
+
+    def progress(self) -> Progress:
+        return Progress(0, 1, "points", "")
+
+    def results(self) -> dict[str, Any]:
+        return {}
+
+    def points(self, first: int, stop: int) -> None:
+        """The second series comes late, and now and then."""
+        for i in range(first, stop):
+            rare = {"rare": i / 7} if i % 3 == 2 else {}
+            self.record(10 * i, loss=1 / (i + 1), **rare)
+
+
+CHOICES = {"paper": "p", "scale": "paper", "dataset": "d", "model": "m", "method": "k/x"}
+
+
+def saved(module: PaperModule) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+# killed at 7, from the start, in the midst of the late series, and with nothing lost
+@pytest.mark.parametrize("kept", [0, 1, 2, 5, 7])
+def test_after_a_kill_the_csv_file_holds_each_point_once_as_that_of_an_unbroken_run(
+    kept: int, tmp_path: Path
+) -> None:
+    def start(name: str) -> Curves:
+        return Curves(csv_logger(directory=tmp_path / name, key="p/0", facts={}))
+
+    unbroken = start("unbroken")
+    unbroken.points(0, 12)
+    broken = start("broken")
+    broken.points(0, kept)
+    checkpoint = saved(broken)
+    # lost with the process: what was recorded after the checkpoint
+    broken.points(kept, 7)
+    resumed = start("broken")
+    resumed.on_load_checkpoint(checkpoint)
+    resumed.points(kept, 12)
+    for module in (unbroken, resumed):
+        assert module.logger is not None
+        close(module.logger)
+    texts = [(tmp_path / name / "csv" / "metrics.csv").read_text() for name in ("unbroken", "broken")]
+    assert texts[0] == texts[1]
+    assert len(texts[0].splitlines()) == 1 + 12
+
+
+class Remote:
+    """A W&B run as the server keeps it: what is sent with a number that it has is dropped."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, float]] = {}
+
+    def log(self, row: dict[str, float], *, step: int, commit: bool) -> None:
+        assert commit
+        self.rows.setdefault(step, row)
+
+    def define_metric(self, *words: Any, **more: Any) -> None: ...
+
+
+@pytest.mark.parametrize("kept", [0, 2, 7])
+# the last points may not have reached the server when the process was killed
+@pytest.mark.parametrize("arrived", [0, 3, 7])
+def test_after_a_kill_an_online_run_holds_each_point_once(
+    kept: int, arrived: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote()
+    monkeypatch.setattr("wandb.init", lambda **words: remote)
+
+    def start() -> Curves:
+        facts = run_facts(CHOICES, None, 0)
+        made = wandb_logger(directory=tmp_path, key="p/01", facts=facts, project="r", entity=None)
+        # an experiment that Lightning does not know is made anew at each use
+        monkeypatch.setattr(type(made), "experiment", remote)
+        return Curves(made)
+
+    broken = start()
+    broken.points(0, kept)
+    checkpoint = saved(broken)
+    broken.points(kept, 7)
+    remote.rows = {number: row for number, row in remote.rows.items() if number < arrived}
+    resumed = start()
+    resumed.on_load_checkpoint(checkpoint)
+    resumed.points(kept, 12)
+    rows = [remote.rows[number] for number in range(12)]
+    assert len(remote.rows) == 12
+    assert [row["trainer/global_step"] for row in rows] == [10 * i for i in range(12)]
+    assert [row["loss"] for row in rows] == [1 / (i + 1) for i in range(12)]
+    assert [row.get("rare") for row in rows] == [i / 7 if i % 3 == 2 else None for i in range(12)]
+
+
+def test_a_killed_run_read_back_from_wandb_is_the_unbroken_one(calls: Calls, tmp_path: Path) -> None:
+    words = ["paper=yogi", "dataset=digits", "model=lenet_300_100", "paper.epochs=12", "logger=wandb"]
+    assert calls.run(words, tmp_path / "unbroken").code == 0
+    calls.killed_at(1, 12, words, tmp_path / "broken")
+    assert calls.run(words, tmp_path / "broken").code == 0
+    unbroken, broken = (logged(next(tmp_path.glob(f"{name}/outputs/*/*"))) for name in ("unbroken", "broken"))
+    kept = [
+        [{name: value for name, value in row.items() if "time" not in name} for row in run.history]
+        for run in (unbroken, broken)
+    ]
+    assert len(kept[0]) == 13
+    assert kept[0] == kept[1]
+    assert unbroken.run.run_id == broken.run.run_id

@@ -212,7 +212,18 @@ def test_test_and_validation_curves_are_those_of_the_right_epochs(tmp_path: Path
         own = module.history[f"validation_{metric}"]
         assert own == [curve[f"validation_{metric}"] for curve in curves] + [final[f"validation_{metric}"]]
         second, fourth = curves[1][f"test_{metric}"], curves[3][f"test_{metric}"]
-        assert module.history[f"test_{metric}"] == [None, second, None, fourth, None, None]
+        last = final[f"test_{metric}"]
+        assert module.history[f"test_{metric}"] == [None, second, None, fourth, None, last]
+
+
+@pytest.mark.parametrize(("epochs", "points"), [(4, 2), (5, 3), (1, 1), (0.5, 1)])
+def test_a_curve_of_every_few_epochs_ends_where_the_run_ends(
+    epochs: float, points: int, tmp_path: Path
+) -> None:
+    module = fit(Case(epochs=epochs, test_every=2).build(), tmp_path)
+    curve = module.history["test_loss"]
+    assert curve[-1] == module.results()["test_loss"]
+    assert sum(value is not None for value in curve) == points
 
 
 def test_without_validation_or_test_every_there_is_only_the_training_loss(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_steps_are_timed(method: Any, tmp_path: Path) -> None:
     measured = made(method, nothing(), measure="seconds")
     assert isinstance(measured, StepSeconds)
     found = results(measured, tmp_path)
-    assert 0 < found["seconds"] < 5 and found["observations"] == 60 and len(measured.times) == 2
+    assert found["seconds"] > 0 and found["observations"] == 60 and len(measured.times) == 2
 
 
 def test_a_timed_run_that_was_stopped_keeps_its_times(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_run_reports_counts_certificate_and_the_least_fall_over_the_promised(t
     assert results["rho_worst"] == 1.0 and results["solver_failures"] == 0
     assert results["fw_gap"] <= 0.125 and results["qp_lower_bound"] >= -0.25
     assert (results["smoothness"], results["hessian_lipschitz"], results["diameter"]) == (11, 12, 4)
-    assert 0 < results["oracle_seconds"] < 5
+    assert results["oracle_seconds"] > 0
 
 
 def test_curves_are_thinned_and_end_at_the_last_point(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_an_attack_alone_certifies_nothing_and_counts_what_it_refutes() -> None:
 
 def test_verdicts_agree_with_the_exact_optimum() -> None:
     examples = examples_of([6, 8, 6, 4], 0.1, 3, 10)
-    exact = judge(Exact(seconds=60.0, intermediate="crown"), examples, list(range(10)))
+    exact = judge(Exact(seconds=600.0, intermediate="crown"), examples, list(range(10)))
     for method in (
         IBP(),
         LINES,
@@ -196,7 +196,7 @@ def test_the_report_shows_images_verdicts_and_bounds_in_the_order_of_the_proof(
     trained: MLP, tmp_path: Path
 ) -> None:
     methods = {
-        "pgd": ATTACK, "exact": Exact(seconds=20.0, intermediate="crown"), "ibp": IBP(), "crown": LINES,
+        "pgd": ATTACK, "exact": Exact(seconds=600.0, intermediate="crown"), "ibp": IBP(), "crown": LINES,
         "lp": LP(solver="highs", steps=0, lr=0.1, intermediate="interval", attack=None, linear=None),
         "sdp": sdp(linear_cut=True, attack=None, linear=None, tolerance=1e-6),
     }  # fmt: skip
