@@ -1,5 +1,6 @@
 """sdp_cert as LightningModules: robust training, certification by examples, and random +-1 networks."""
 
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -232,7 +233,11 @@ class CertifyModule(_Solves):
         found = summary(self.judged, self.method)
         if found["solver_failures"]:
             count = found["solver_failures"]
-            print(f"[sdp_cert] a solver failed on {count} targets: their last valid bounds count")
+            print(
+                f"[sdp_cert] a solver failed on {count} targets: their last valid bounds count, or those of "
+                "interval arithmetic (solver_failures)",
+                file=sys.stderr,
+            )
         return found | {
             "seconds": round(self.seconds, 3),
             "seconds_per_example": round(self.seconds / self.total, 4),
