@@ -240,6 +240,7 @@ class _InteriorPoint:
         off = (residual * y).abs().sum(1)
         self.gap[at] = (bound - value).clamp_min(0) + off
         bound = bound + self.center[at]
+        # in units of the spread
         done = self.gap[at] <= self.tolerance * bound.abs().clamp_min(1)
         if self.decide:
             # what the certificate adds for rounding must not take the sign back
