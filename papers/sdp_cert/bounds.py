@@ -66,14 +66,23 @@ def input_box(x: Tensor, eps: float, clip: bool) -> Interval:
         raise UserError("the input holds numbers that are not finite")
     x = x.double()
     if not clip:
-        return Interval(x - eps, x + eps)
+        box = Interval(x - eps, x + eps)
+        if not (box.radius.isfinite().all() and box.center.isfinite().all()):
+            raise UserError(f"eps={eps}: the box is larger than any float64 number")
+        return box
     if x.min() < 0 or x.max() > 1:
         raise UserError("clip_input=true needs inputs in [0, 1] (valid: dataset.normalise=unit_interval)")
     return Interval((x - eps).clamp_min(0), (x + eps).clamp_max(1))
 
 
 def margins(network: ReluNetwork, labels: Tensor) -> Objective:
-    """f_y - f_label for every y but the label; labels int64 [e], k = classes - 1."""
+    """f_y - f_label for every y but the label; labels int64 [e], k = classes - 1.
+
+    Raises:
+        UserError: there is no other class.
+    """
+    if network.classes < 2:
+        raise UserError("the network has one logit, so no other class to be certified against; valid: >= 2")
     W, b = network.weights[-1], network.biases[-1]
     classes = torch.arange(network.classes, device=W.device).expand(len(labels), -1)
     targets = classes[classes != labels[:, None]].view(len(labels), -1)
@@ -203,6 +212,10 @@ def optimised_linear_bounds(
     alpha = [a.clone().requires_grad_() for a in alpha]
     if not alpha or steps == 0:
         return best
+    # without units, so that Adam's own constant is small beside the slopes' gradients
+    last = layers[-1].relu()
+    spread = (goal.rows.abs() @ last.radius[..., None]).squeeze(-1)
+    weight = torch.where(spread > 0, 1 / torch.where(spread > 0, spread, 1.0), 0.0)
     optimizer = torch.optim.Adam(alpha, lr=lr)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.01 ** (1 / steps))
     for _ in range(steps):
@@ -211,7 +224,7 @@ def optimised_linear_bounds(
         optimizer.zero_grad()
         value = linear_bounds(network, layers, box, goal, alpha)
         best = best.minimum(value.detach())
-        value.sum().backward()
+        (weight * value).sum().backward()
         optimizer.step()
         schedule.step()
         with torch.no_grad():

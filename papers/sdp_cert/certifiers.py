@@ -49,9 +49,16 @@ class Examples:
         return margins(self.network, self.labels)
 
     def layers(self, kind: Intermediate) -> list[Interval]:
-        """Pre-activation bounds, computed once."""
+        """Pre-activation bounds, computed once.
+
+        Raises:
+            UserError: they are beyond float64.
+        """
         if kind not in self._layers:
-            self._layers[kind] = layer_bounds(self.network, self.box, kind)
+            found = layer_bounds(self.network, self.box, kind)
+            if not all(layer.radius.isfinite().all() for layer in found):
+                raise UserError(f"eps={self.eps}: the bounds of the network's layers are beyond float64")
+            self._layers[kind] = found
         return self._layers[kind]
 
 

@@ -21,7 +21,17 @@ from torch import Tensor
 
 from papers.sdp_cert.bounds import Interval, Objective, interval_objective
 from papers.sdp_cert.network import ReluNetwork
-from papers.sdp_cert.relaxation import Multipliers, Relaxation, certify, project, relax
+from papers.sdp_cert.relaxation import (
+    Multipliers,
+    Relaxation,
+    UnitFree,
+    certify,
+    interval_multipliers,
+    project,
+    relax,
+    rounding,
+    unit_free,
+)
 
 # a step goes at most this part of the way to the boundary
 PART = 0.97
@@ -73,7 +83,8 @@ def certified_bound(
     Args:
         network, layers, box, goal: see `relaxation.relax`.
         linear_cut, layerwise: which SDP.
-        tolerance: stop where the gap is below tolerance max(1, |bound|).
+        tolerance: stop where the gap is below tolerance max(|bound|, spread), the spread being how far
+            interval arithmetic lets the objective move: logits times a factor give bounds times it.
         max_steps: at most.
         decide: stop as soon as the bound is below 0, or cannot come below 0.
         numbers: float64 numbers in the matrices of the problems that are solved at once.
@@ -81,7 +92,7 @@ def certified_bound(
 
     Returns:
         bounds [e, k], gaps [e, k], and where the solver failed (the bound is then that of its last valid
-        step).
+        step, or of interval arithmetic where that is lower or there is none).
     """
     e, k = goal.constants.shape
     start = interval_objective(network, layers, box, goal)
@@ -110,19 +121,23 @@ def certified_bound(
 
 def solve(relaxation: Relaxation, *, tolerance: float, max_steps: int, decide: bool) -> Solution:
     """Solve a batch of relaxations; see `certified_bound` for the arguments."""
-    solver = _InteriorPoint(relaxation, tolerance, decide)
+    unit = unit_free(relaxation)
+    solver = _InteriorPoint(unit, tolerance, decide)
     for _ in range(max_steps):
         if not len(solver.alive):
             break
         solver.step()
     multipliers, corner = solver.split(solver.y)
-    multipliers = project(relaxation, multipliers)
-    bound = certify(relaxation, multipliers, corner)
-    return Solution(bound, solver.gap, solver.steps, solver.failed, multipliers, corner)
+    multipliers = project(unit.relaxation, multipliers)
+    bound = unit.bound(certify(unit.relaxation, multipliers, corner))
+    multipliers, corner = unit.multipliers(multipliers, corner)
+    return Solution(
+        bound, unit.spread * solver.gap, solver.steps, solver.failed, project(relaxation, multipliers), corner
+    )
 
 
 class _InteriorPoint:
-    """The iterates of a batch.
+    """The iterates of a batch of relaxations without units.
 
     Attributes:
         y, slacks: [b, n]: the multipliers (corner, box, positive, above, product, cut, copy), and z_k.
@@ -131,25 +146,33 @@ class _InteriorPoint:
         alive: the indices of the problems that are not done.
     """
 
-    def __init__(self, relaxation: Relaxation, tolerance: float, decide: bool) -> None:
-        r = self.relaxation = relaxation
+    def __init__(self, unit: UnitFree, tolerance: float, decide: bool) -> None:
+        r = self.relaxation = unit.relaxation
         self.tolerance, self.decide = tolerance, decide
+        moving = unit.spread > 0
+        # the constant part of a bound
+        self.center = torch.where(moving, unit.center / torch.where(moving, unit.spread, 1.0), 0.0)
         self.sizes = [1, r.variables, *[r.output.shape[1]] * 3, r.cut.shape[1], r.copy.shape[1]]
         self.free, self.signed = self._masks()
-        self.y, scale = self._start()
+        self.y = self._start()
         self.cost = torch.zeros_like(self.y)
         self.cost[:, : 1 + r.variables] = self.free[:, : 1 + r.variables].double()
         self.cones = 1.0 + r.has_variable.sum(1) + self.signed.sum(1)
-        self.gap = torch.zeros_like(scale).masked_fill(scale > 0, torch.inf)
-        self.steps = torch.zeros(len(r), dtype=torch.long, device=scale.device)
-        self.failed = torch.zeros(len(r), dtype=torch.bool, device=scale.device)
-        L, _ = torch.linalg.cholesky_ex(r.slack(*self.split(self.y)))
-        inverse = torch.cholesky_inverse(L)
-        mu = (1.0 + r.variables) / inverse.diagonal(dim1=1, dim2=2).sum(1)
+        self.steps = torch.zeros(len(r), dtype=torch.long, device=self.y.device)
+        inverse, fine = _inverse(r.slack(*self.split(self.y)))
+        real = _real(r)
+        mu = real.sum(1) / (inverse.diagonal(dim1=1, dim2=2) * real).sum(1)
         self.Z = mu[:, None, None] * inverse
         self.slacks = torch.where(self.signed, mu[:, None] / torch.where(self.signed, self.y, 1.0), 0.0)
-        # an objective that is constant on the box needs no step
-        self.alive = (scale > 0).nonzero().squeeze(1)
+        # interval arithmetic is off by twice the spread: enough where the objective hardly moves
+        enough = tolerance * (self.center + 1.0).abs() >= 2.0
+        self.failed = moving & ~fine & ~enough
+        waiting = moving & fine & ~enough
+        multipliers, corner = interval_multipliers(r)
+        self.y = torch.where(waiting[:, None], self.y, _joined(corner, multipliers))
+        self.gap = torch.where(moving, 2.0, torch.zeros_like(unit.spread))
+        self.gap = torch.where(waiting | self.failed, torch.inf, self.gap)
+        self.alive = waiting.nonzero().squeeze(1)
 
     def _masks(self) -> tuple[Tensor, Tensor]:
         r = self.relaxation
@@ -162,7 +185,7 @@ class _InteriorPoint:
         signed = [~one, r.has_variable, r.has_unit, with_sign, none, cut, torch.zeros_like(copies)]
         return torch.cat(free, 1), torch.cat(signed, 1)
 
-    def _start(self) -> tuple[Tensor, Tensor]:
+    def _start(self) -> Tensor:
         """A point with S positive definite (diagonally dominant), no part much smaller than another."""
         r = self.relaxation
         w = r.objective
@@ -181,7 +204,7 @@ class _InteriorPoint:
         box = torch.where(r.has_variable, half + least, 1.0)
         corner = row[:, :1] + half.sum(1, keepdim=True) + least
         copy = w.new_zeros(len(r), r.copy.shape[1])
-        return torch.cat([corner, box, positive, above, torch.zeros_like(positive), cut, copy], 1), scale
+        return torch.cat([corner, box, positive, above, torch.zeros_like(positive), cut, copy], 1)
 
     def split(self, y: Tensor) -> tuple[Multipliers, Tensor]:
         """Multipliers and corner of rows y."""
@@ -216,9 +239,13 @@ class _InteriorPoint:
         # an infeasible primal point bounds the optimum up to what its residuals cost
         off = (residual * y).abs().sum(1)
         self.gap[at] = (bound - value).clamp_min(0) + off
+        bound = bound + self.center[at]
+        # in units of the spread
         done = self.gap[at] <= self.tolerance * bound.abs().clamp_min(1)
         if self.decide:
-            done |= (bound < 0) | (bound - self.gap[at] > 0)
+            # what the certificate adds for rounding must not take the sign back
+            added = (1.0 + r.has_variable.sum(1)) * rounding(r, r.slack(*self.split(y)))
+            done |= (bound + added < 0) | (bound - self.gap[at] > 0)
         self.failed[at] = ~moved & ~done
         self.alive = at[moved & ~done]
 
@@ -250,11 +277,18 @@ class _Point:
         self.r, self.split, self.y, self.Z, self.slacks = r, split, y, Z, slacks
         self.free, self.signed, self.cost, self.cones = free, signed, cost, cones
         self.S = r.slack(*split(y))
-        L, info = torch.linalg.cholesky_ex(self.S)
-        self.fine = info == 0
-        self.inverse = torch.cholesky_inverse(L)
+        self.inverse, self.fine = _inverse(self.S)
         self.one_over_y = torch.where(signed, 1 / torch.where(signed, y, 1.0), 0.0)
-        self.mu = ((Z * self.S).sum((1, 2)) + (slacks * y).sum(1)) / cones
+        self.real = _real(r)
+        self.mu = (self._product(Z, self.S) + (slacks * y).sum(1)) / cones
+
+    def _product(self, Z: Tensor, S: Tensor) -> Tensor:
+        """<Z, S> [b] without padding, so that an example's steps do not depend on its batch."""
+        return ((Z * S).sum(2) * self.real).sum(1)
+
+    def _move(self, dZ: Tensor) -> Tensor:
+        """dZ without padding."""
+        return dZ * self.real[:, :, None] * self.real[:, None, :]
 
     def direction(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mehrotra's: a step to mu = 0 tells how far mu can go down and what is lost by linearising."""
@@ -266,10 +300,10 @@ class _Point:
         barrier = _joined(*self.r.inner(self.inverse)) + self.one_over_y
         dy = self._solve(-self.cost)
         dS = self.r.linear(*self.split(dy))
-        dZ = -self.Z - _symmetric(self.Z @ dS @ self.inverse)
+        dZ = self._move(-self.Z - _symmetric(self.Z @ dS @ self.inverse))
         dslacks = (-self.slacks - self.slacks * dy * self.one_over_y) * self.signed
         primal, dual = self.lengths(dy, dZ, dslacks)
-        after = ((self.Z + primal[:, None, None] * dZ) * (self.S + dual[:, None, None] * dS)).sum((1, 2))
+        after = self._product(self.Z + primal[:, None, None] * dZ, self.S + dual[:, None, None] * dS)
         after += ((self.slacks + primal[:, None] * dslacks) * (self.y + dual[:, None] * dy)).sum(1)
         sigma = (after / self.cones / self.mu).clamp(0.1, 1).pow(3)
         target = sigma * self.mu
@@ -280,7 +314,7 @@ class _Point:
         dS = self.r.linear(*self.split(dy))
         dZ = target[:, None, None] * self.inverse - self.Z - _symmetric(self.Z @ dS @ self.inverse) - lost
         dslacks = target[:, None] * self.one_over_y - self.slacks - self.slacks * dy * self.one_over_y
-        return dy, dZ, (dslacks - lost_slacks) * self.signed
+        return dy, self._move(dZ), (dslacks - lost_slacks) * self.signed
 
     def _solve(self, side: Tensor) -> Tensor:
         side = (side * self.free * self.scale)[..., None]
@@ -291,6 +325,19 @@ class _Point:
         dS = self.r.linear(*self.split(dy))
         primal = _inside(self.Z, dZ, _to_zero(self.slacks, dslacks, self.signed))
         return primal, _inside(self.S, dS, _to_zero(self.y, dy, self.signed))
+
+
+def _real(r: Relaxation) -> Tensor:
+    """1 for the entries of v that are no padding, else 0: [b, 1+N]."""
+    return torch.cat([torch.ones_like(r.has_variable[:, :1]), r.has_variable], 1).double()
+
+
+def _inverse(S: Tensor) -> tuple[Tensor, Tensor]:
+    """S^{-1} [b, n, n] by Cholesky, and for which of the batch there is one [b]; of the others I."""
+    L, info = torch.linalg.cholesky_ex(S)
+    fine = (info == 0) & L.isfinite().all(2).all(1)
+    eye = torch.eye(S.shape[1], dtype=S.dtype, device=S.device)
+    return torch.cholesky_inverse(torch.where(fine[:, None, None], L, eye)), fine
 
 
 def _symmetric(A: Tensor) -> Tensor:

@@ -20,13 +20,17 @@ from papers.sdp_cert.bounds import Interval, Objective, interval_objective
 from papers.sdp_cert.network import ReluNetwork
 
 Array = NDArray[np.float64]
-# HiGHS's feasibility tolerance: what its dual bound may be off
+# HiGHS's feasibility tolerance: what its dual bound may be off, as a part of the objective's spread
 FEASIBILITY = 1e-6
 
 
 @dataclass
 class _Programme:
-    """Rows A v <= b (and = where `equal`) over variables with bounds; v = (x_0, z_1, ..., z_L, binaries)."""
+    """Rows A v <= b (and = where `equal`) over variables with bounds; v = (x_0, z_1, ..., z_L, binaries).
+
+    HiGHS's tolerances are absolute, so it is given w in [-1, 1] with v = center + radius w (binaries as they
+    are), and rows with absolute entries of sum 1.
+    """
 
     rows: list[Any]
     right: list[Array]
@@ -35,15 +39,44 @@ class _Programme:
     upper: Array
     last: slice
 
+    @property
+    def kinds(self) -> NDArray[np.int64]:
+        """1 for binaries, else 0."""
+        return (np.arange(len(self.lower)) >= self.last.stop).astype(np.int64)
+
+    @property
+    def center(self) -> Array:
+        """Of each variable; 0 of binaries."""
+        return np.where(self.kinds, 0.0, (self.lower + self.upper) / 2)
+
+    @property
+    def radius(self) -> Array:
+        """Of each variable; 1 of binaries."""
+        return np.where(self.kinds, 1.0, (self.upper - self.lower) / 2)
+
+    @property
+    def limits(self) -> tuple[Array, Array]:
+        """The bounds of w."""
+        return np.where(self.kinds, 0.0, -1.0), np.ones(len(self.lower))
+
     def matrix(self) -> tuple[Any, Array, NDArray[np.bool_]]:
-        """A, b, and which rows are equations."""
+        """A and b for w, and which rows are equations."""
         if not self.rows:
             return sparse.csr_array((0, len(self.lower))), np.zeros(0), np.zeros(0, bool)
-        return (
-            sparse.csr_array(sparse.vstack(self.rows)),
-            np.concatenate(self.right),
-            np.concatenate(self.equal),
-        )
+        A = sparse.csr_array(sparse.vstack(self.rows))
+        b = np.concatenate(self.right) - A @ self.center
+        A = sparse.csr_array(A @ sparse.diags_array(self.radius))
+        size = np.asarray(abs(A).sum(axis=1)).ravel()
+        size = np.where(size > 0, size, 1.0)
+        return sparse.csr_array(sparse.diags_array(1 / size) @ A), b / size, np.concatenate(self.equal)
+
+    def objective(self, rows: Array) -> tuple[Array, float, float]:
+        """The costs of w with absolute entries of sum 1, the spread that they are of, and the constant."""
+        c = np.zeros(len(self.lower))
+        c[self.last] = rows
+        costs = c * self.radius
+        spread = float(np.abs(costs).sum())
+        return costs / (spread or 1.0), spread, float(c @ self.center)
 
 
 def _programme(network: ReluNetwork, layers: list[Interval], box: Interval, integer: bool) -> _Programme:
@@ -117,29 +150,26 @@ def exact_bounds(
         one = slice(e, e + 1)
         p = _programme(network, [layer.take(one) for layer in layers], box.take(one), integer=True)
         A, b, equal = p.matrix()
-        kinds = np.zeros(len(p.lower), dtype=np.int64)
-        kinds[p.last.stop :] = 1
+        low, high = p.limits
         for k in asked[e].nonzero().flatten().tolist():
-            c = np.zeros(len(p.lower))
-            c[p.last] = goal.rows[e, k].cpu().numpy()
+            c, spread, constant = p.objective(goal.rows[e, k].cpu().numpy())
+            constant += float(goal.constants[e, k])
             found = milp(
                 -c,
-                integrality=kinds,
-                bounds=Bounds(p.lower, p.upper),
+                integrality=p.kinds,
+                bounds=Bounds(low, high),
                 constraints=LinearConstraint(A, np.where(equal, b, -np.inf), b) if len(b) else (),
                 options={"mip_rel_gap": 0.0, "time_limit": seconds},
             )
             if found.x is not None:
-                x = torch.from_numpy(found.x[: network.inputs]).to(box.lower)
-                x = x.maximum(box.lower[e]).minimum(box.upper[e])
-                logits = network(x)
-                margin = logits[goal.targets[e, k]] - logits[_label(goal, e)]
-                lower[e, k] = margin
+                x = (p.center + p.radius * found.x)[: network.inputs]
+                point = torch.from_numpy(x).to(box.lower).maximum(box.lower[e]).minimum(box.upper[e])
+                logits = network(point)
+                lower[e, k] = logits[goal.targets[e, k]] - logits[_label(goal, e)]
             # without a binary there is no tree, and the value itself is the bound
-            least = found.mip_dual_bound if kinds.any() else found.fun
+            least = found.mip_dual_bound if p.kinds.any() else found.fun
             if least is not None and np.isfinite(least):
-                bound = float(goal.constants[e, k]) - least
-                bound += FEASIBILITY * max(1.0, abs(bound))
+                bound = constant + spread * (FEASIBILITY - least)
                 upper[e, k] = min(float(upper[e, k]), max(bound, float(lower[e, k])))
     return upper, lower
 
@@ -165,16 +195,16 @@ def linear_programme_bounds(
         one = slice(e, e + 1)
         p = _programme(network, [layer.take(one) for layer in layers], box.take(one), integer=False)
         A, b, equal = p.matrix()
+        low, high = p.limits
         for k in asked[e].nonzero().flatten().tolist():
-            c = np.zeros(len(p.lower))
-            c[p.last] = -goal.rows[e, k].cpu().numpy()
+            c, spread, constant = p.objective(-goal.rows[e, k].cpu().numpy())
             found = linprog(
                 c,
                 A_ub=A[~equal],
                 b_ub=b[~equal],
                 A_eq=A[equal],
                 b_eq=b[equal],
-                bounds=list(zip(p.lower.tolist(), p.upper.tolist(), strict=True)),
+                bounds=list(zip(low.tolist(), high.tolist(), strict=True)),
             )
             if found.status != 0:
                 failed[e, k] = True
@@ -183,6 +213,6 @@ def linear_programme_bounds(
             y[~equal] = np.minimum(found.ineqlin.marginals, 0)
             y[equal] = found.eqlin.marginals
             reduced = c - A.T @ y
-            least = y @ b + np.minimum(reduced * p.lower, reduced * p.upper).sum()
-            bounds[e, k] = min(float(bounds[e, k]), float(goal.constants[e, k]) - least)
+            least = y @ b + np.minimum(reduced * low, reduced * high).sum()
+            bounds[e, k] = min(float(bounds[e, k]), float(goal.constants[e, k]) - constant - spread * least)
     return bounds, failed

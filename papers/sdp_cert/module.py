@@ -1,5 +1,6 @@
 """sdp_cert as LightningModules: robust training, certification by examples, and random +-1 networks."""
 
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from common.training.supervised import SupervisedModule
 from papers.sdp_cert.bounds import input_box
 from papers.sdp_cert.certifiers import Certifier, Examples
 from papers.sdp_cert.examples_page import write_pictures
-from papers.sdp_cert.network import ReluNetwork, read_network
+from papers.sdp_cert.network import ReluNetwork, check_reading, read_network
 from papers.sdp_cert.networks import OfficialNetwork
 from papers.sdp_cert.random_signs import RandomSigns, exact_value, sign_box
 from papers.sdp_cert.robust import RobustTraining
@@ -196,12 +197,13 @@ class CertifyModule(_Solves):
         inputs, labels = self.data.batch("test", index, augment=False)
         assert labels is not None
         x = inputs.flatten(1).double().to(self.device)
-        network = self.certified.to(self.device)
+        box = input_box(x, self.eps, self.clip_input)
+        check_reading(self.model, self.certified, self.data.shape, x, box.lower, box.upper)
         examples = Examples(
-            network=network,
+            network=self.certified.to(self.device),
             x=x,
             labels=labels.to(self.device),
-            box=input_box(x, self.eps, self.clip_input),
+            box=box,
             eps=self.eps,
             seed=self.seed * 1_000_003 + self.first + start,
         )
@@ -231,7 +233,11 @@ class CertifyModule(_Solves):
         found = summary(self.judged, self.method)
         if found["solver_failures"]:
             count = found["solver_failures"]
-            print(f"[sdp_cert] a solver failed on {count} targets: their last valid bounds count")
+            print(
+                f"[sdp_cert] a solver failed on {count} targets: their last valid bounds count, or those of "
+                "interval arithmetic (solver_failures)",
+                file=sys.stderr,
+            )
         return found | {
             "seconds": round(self.seconds, 3),
             "seconds_per_example": round(self.seconds / self.total, 4),

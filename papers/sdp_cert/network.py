@@ -1,32 +1,24 @@
-"""A feed-forward ReLU network as plain matrices, read from any module that is a chain of affine maps and
-ReLUs.
+"""A feed-forward ReLU network as plain matrices, read from the graph of any module that is a chain of affine
+maps and ReLUs.
 
 x_{i+1} = relu(W_i x_i + b_i),  i = 0..L-1;   logits f(x_0) = W_L x_L + b_L        (section 2 of the paper)
 """
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from common.runs.errors import UserError
+from papers.sdp_cert.graph import read_graph
 
-# layers that are affine in evaluation mode: composed into one matrix between two ReLUs
-AFFINE = (
-    nn.Linear,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.Identity,
-    nn.Dropout,
-    nn.Conv2d,
-    nn.AvgPool2d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-)
-READABLE = ", ".join(layer.__name__ for layer in (*AFFINE, nn.ReLU))
-TOLERANCE = 1e-6
+# relative difference of logits in float64 between a module and its matrices, as a part of their spread, ...
+AGREES = 1e-9
+# ... beside the rounding of their sums
+ROUNDING = 1e3 * torch.finfo(torch.float64).eps
+# random corners of a box at which a reading is checked
+CORNERS = 4
 
 
 @dataclass(frozen=True)
@@ -80,66 +72,76 @@ def relu_network(weights: list[Tensor], biases: list[Tensor]) -> ReluNetwork:
     return ReluNetwork(tuple(W.double() for W in weights), tuple(b.double() for b in biases))
 
 
-def _leaves(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    children = list(module.named_children())
-    if not children:
-        yield name, module
-    for child, part in children:
-        yield from _leaves(part, f"{name}.{child}" if name else child)
-
-
 @torch.no_grad()
 def read_network(module: nn.Module, shape: tuple[int, ...]) -> ReluNetwork:
-    """The matrices of a module whose layers, in the order of their registration, are affine or ReLUs.
+    """The matrices of a module that is a chain of affine maps and ReLUs, in evaluation mode.
 
-    Affine layers between two ReLUs (also convolutions and batch normalisation, in evaluation mode) become one
-    matrix: n_0 applications, meant for networks of a few thousand units.
+    The graph of its forward is read (see graph.py). Affine layers between two ReLUs (also convolutions and
+    batch normalisation) become one matrix: n_0 applications, meant for networks of a few thousand units. The
+    module itself is not changed.
 
     Args:
         module: takes [b, *shape], gives logits [b, classes].
         shape: of one input.
 
     Raises:
-        UserError: a layer of another kind (by name), or a module that is not the chain of its layers.
+        UserError: what is neither affine nor a ReLU, by the name of its layer; numbers that are not finite; a
+            module that does more than its graph says.
     """
-    source = copy.deepcopy(module).double().cpu().eval()
-    weights: list[Tensor] = []
-    biases: list[Tensor] = []
-    waiting: list[nn.Module] = []
-    input_shape = shape
-    for name, layer in _leaves(source):
-        if isinstance(layer, nn.ReLU):
-            shape = _compose(waiting, shape, weights, biases)
-            waiting = []
-        elif isinstance(layer, AFFINE):
-            waiting.append(layer)
-        else:
-            raise UserError(f"layer {name} ({type(layer).__name__}) cannot be certified (valid: {READABLE})")
-    if not waiting:
-        raise UserError("the network ends with a ReLU or has no layer; valid: its last layer gives logits")
-    _compose(waiting, shape, weights, biases)
-    network = relu_network(weights, biases)
-    _check_chain(source, network, input_shape)
+    source = _copy(module)
+    for name, values in (*source.named_parameters(), *source.named_buffers()):
+        if nn.parameter.is_lazy(values):
+            raise UserError(f"{name} has no values yet; valid: a network that was called once")
+        if not values.isfinite().all():
+            raise UserError(f"{name} holds numbers that are not finite; the network cannot be certified")
+    network = relu_network(*read_graph(source, shape))
+    generator = torch.Generator().manual_seed(0)
+    inside = torch.rand(8, network.inputs, generator=generator, dtype=torch.float64)
+    outside = torch.randn(8, network.inputs, generator=generator, dtype=torch.float64)
+    _compare(source, network, shape, torch.cat([inside, inside.round(), outside]))
     return network
 
 
-def _compose(
-    layers: list[nn.Module], shape: tuple[int, ...], weights: list[Tensor], biases: list[Tensor]
-) -> tuple[int, ...]:
-    """Add the matrix of affine layers on inputs of a shape; gives the shape of their output."""
-    size = int(torch.Size(shape).numel())
-    probes = torch.cat([torch.zeros(1, size), torch.eye(size)]).double().view(-1, *shape)
-    for layer in layers:
-        probes = layer(probes)
-    out, flat = tuple(probes.shape[1:]), probes.flatten(1)
-    weights.append((flat[1:] - flat[0]).T.contiguous())
-    biases.append(flat[0].clone())
-    return out
+@torch.no_grad()
+def check_reading(
+    module: nn.Module, network: ReluNetwork, shape: tuple[int, ...], x: Tensor, lower: Tensor, upper: Tensor
+) -> None:
+    """A second guard: the module gives the logits of its matrices at inputs and at corners of their boxes.
 
+    Args:
+        module, shape: see `read_network`.
+        network: what it gave.
+        x: inputs [e, n_0]; lower, upper: their boxes.
 
-def _check_chain(module: nn.Module, network: ReluNetwork, shape: tuple[int, ...]) -> None:
+    Raises:
+        UserError: it does not, to AGREES of the spread of the logits.
+    """
+    x, lower, upper = x.double().cpu(), lower.double().cpu(), upper.double().cpu()
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(8, network.inputs, generator=generator, dtype=torch.float64)
-    given = module(x.view(8, *shape))
-    if not torch.allclose(given.flatten(1), network(x), rtol=TOLERANCE, atol=TOLERANCE):
-        raise UserError(f"{type(module).__name__} does more than its layers in a row; it cannot be certified")
+    at = torch.rand(CORNERS, *x.shape, generator=generator) < 0.5
+    corners = torch.where(at, lower, upper).flatten(0, 1)
+    source = _copy(module)
+    _compare(source, network.to(torch.device("cpu")), shape, torch.cat([x, lower, upper, corners]))
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy in float64 on the CPU, in evaluation mode."""
+    try:
+        return copy.deepcopy(module).double().cpu().eval()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{type(module).__name__} cannot be copied in float64 ({error})") from error
+
+
+def _compare(source: nn.Module, network: ReluNetwork, shape: tuple[int, ...], x: Tensor) -> None:
+    try:
+        given = source(x.view(-1, *shape))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{type(source).__name__} cannot be run in float64 ({error})") from error
+    read = network(x)
+    spread = (read - read.mean(1, keepdim=True)).abs().max()
+    size = ReluNetwork(tuple(W.abs() for W in network.weights), tuple(b.abs() for b in network.biases))
+    allowed = AGREES * spread + ROUNDING * size(x.abs())
+    if given.shape != read.shape or not ((given - read).abs() <= allowed).all():
+        raise UserError(
+            f"{type(source).__name__} gives other logits than the layers of its graph; it cannot be certified"
+        )

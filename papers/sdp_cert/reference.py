@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.runs.errors import UserError
-from papers.sdp_cert.relaxation import Multipliers, Relaxation, certify, interval_multipliers
+from papers.sdp_cert.relaxation import Multipliers, Relaxation, certify, interval_multipliers, unit_free
 
 Solver = Literal["clarabel", "scs"]
 LARGEST = 200
@@ -28,10 +28,13 @@ def reference_bound(relaxation: Relaxation, solver: Solver) -> tuple[Tensor, Ten
             f"method.solver={solver}: {relaxation.variables} variables are too many for it (valid: up to "
             f"{LARGEST}; method.solver=interior takes thousands)"
         )
-    found = [_one(relaxation.take(torch.tensor([i])), solver) for i in range(len(relaxation))]
+    # the solvers' tolerances are absolute
+    unit = unit_free(relaxation)
+    found = [_one(unit.relaxation.take(torch.tensor([i])), solver) for i in range(len(relaxation))]
     if not found:
         return relaxation.objective.new_zeros(0), torch.zeros(0, dtype=torch.bool)
-    return torch.cat([bound for bound, _ in found]), torch.tensor([failed for _, failed in found])
+    bound = unit.bound(torch.cat([bound for bound, _ in found]))
+    return bound, torch.tensor([failed for _, failed in found])
 
 
 def _one(r: Relaxation, solver: Solver) -> tuple[Tensor, bool]:
@@ -66,7 +69,8 @@ def _one(r: Relaxation, solver: Solver) -> tuple[Tensor, bool]:
         problem.solve(
             solver=solver.upper(), **({"eps": 1e-7, "max_iters": 50_000} if solver == "scs" else {})
         )
-    except cp.SolverError:
+    # cvxpy says ValueError of numbers that are not finite
+    except (cp.SolverError, ValueError):
         return fallback, True
     if problem.status not in ("optimal", "optimal_inaccurate"):
         return fallback, True

@@ -17,7 +17,7 @@ Variables of radius 0 (fixed inputs, units that are always off) are constants an
 Examples of a batch are padded to one size: a padded variable has only its box, a padded unit no multiplier.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -133,23 +133,98 @@ def _weighted(weights: Tensor, rows: Tensor) -> Tensor:
     return (weights[:, None] @ rows).squeeze(1)
 
 
+@dataclass(frozen=True)
+class UnitFree:
+    """A relaxation whose numbers have no units: the same feasible set, the same optimum but for the scale.
+
+    Attributes:
+        relaxation: rows with absolute entries of sum 1; the objective less its value at the centre, likewise.
+        center, spread: of the objective [b]: its value at the centre of the last hidden layer's box, and how
+            far interval arithmetic lets it move from there. A bound is center + spread * (bound here).
+        given: the relaxation that it was.
+    """
+
+    relaxation: Relaxation
+    center: Tensor
+    spread: Tensor
+    given: Relaxation
+
+    def bound(self, found: Tensor) -> Tensor:
+        """A bound [b] here, in the units of the given relaxation."""
+        return torch.where(found.isfinite(), self.center + self.spread * found, torch.inf)
+
+    def multipliers(self, m: Multipliers, corner: Tensor) -> tuple[Multipliers, Tensor]:
+        """Multipliers and corner here as those of the given relaxation."""
+        output, excess, cut, copy = (
+            _size(rows)[..., 0]
+            for rows in (self.given.output, self.given.excess, self.given.cut, self.given.copy)
+        )
+        spread = self.spread[:, None]
+        scaled = Multipliers(
+            box=spread * m.box,
+            positive=spread * m.positive / output,
+            above=spread * m.above / excess,
+            product=spread * m.product / (output * excess),
+            cut=spread * m.cut / cut,
+            copy=spread * m.copy / copy,
+        )
+        return scaled, self.center + self.spread * corner
+
+
+def unit_free(given: Relaxation) -> UnitFree:
+    """The same relaxation without units, so that a solver's tolerances are relative."""
+    w = given.objective
+    center, moving = w[:, 0], w[:, 1:]
+    spread = moving.abs().sum(1)
+    size = torch.where(spread > 0, spread, 1.0)[:, None]
+    rows = {
+        name: getattr(given, name) / _size(getattr(given, name))
+        for name in ("output", "excess", "cut", "copy")
+    }
+    objective = torch.cat([torch.zeros_like(w[:, :1]), moving / size], 1)
+    return UnitFree(replace(given, objective=objective, **rows), center, spread, given)
+
+
+def _size(rows: Tensor) -> Tensor:
+    """The sum of the absolute entries of each row [b, n, 1], 1 of empty ones."""
+    size = rows.abs().sum(2, keepdim=True)
+    return torch.where(size > 0, size, 1.0)
+
+
+def rounding(relaxation: Relaxation, S: Tensor) -> Tensor:
+    """What the eigenvalues of S in float64 may be off, [b]."""
+    size = relaxation.has_variable.sum(1) + 1
+    return 4 * size * torch.finfo(torch.float64).eps * torch.linalg.matrix_norm(S)
+
+
 def certify(relaxation: Relaxation, multipliers: Multipliers, corner: Tensor) -> Tensor:
     """A bound [b] on the objective that holds whatever the multipliers are (weak duality).
 
     Multipliers of the wrong sign count as 0. With S = slack + corner e_0 e_0', raising the diagonal by
     d >= -lambda_min(S) makes it psd, and costs d for each entry: corner + sum box + (1 + N) d. Eigenvalues
-    are those of float64, and d covers their error (a multiple of N eps ||S||).
+    are those of float64, and d covers their error (a multiple of N eps ||S||). Numbers that are not finite
+    certify inf.
 
     Args:
         corner: [b], S_00's part of the bound; a good one makes S nearly psd.
     """
     m = project(relaxation, multipliers)
     S = relaxation.slack(m, corner)
+    finite = S.isfinite().all(2).all(1)
+    S = torch.where(finite[:, None, None], S, 0.0)
     size = relaxation.has_variable.sum(1) + 1
-    rounding = 4 * size * torch.finfo(torch.float64).eps * torch.linalg.matrix_norm(S)
-    shift = (rounding - torch.linalg.eigvalsh(S)[:, 0]).clamp_min(0)
+    shift = (rounding(relaxation, S) - _least_eigenvalues(S)).clamp_min(0)
     bound = corner + (m.box * relaxation.has_variable).sum(1) + size * shift
-    return torch.where(bound.isfinite(), bound, torch.inf)
+    return torch.where(finite & bound.isfinite(), bound, torch.inf)
+
+
+def _least_eigenvalues(S: Tensor) -> Tensor:
+    """Of each matrix, from below [b]; by Gershgorin's discs where LAPACK does not converge."""
+    try:
+        return torch.linalg.eigvalsh(S)[:, 0]
+    except torch.linalg.LinAlgError:
+        diagonal = S.diagonal(dim1=1, dim2=2)
+        return (diagonal + diagonal.abs() - S.abs().sum(2)).amin(1)
 
 
 def project(relaxation: Relaxation, multipliers: Multipliers) -> Multipliers:

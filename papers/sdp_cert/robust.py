@@ -79,7 +79,27 @@ def live_network(student: nn.Module) -> ReluNetwork:
     other = next((x for x in layers if not isinstance(x, nn.Linear) and list(x.parameters())), None)
     if other is not None:
         raise UserError(f"{type(other).__name__}: this training is for fully connected networks (valid: mlp)")
-    return ReluNetwork(tuple(x.weight for x in linear), tuple(x.bias for x in linear))
+    biases = (x.weight.new_zeros(x.out_features) if x.bias is None else x.bias for x in linear)
+    return ReluNetwork(tuple(x.weight for x in linear), tuple(biases))
+
+
+def check_live_network(student: nn.Module, shape: tuple[int, ...]) -> None:
+    """Check that `live_network` is the network that the module computes.
+
+    Raises:
+        UserError: its layers are not registered in the order of their use with a ReLU between any two, or it
+            does more than they do.
+    """
+    live, read = live_network(student), read_network(student, shape)
+    pairs = list(zip((*live.weights, *live.biases), (*read.weights, *read.biases), strict=False))
+    same = live.hidden_layers == read.hidden_layers and all(
+        a.shape == b.shape and torch.equal(a.detach().double().cpu(), b) for a, b in pairs
+    )
+    if not same:
+        raise UserError(
+            f"{type(student).__name__}: this training is for fully connected networks whose layers are "
+            "registered in the order of their use, with a ReLU between any two (valid: mlp)"
+        )
 
 
 class AdversarialTraining(RobustTraining):
@@ -127,6 +147,16 @@ class AdversarialTraining(RobustTraining):
 
 class LinearTraining(RobustTraining):
     """LP-NN (Wong and Kolter 2018): cross-entropy of the worst logits that the LP's dual bound allows."""
+
+    def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
+        """Check that the bound is of the student itself.
+
+        Raises:
+            UserError: see `RobustTraining.attach` and `check_live_network`.
+        """
+        student = super().attach(student, make_model, data)
+        check_live_network(student, data.shape)
+        return student
 
     def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
         assert targets is not None
@@ -177,6 +207,7 @@ class GradTraining(RobustTraining):
             UserError: see the class.
         """
         student = super().attach(student, make_model, data)
+        check_live_network(student, data.shape)
         network = live_network(student)
         if network.hidden_layers != 1:
             raise UserError(

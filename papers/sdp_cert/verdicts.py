@@ -63,12 +63,15 @@ def judge(method: Certifier, examples: Examples, indices: list[int]) -> list[Jud
         if not asked.any():
             continue
         found = one.bounds(examples, asked)
+        # where numbers overflowed there is no bound
         if found.upper is not None:
-            uppers[one.NAME] = torch.where(asked, found.upper, torch.nan)
-            upper = torch.where(asked, upper.minimum(found.upper), upper)
+            above = torch.where(found.upper.isnan(), torch.inf, found.upper)
+            uppers[one.NAME] = torch.where(asked, above, torch.nan)
+            upper = torch.where(asked, upper.minimum(above), upper)
         if found.lower is not None:
-            lowers[one.NAME] = torch.where(asked, found.lower, torch.nan)
-            lower = torch.where(asked, lower.maximum(found.lower), lower)
+            below = torch.where(found.lower.isnan(), -torch.inf, found.lower)
+            lowers[one.NAME] = torch.where(asked, below, torch.nan)
+            lower = torch.where(asked, lower.maximum(below), lower)
         if found.failed is not None:
             failed |= found.failed
     certified, refuted = (upper < 0).all(1), (lower >= 0).any(1)

@@ -86,19 +86,6 @@ def test_a_layer_that_cannot_be_certified_is_named(
         read_network(module(), shape)
 
 
-def test_a_module_that_is_no_chain_of_its_layers_is_refused() -> None:
-    class Skip(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.relu, self.last = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.last(x + self.relu(self.first(x)))
-
-    with pytest.raises(UserError, match="Skip does more than its layers"):
-        read_network(Skip(), (4,))
-
-
 def test_matrices_that_do_not_fit_or_are_not_finite_are_refused() -> None:
     with pytest.raises(UserError, match="do not fit"):
         relu_network([torch.ones(3, 2), torch.ones(2, 4)], [torch.ones(3), torch.ones(2)])
