@@ -537,7 +537,9 @@ class Polytope(Polyhedron):
     def lmo(self, g: Array) -> Array:
         if self.vertices is not None:
             return self.vertices[int(np.argmin(self.vertices @ g))].copy()
-        found = linear_programme(g * self.units.scale, *self.units.rows(self.A, self.b))
+        goal = g * self.units.scale
+        goal = goal / float(power_of_two(np.abs(goal).max()))
+        found = linear_programme(goal, *self.units.rows(self.A, self.b))
         if found.x is None:
             raise UserError(f"model=polytope: the linear programme failed ({found.message})")
         # the solver breaks constraints by its own tolerance
@@ -592,7 +594,7 @@ def _not_zero(rows: Array, offsets: Array) -> tuple[Array, Array]:
 def _unit_diagonal(E: Array) -> tuple[Array, Array]:
     """E in units of its coordinates in which its diagonal is of size 1, and these units, [d]."""
     diagonal = np.diag(E)
-    scale = power_of_two(np.sqrt(np.where(diagonal > 0, diagonal, 1.0)))
+    scale = power_of_two(np.sqrt(np.abs(diagonal)))
     return E / np.outer(scale, scale), scale
 
 

@@ -88,11 +88,10 @@ class Units:
 
 
 def linear_programme(c: Array, A: Array, b: Array, E: Array | None = None) -> OptimizeResult:
-    """min c'z over A z <= b, E z = 0 by HiGHS, as precise as it can be; c may be of any size."""
-    size = float(power_of_two(np.abs(c).max(initial=0.0)))
+    """min c'z over A z <= b, E z = 0 by HiGHS, as precise as it can be; all of size one."""
     right = None if E is None else np.zeros(len(E))
     return linprog(
-        c / size, A_ub=A, b_ub=b, A_eq=E, b_eq=right, bounds=(None, None), method="highs", options=PRECISE
+        c, A_ub=A, b_ub=b, A_eq=E, b_eq=right, bounds=(None, None), method="highs", options=PRECISE
     )
 
 
