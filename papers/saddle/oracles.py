@@ -134,7 +134,7 @@ class Oracle(ABC):
         whole = whole / size
         g = self.inner.along(whole)
         length = float(np.linalg.norm(g))
-        off_hull = length <= FLAT * float(np.linalg.norm(whole)) 
+        off_hull = length <= FLAT * float(np.linalg.norm(whole))
         rounding = FLAT * float(np.linalg.norm(H)) * float(np.linalg.norm(x))
         if off_hull or length * size <= rounding * unit:
             return none

@@ -2,8 +2,8 @@
 
     minimise p'Hp over A p <= r, E p = 0, and the tangent condition, for any symmetric H
 
-All is in units of the set and of H (`oracles.Oracle`). A lower bound counts every point that is feasible within
-`SLACK`; a point that is given is feasible up to rounding.
+All is in units of the set and of H (`oracles.Oracle`). A lower bound counts every point that is feasible
+within `SLACK`; a point that is given is feasible up to rounding.
 """
 
 import heapq
@@ -41,8 +41,7 @@ class Programme:
         return np.asarray(inside & on_plane)
 
     def pulled_in(self, moves: Array) -> Array:
-        """Moves [k, d] cut where the first inequality is broken, as the way to them is feasible; those that are
-        feasible up to rounding then."""
+        """Moves [k, d] cut where they break an inequality; those that are feasible up to rounding then."""
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = np.where(moves @ self.A.T > self.r, self.r / (moves @ self.A.T), 1.0)
         fine = self.allows(moves, ROUNDING)
@@ -133,7 +132,7 @@ class BranchAndBoundOracle(Oracle):
 
     Args:
         region: bounded.
-        tolerance: gap to the lower bound, in units of q over the set, or relative to |q| where that is larger.
+        tolerance: gap to the lower bound, in units of q over the set, or of |q| where that is larger.
         most: nodes; what is left open then is in the lower bound.
     """
 
@@ -193,7 +192,7 @@ class _Search:
     def _programme(
         self, goal: Array, rows: Array, right: Array, extent: Array
     ) -> tuple[Array | None, float] | None:
-        """A linear programme over p (and more variables behind it): its solution and a lower bound that holds.
+        """A linear programme over p (and more variables behind it): a solution, and a lower bound that holds.
 
         By its multipliers y >= 0 and w: goal'z >= -y'r + (goal + A'y + E'w)'z on the feasible z, whatever
         the solver's tolerance, with |z| <= extent. None where it is infeasible; no solution and -infinity

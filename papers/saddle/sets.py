@@ -87,7 +87,7 @@ class ConstraintSet(ABC):
         """The set of z = (x - centre) / scale, of size one."""
 
     def along(self, g: Array) -> Array:
-        """The part of a normal g [d], in units, in the set's affine hull: all, where the set has an inside."""
+        """The part of a normal g [d], in units, in the set's affine hull: all, where it has an inside."""
         return g
 
     @abstractmethod
@@ -305,7 +305,7 @@ class Polyhedron(ConstraintSet):
         A, b: [m, d], [m]; no row is zero.
         equality: (a, c), or None.
         low, high: of a box around the set, [d].
-        normals: orthonormal rows, [k, d], of what is constant on the set, in units; none where it has an inside.
+        normals: orthonormal rows, [k, d], of what is constant on the set, in units.
     """
 
     A: Array
@@ -332,7 +332,7 @@ class Polyhedron(ConstraintSet):
         return made
 
     def room(self, rows: Array, tolerance: float) -> Array:
-        """By how much x may break each row [m, d]: a part of the row's own extent over the set, and rounding."""
+        """By how much x may break each row [m, d]: a part of its extent over the set, and rounding."""
         return np.asarray(np.abs(rows) @ (tolerance * self.units.scale + 8 * EPS * self.reach), np.float64)
 
     def excess(self, x: Array) -> float:
@@ -432,6 +432,10 @@ class Simplex(Polyhedron):
         self.normals = np.full((1, self.dim), self.dim**-0.5)
         self.units = Units.uniform(self.dim, 1.0)
 
+    def in_units(self) -> "Simplex":
+        """It is of size one as it is."""
+        return self
+
     def lmo(self, g: Array) -> Array:
         v = np.zeros_like(g)
         v[int(np.argmin(g))] = 1.0
@@ -439,7 +443,7 @@ class Simplex(Polyhedron):
 
     def project(self, y: Array) -> Array:
         """By the sorted sums (Held, Wolfe and Crowder 1974)."""
-        # the same shift of all coordinates changes nothing: the largest is 0, so that the 1 is not rounded away
+        # a shift of all coordinates changes nothing: with 0 the largest, the 1 is not rounded away
         y = y - y.max()
         u = np.sort(y)[::-1]
         sums = (np.cumsum(u) - 1) / np.arange(1, len(y) + 1)
@@ -510,7 +514,7 @@ class Polytope(Polyhedron):
         self.reach = np.maximum(np.abs(self.low), np.abs(self.high))
 
     def _corners(self) -> None:
-        """Vertices where they are few, and what follows from them: exact ends, the diameter, the affine hull."""
+        """Vertices where they are few, and what follows from them: ends, diameter, affine hull."""
         d, self.normals = self.dim, np.zeros((0, self.dim))
         if math.comb(len(self.A), d) > MOST_VERTICES:
             # the ends are those of linear programmes, and bounds must hold

@@ -1,8 +1,8 @@
 """Units: a set is measured in its own size, so that no result depends on the units of x, of f or of a row.
 
-A point is x = centre + scale * z, coordinate by coordinate, and tolerances are about z. All factors are powers of
-two, which cost no rounding. This file has what is needed for sets A x <= b: the units themselves, the box around
-the set, its vertices, and the nearest point.
+A point is x = centre + scale * z, coordinate by coordinate, and tolerances are about z. All factors are powers
+of two, which cost no rounding. This file has what is needed for sets A x <= b: the units themselves, the box
+around the set, its vertices, and the nearest point.
 """
 
 import itertools
@@ -35,7 +35,7 @@ def power_of_two(size: Array | float) -> Array:
 
 
 def rows_of_size_one(A: Array, b: Array) -> tuple[Array, Array]:
-    """The same inequalities (or equalities), each divided by a power of two so that its row's length is 1 to 2."""
+    """The same inequalities (or equalities), each divided by a power of two: rows of length 1 to 2."""
     size = power_of_two(_lengths(A))
     return A / size[:, None], b / size
 
@@ -145,15 +145,13 @@ def _extremes(A: Array, b: Array) -> tuple[Array, Array]:
         if found.status == 2:
             raise UserError("model=polytope: the set is empty (no x has normals x <= offsets)")
         if found.x is None:
-            raise UserError(
-                "model=polytope: the set is unbounded (give model.half_width, or more normals)"
-            )
+            raise UserError("model=polytope: the set is unbounded (give model.half_width, or more normals)")
         ends[row, i] = found.x[i]
     return ends[0], ends[1]
 
 
 def vertices(A: Array, b: Array, slack: Array) -> Array:
-    """All vertices of {A z <= b}, [k, d], in units: the solutions of d rows that break no other by its slack."""
+    """All vertices of {A z <= b}, [k, d], in units: solutions of d rows that break no other."""
     m, d = A.shape
     chosen = np.array(list(itertools.combinations(range(m), d)), dtype=int).reshape(-1, d)
     systems = A[chosen]
@@ -186,8 +184,8 @@ def onto(A: Array, b: Array, y: Array) -> Array:
 def nearest(A: Array, b: Array, slack: Array, y: Array) -> Array:
     """The point of {A z <= b} nearest to y, for rows of size one and a set of size one.
 
-    By cutting planes: the nearest point of the rows met so far, by least distance programming with nonnegative
-    least squares (Lawson and Hanson 1974, chapter 23), then the worst broken row is added, until none is
+    By cutting planes: the nearest point of the rows met so far, by least distance programming with
+    nonnegative least squares (Lawson and Hanson 1974, chapter 23), then the worst broken row is added, until none is
     broken by more than its slack.
     """
     z, met = y, np.zeros(0, dtype=int)

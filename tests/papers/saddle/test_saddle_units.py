@@ -5,7 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from saddle_toys import KIND, ball, box, ellipsoids, framework, inside, polytope, programme, run, simplex, symmetric
+from saddle_toys import (
+    KIND,
+    ball,
+    box,
+    ellipsoids,
+    framework,
+    inside,
+    polytope,
+    programme,
+    run,
+    simplex,
+    symmetric,
+)
 from scipy.optimize import minimize
 
 from common.data.saddle_problems import Array, MotzkinStraus
@@ -14,13 +26,14 @@ from common.runs.errors import UserError
 from papers.saddle.choice import make_oracle
 from papers.saddle.oracles import Answer, Kind, Oracle, OracleName, Tangent
 from papers.saddle.sets import ConstraintSet, Polytope
-from papers.saddle.shor import make_shor
 
 KINDS: tuple[Kind, ...] = ("none", "leq", "eq")
 SIZES = (1e-8, 1e-4, 1e7, 1e8)
 
 
-def random_polytope(seed: int, dim: int = 3, rows: int = 4, size: float = 1.0, row_size: float = 1.0) -> Polytope:
+def random_polytope(
+    seed: int, dim: int = 3, rows: int = 4, size: float = 1.0, row_size: float = 1.0
+) -> Polytope:
     random = np.random.default_rng(seed)
     normals, offsets = random.standard_normal((rows, dim)), random.uniform(0.2, 1.0, rows)
     return polytope(
@@ -32,7 +45,7 @@ def random_polytope(seed: int, dim: int = 3, rows: int = 4, size: float = 1.0, r
 
 
 def vertex_and_ray_minimum(region: Polytope, H: Array, x: Array, tangent: Tangent) -> float:
-    """An upper bound of the least q that owes nothing to the oracles: along rays from x, and local searches."""
+    """An upper bound of the least q that owes nothing to the oracles: along rays from x."""
     random = np.random.default_rng(0)
     assert region.vertices is not None
     ways = np.vstack([region.vertices - x, random.standard_normal((300, len(x)))])
@@ -165,7 +178,9 @@ def test_a_projection_is_that_of_a_quadratic_programme_and_meets_its_inequality(
     random = np.random.default_rng(seed)
     dim, size = int(random.integers(2, 5)), 10.0 ** random.integers(-8, 9)
     normals, offsets = random.standard_normal((4, dim)), random.uniform(0.1, 1, 4)
-    rows = np.vstack([normals, normals[:2], 1e-5 * normals[:1], np.zeros((1, dim)), normals[:1] + normals[1:2]])
+    rows = np.vstack(
+        [normals, normals[:2], 1e-5 * normals[:1], np.zeros((1, dim)), normals[:1] + normals[1:2]]
+    )
     right = np.concatenate([offsets, offsets[:2], 1e-5 * offsets[:1], [0.0], [offsets[0] + offsets[1]]])
     region = polytope(dim, normals=rows.tolist(), offsets=(size * right).tolist(), half_width=size)
     assert region.vertices is not None
@@ -201,9 +216,12 @@ def test_a_simplex_takes_points_from_any_distance() -> None:
 
 
 def test_a_flat_set_has_the_values_of_its_own_dimension() -> None:
-    """The segment x1 + x2 = 1 in the square: -(u1 - u2)^2 from the middle, whatever the gradient across it."""
+    """The segment x1 + x2 = 1 in the square: -(u1 - u2)^2 from the middle, whatever the gradient."""
     region = polytope(
-        2, normals=[[1.0, 1.0], [-1.0, -1.0], [1.0, 0.0], [-1.0, 0.0]], offsets=[1.0, -1.0, 1.0, 0.0], half_width=None
+        2,
+        normals=[[1.0, 1.0], [-1.0, -1.0], [1.0, 0.0], [-1.0, 0.0]],
+        offsets=[1.0, -1.0, 1.0, 0.0],
+        half_width=None,
     )
     H, x = np.array([[-1.0, 1.0], [1.0, -1.0]]), np.array([0.5, 0.5])
     for name, kind, g in itertools.product(("enumeration", "branch_and_bound"), KINDS, (1.0, 0.3)):
@@ -246,7 +264,9 @@ def test_a_set_far_from_the_origin_is_measured_by_its_own_size(size: float) -> N
     H = np.diag([-1.0, 0.5])
     answer = make_oracle("auto", region, 0)(H, centre, Tangent("none", np.ones(2)))
     assert answer.lower == pytest.approx(-(size**2), rel=1e-6)
-    np.testing.assert_allclose((region.project(centre + size * np.array([3.0, 1.0])) - centre) / size, [1, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        (region.project(centre + size * np.array([3.0, 1.0])) - centre) / size, [1, 0], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("region", [ball(3), ellipsoids(3), box(3), simplex(3), random_polytope(2)])
