@@ -1,7 +1,7 @@
 """Units: a set is measured in its own size, so that no result depends on the units of x, of f or of a row.
 
-A point is x = centre + scale * z, coordinate by coordinate, and tolerances are about z. All factors are powers
-of two, which cost no rounding. This file has what is needed for sets A x <= b: the units themselves, the box
+A point is x = centre + scale * z, coordinate by coordinate, and tolerances are about z. All factors are
+powers of two, which cost no rounding. This file has what is needed for sets A x <= b: the units themselves, the box
 around the set, its vertices, and the nearest point.
 """
 
@@ -185,8 +185,8 @@ def nearest(A: Array, b: Array, slack: Array, y: Array) -> Array:
     """The point of {A z <= b} nearest to y, for rows of size one and a set of size one.
 
     By cutting planes: the nearest point of the rows met so far, by least distance programming with
-    nonnegative least squares (Lawson and Hanson 1974, chapter 23), then the worst broken row is added, until none is
-    broken by more than its slack.
+    nonnegative least squares (Lawson and Hanson 1974, chapter 23), then the worst broken row is added,
+    until none is broken by more than its slack.
     """
     z, met = y, np.zeros(0, dtype=int)
     for _ in range(10 * sum(A.shape)):

