@@ -129,7 +129,7 @@ def test_an_answer_is_the_same_in_all_units(which: str, name: OracleName, kind: 
     make = SETS[which][0]
     plain = ask(name, make(1.0), 1.0, 1.0, 1.0, kind)
     tolerance = 1e-6 if name == "shor" else 1e-9
-    others = ((1e-8, 1, 1), (1e8, 1, 1e-8), (1, 1e-8, 1), (3e-5, 1e8, 1e8))
+    others = ((1e-8, 1, 1e-8), (1e8, 1, 1), (1, 1e-8, 1), (3e-5, 1e8, 1e8))
     for size, f, g_size in others[3:] if slow else others:
         region = make(size)
         answer = ask(name, region, size, f, g_size, kind)
