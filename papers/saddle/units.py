@@ -1,8 +1,8 @@
 """A set is measured in its own size, so that no result depends on the units of x, of f or of a row.
 
 A point is x = centre + scale * z, coordinate by coordinate, and tolerances are about z. All factors are
-powers of two, which cost no rounding. This file has what is needed for sets A x <= b: the units themselves, the box
-around the set, its vertices, and the nearest point.
+powers of two, which cost no rounding. This file has what is needed for sets A x <= b: the units themselves,
+the box around the set, its vertices, and the nearest point.
 """
 
 import itertools
