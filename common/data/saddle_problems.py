@@ -18,7 +18,7 @@ from common.data.loader import BlockLoader
 from common.runs.errors import UserError
 
 Array = NDArray[np.float64]
-# how far outside a set a point may lie and still count as of it
+# how far outside a set a point may lie and still count as of it, as a part of the set's size
 SLACK = 1e-9
 
 
@@ -54,7 +54,7 @@ def symmetric(matrix: Any, what: str) -> Array:
     if not np.isfinite(array).all():
         raise UserError(f"{what} has entries that are not finite")
     gap = float(np.abs(array - array.T).max(initial=0.0))
-    if gap > 1e-10 * max(1.0, float(np.abs(array).max(initial=0.0))):
+    if gap > 1e-10 * float(np.abs(array).max(initial=0.0)):
         raise UserError(f"{what} is not symmetric (an entry and its mirror differ by {gap:.3g})")
     return (array + array.T) / 2
 

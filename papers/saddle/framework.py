@@ -37,6 +37,8 @@ from papers.saddle.oracles import Answer, Kind, OracleName, Tangent
 
 # a stage-2 step with less than this part of gamma is not made
 LEAST_RHO = 1e-3
+# values of f that differ by less than this part of them are the same
+SAME_VALUE = 4e-15
 
 
 class Framework(Method):
@@ -133,7 +135,8 @@ class Framework(Method):
                 sigma = line_search_second(float(g @ move), answer.value, p.M, move)
             ends.append(self.x + sigma * move)
         values = np.array([p.problem.value(end) for end in ends])
-        good = np.arange(len(ends)) if self.sign == "seed" else np.nonzero(values <= values.min() + 1e-15)[0]
+        tied = values <= values.min() + SAME_VALUE * np.abs(values).max()
+        good = np.arange(len(ends)) if self.sign == "seed" else np.nonzero(tied)[0]
         return ends[int(good[self.random().integers(len(good))])]
 
 

@@ -5,6 +5,9 @@
 u = x is feasible with q = 0, so the least value is <= 0. An answer holds a feasible u, q(u), and a lower
 bound of the least value; rho = q(u) / lower bound is what this answer is worth, measured rather than assumed.
 
+An oracle works in the units of its set and of H (`Oracle.__call__`), where both are of size 1: its tolerances
+are relative to them, and the answer is the same in whatever units f and x are given.
+
 | set | oracle | rho |
 |---|---|---|
 | ball, one ellipsoid | `TrustRegionOracle` (d > 500: `LanczosOracle`) | 1 |
@@ -21,33 +24,42 @@ from typing import Literal
 import numpy as np
 
 from common.data.saddle_problems import SLACK, Array, symmetric
-from papers.saddle.sets import Ball, Ellipsoids
+from papers.saddle.sets import Ball, ConstraintSet, Ellipsoids
 from papers.saddle.trust_region import TrustRegion, lanczos_trust_region, local_minimiser, trust_region
+from papers.saddle.units import EPS, power_of_two
 
 Kind = Literal["none", "leq", "eq"]
+# a gradient this small, beside what it is computed from, is of rounding errors
+FLAT = 64 * EPS
 OracleName = Literal["auto", "trust_region", "lanczos", "shor", "enumeration", "branch_and_bound"]
 
 
 @dataclass(frozen=True)
 class Tangent:
-    """The tangent condition at x: g'(u - x) <= slack (leq), = 0 (eq), or none."""
+    """The tangent condition at x: g'(u - x) <= slack (leq), = 0 (eq), or none.
+
+    `size` is that of the set in the units of x: 1 within the oracles.
+    """
 
     kind: Kind
     g: Array
     slack: float = 0.0
+    size: float = 1.0
 
     @property
     def unit(self) -> "Tangent":
         """The same with a normal of length 1."""
-        norm = float(np.linalg.norm(self.g))
-        return replace(self, g=self.g / norm, slack=self.slack / norm)
+        size = float(power_of_two(np.abs(self.g).max()))
+        norm = float(np.linalg.norm(self.g / size))
+        return replace(self, g=self.g / size / norm, slack=self.slack / size / norm)
 
     def allows(self, p: Array) -> bool:
-        """Whether the move p = u - x meets it, within `SLACK`; for a normal of length 1."""
-        along = float(self.g @ p)
+        """Whether the move p = u - x meets it, within `SLACK` of the set's size (or of p, if that is longer);
+        for a normal of length 1."""
+        along, slack = float(self.g @ p), SLACK * max(self.size, float(np.linalg.norm(p)))
         if self.kind == "eq":
-            return abs(along) <= SLACK
-        return self.kind == "none" or along <= self.slack + SLACK
+            return abs(along) <= slack
+        return self.kind == "none" or along <= self.slack + slack
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,7 @@ class Answer:
         lower: a lower bound of the least value, <= value.
         seconds: that it took.
         failed: what the solver said when it failed, else "".
+        unit: of q over the set; a lower bound within 1e-12 of it is 0.
     """
 
     points: Array
@@ -67,15 +80,26 @@ class Answer:
     lower: float
     seconds: float = 0.0
     failed: str = ""
+    unit: float = 1.0
 
     @property
     def rho(self) -> float:
         """value / lower: the measured quality, in [0, 1]."""
-        return 1.0 if self.lower >= -1e-12 else min(1.0, max(0.0, self.value / self.lower))
+        if self.lower >= -1e-12 * self.unit:
+            return 1.0
+        return min(1.0, max(0.0, self.value / self.lower))
 
 
 class Oracle(ABC):
-    """Answers for one set."""
+    """Answers for one set.
+
+    Attributes:
+        units: of the set.
+        inner: the set in its units.
+    """
+
+    def __init__(self, region: ConstraintSet) -> None:
+        self.units, self.inner = region.units, region.in_units()
 
     def __call__(self, H: Array, x: Array, tangent: Tangent) -> Answer:
         """Solve at x, for symmetric H [d, d].
@@ -84,20 +108,41 @@ class Oracle(ABC):
             UserError: H is not symmetric or not finite.
         """
         began = time.perf_counter()
-        H = symmetric(H, "the Hessian")
-        # with a gradient of rounding errors there is no tangent plane
-        flat = float(np.linalg.norm(tangent.g)) <= 1e-14 * (1.0 + float(np.abs(H).max(initial=0.0)))
-        if flat or tangent.kind == "none":
-            answer = self.solve(H, x, Tangent("none", tangent.g))
-        else:
-            answer = self.solve(H, x, tangent.unit)
-        if not answer.value < 0:
-            answer = replace(answer, points=x[None], value=0.0, lower=min(answer.lower, 0.0))
-        return replace(answer, seconds=time.perf_counter() - began)
+        scale = self.units.scale
+        # q in units of H and of the set
+        H = symmetric(H, "the Hessian") * np.outer(scale, scale)
+        unit = float(power_of_two(np.abs(H).max(initial=0.0)))
+        H = H / unit
+        answer = self.solve(H, self.units.inward(x), self._tangent(H, x / scale, tangent, unit))
+        points, value, lower = self.units.outward(answer.points), unit * answer.value, unit * answer.lower
+        if not value < 0:
+            points, value, lower = x[None], 0.0, min(lower, 0.0)
+        seconds = time.perf_counter() - began
+        return Answer(points, value, lower, seconds, answer.failed, unit)
+
+    def _tangent(self, H: Array, x: Array, tangent: Tangent, unit: float) -> Tangent:
+        """The condition about moves in units, with a normal of length 1 in the affine hull of the set.
+
+        With a gradient of rounding errors (of H x, from which it comes; or of what the set holds constant)
+        there is no tangent plane.
+        """
+        none = Tangent("none", np.zeros_like(x))
+        if tangent.kind == "none" or not tangent.g.any():
+            return none
+        whole = tangent.g * self.units.scale
+        size = float(power_of_two(np.abs(whole).max()))
+        whole = whole / size
+        g = self.inner.along(whole)
+        length = float(np.linalg.norm(g))
+        off_hull = length <= FLAT * float(np.linalg.norm(whole))
+        rounding = FLAT * float(np.linalg.norm(H)) * float(np.linalg.norm(x))
+        if off_hull or length * size <= rounding * unit:
+            return none
+        return Tangent(tangent.kind, g, tangent.slack / size).unit
 
     @abstractmethod
     def solve(self, H: Array, x: Array, tangent: Tangent) -> Answer:
-        """The same, with a tangent normal of length 1."""
+        """The same in units: H and the set of size 1, and a tangent normal of length 1."""
 
 
 def answer_from(H: Array, x: Array, points: list[Array], lower: float) -> Answer:
@@ -105,7 +150,7 @@ def answer_from(H: Array, x: Array, points: list[Array], lower: float) -> Answer
     moves = np.stack(points) - x
     values = np.einsum("ki,ij,kj->k", moves, H, moves)
     best = float(values.min())
-    tied = values <= best + 1e-12 * max(1.0, abs(best))
+    tied = values <= best + 1e-12 * abs(best)
     return Answer(x + moves[tied], best, min(lower, best))
 
 
@@ -121,14 +166,15 @@ class TrustRegionOracle(Oracle):
     """
 
     def __init__(self, region: Ball | Ellipsoids) -> None:
+        super().__init__(region)
         self.radius = 1.0
         self.root: Array = np.eye(region.dim)
         self.back: Array = self.root
-        if isinstance(region, Ellipsoids):
-            self.back = region.roots[0]
+        if isinstance(self.inner, Ellipsoids):
+            self.back = self.inner.roots[0]
             self.root = np.asarray(np.linalg.inv(self.back), dtype=np.float64)
         else:
-            self.radius = region.radius
+            self.radius = self.inner.radius
 
     def solve(self, H: Array, x: Array, tangent: Tangent) -> Answer:
         H_ball, g = self.root @ H @ self.root, self.root @ tangent.g
@@ -183,13 +229,14 @@ class LanczosOracle(Oracle):
     """
 
     def __init__(self, region: Ball, seed: int) -> None:
-        self.radius, self.seed = region.radius, seed
+        super().__init__(region)
+        self.radius, self.seed = self.inner.radius, seed
 
     def solve(self, H: Array, x: Array, tangent: Tangent) -> Answer:
         return self.from_products(lambda v: H @ v, x, tangent)
 
     def from_products(self, product: Callable[[Array], Array], x: Array, tangent: Tangent) -> Answer:
-        """The same from [d] or [d, k] -> H times it."""
+        """The same from [d] or [d, k] -> H times it, in units."""
         Hx = product(x)
         lower = float("inf")
         if tangent.kind != "eq":
@@ -221,5 +268,5 @@ class LanczosOracle(Oracle):
     ) -> Answer:
         values = [float((u - x) @ product(u - x)) for u in points]
         best = min(values)
-        tied = [u for u, v in zip(points, values, strict=True) if v <= best + 1e-9 * max(1.0, abs(best))]
+        tied = [u for u, v in zip(points, values, strict=True) if v <= best + 1e-9 * abs(best)]
         return Answer(np.stack(tied), best, min(lower, best))

@@ -46,7 +46,8 @@ def draw(programme: Programme, history: dict[str, list[float | None]], method: s
     problem, region = programme.problem, programme.region
     path = np.array([[a, b] for a, b in zip(history["x1"], history["x2"], strict=True) if a is not None])
     outline = _outline(programme)
-    reach = 1.08 * np.maximum(region.reach, 1e-9)
+    # a set that is flat along an axis is drawn with a margin all the same
+    reach = 1.08 * np.maximum(region.reach, 1e-9 * region.reach.max())
     xs, ys = (np.linspace(-r, r, GRID) for r in reach)
     values = np.array([[problem.value(np.array([x, y])) for x in xs] for y in ys])
     inside = np.array([[region.contains(np.array([x, y])) for x in xs] for y in ys])
@@ -102,6 +103,6 @@ def _minima(programme: Programme) -> Array:
         return problem.minimisers
     points = _outline(programme)
     values = np.array([problem.value(x) for x in points])
-    size = max(abs(least), 1e-12)
+    size = abs(least) or float(np.ptp(values))
     local = (values <= np.roll(values, 1)) & (values < np.roll(values, -1)) & (values <= least + 1e-3 * size)
     return points[local]

@@ -1,6 +1,9 @@
 """The quadratic programme over small polyhedra: exact by enumeration of faces, or by branch-and-bound.
 
-minimise p'Hp over A p <= r, E p = 0, and the tangent condition, for any symmetric H
+    minimise p'Hp over A p <= r, E p = 0, and the tangent condition, for any symmetric H
+
+All is in units of the set and of H (`oracles.Oracle`). A lower bound counts every point that is feasible
+within `SLACK`; a point that is given is feasible up to rounding.
 """
 
 import heapq
@@ -9,30 +12,42 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
 
 from common.data.saddle_problems import SLACK, Array
 from papers.saddle.oracles import Answer, Oracle, Tangent, answer_from
 from papers.saddle.sets import Polyhedron
+from papers.saddle.units import ROUNDING, independent, linear_programme, onto
 
+# an inequality this near to its bound at a linear programme's solution is active there
+NEAR = 1e-7
 # linear systems solved in one call
 BATCH = 4096
 
 
 @dataclass(frozen=True)
 class Programme:
-    """min p'Hp over A p <= r, E p = e (moves p from a point)."""
+    """min p'Hp over A p <= r, E p = 0 (moves p from a point of a set in its units)."""
 
+    region: Polyhedron
     H: Array
     A: Array
     r: Array
     E: Array
-    e: Array
 
-    def allows(self, moves: Array) -> np.ndarray:
-        """Which rows of moves [k, d] are feasible, within `SLACK`."""
-        inside = (moves @ self.A.T <= self.r + SLACK).all(axis=1)
-        return np.asarray(inside & (np.abs(moves @ self.E.T - self.e) <= SLACK).all(axis=1))
+    def allows(self, moves: Array, tolerance: float) -> np.ndarray:
+        """Which rows of moves [k, d] are feasible, within the tolerance."""
+        inside = (moves @ self.A.T <= self.r + self.region.room(self.A, tolerance)).all(axis=1)
+        on_plane = (np.abs(moves @ self.E.T) <= self.region.room(self.E, tolerance)).all(axis=1)
+        return np.asarray(inside & on_plane)
+
+    def pulled_in(self, moves: Array) -> Array:
+        """Moves [k, d] cut where they break an inequality; those that are feasible up to rounding then."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = np.where(moves @ self.A.T > self.r, self.r / (moves @ self.A.T), 1.0)
+        fine = self.allows(moves, ROUNDING)
+        cut = np.where(fine, 1.0, shares.min(axis=1, initial=1.0))
+        pulled = moves * cut[:, None]
+        return np.asarray(pulled[self.allows(pulled, ROUNDING) & (cut > 0)], dtype=np.float64)
 
 
 def programme(region: Polyhedron, H: Array, x: Array, tangent: Tangent) -> Programme:
@@ -43,7 +58,7 @@ def programme(region: Polyhedron, H: Array, x: Array, tangent: Tangent) -> Progr
         A, r = np.vstack([A, tangent.g]), np.append(r, tangent.slack)
     elif tangent.kind == "eq":
         E = np.vstack([E, tangent.g])
-    return Programme(H, A, r, E, np.zeros(len(E)))
+    return Programme(region, H, A, r, E)
 
 
 def stationary(quadratic: Programme, active: np.ndarray) -> Array:
@@ -60,7 +75,6 @@ def stationary(quadratic: Programme, active: np.ndarray) -> Array:
     rows = torch.cat([torch.from_numpy(quadratic.E).expand(len(active), fixed, d), rows], dim=1)
     K[:, :d, :d] = torch.from_numpy(quadratic.H)
     K[:, d:, :d], K[:, :d, d:] = rows, rows.transpose(1, 2)
-    right[:, d : d + fixed, 0] = torch.from_numpy(quadratic.e)
     right[:, d + fixed :, 0] = torch.from_numpy(quadratic.r)[torch.from_numpy(active)]
     found, info = torch.linalg.solve_ex(K, right)
     sound = (info == 0) & torch.isfinite(found).all(dim=1).squeeze(1)
@@ -76,29 +90,37 @@ class EnumerationOracle(Oracle):
     """
 
     def __init__(self, region: Polyhedron) -> None:
-        self.region = region
+        super().__init__(region)
         self.faces = [faces for faces in region.active_sets() if len(faces)]
 
     def solve(self, H: Array, x: Array, tangent: Tangent) -> Answer:
         if float(np.linalg.eigvalsh(H)[0]) >= 0:
             return Answer(x[None], 0.0, 0.0)
-        quadratic = programme(self.region, H, x, tangent)
+        assert isinstance(self.inner, Polyhedron)
+        quadratic = programme(self.inner, H, x, tangent)
         # a tangent inequality is inactive or active, beside all else
         last = len(quadratic.A) - 1
-        best, moves = 0.0, [np.zeros_like(x)]
+        lower, best, moves = 0.0, 0.0, [np.zeros_like(x)]
         for faces in self.faces:
             kinds = [faces]
             if tangent.kind == "leq":
                 kinds.append(np.hstack([faces, np.full((len(faces), 1), last)]))
             for kind, start in itertools.product(kinds, range(0, len(faces), BATCH)):
                 found = stationary(quadratic, kind[start : start + BATCH])
-                found = found[quadratic.allows(found)]
-                values = np.einsum("ki,ij,kj->k", found, H, found)
+                found = found[quadratic.allows(found, SLACK)]
+                lower = min(lower, float(_values(H, found).min(initial=0.0)))
+                found = quadratic.pulled_in(found)
+                values = _values(H, found)
                 # what ties with the best is kept, for signs that are free
-                close = values <= best + 1e-12 * max(1.0, abs(best))
+                close = values <= best + 1e-12 * abs(best)
                 best = min(best, float(values.min(initial=0.0)))
                 moves += list(found[close])
-        return answer_from(H, x, [x + p for p in moves], best)
+        return answer_from(H, x, [x + p for p in moves], lower)
+
+
+def _values(H: Array, moves: Array) -> Array:
+    """p'Hp of moves [k, d]."""
+    return np.asarray(np.einsum("ki,ij,kj->k", moves, H, moves), dtype=np.float64)
 
 
 class BranchAndBoundOracle(Oracle):
@@ -110,18 +132,20 @@ class BranchAndBoundOracle(Oracle):
 
     Args:
         region: bounded.
-        tolerance: gap to the lower bound, relative to max(1, |q|).
+        tolerance: gap to the lower bound, in units of q over the set, or of |q| where that is larger.
         most: nodes; what is left open then is in the lower bound.
     """
 
     def __init__(self, region: Polyhedron, tolerance: float = 1e-6, most: int = 2_000) -> None:
-        self.region, self.tolerance, self.most = region, tolerance, most
+        super().__init__(region)
+        self.tolerance, self.most = tolerance, most
 
     def solve(self, H: Array, x: Array, tangent: Tangent) -> Answer:
         values, W = np.linalg.eigh(H)
         if values[0] >= 0:
             return Answer(x[None], 0.0, 0.0)
-        search = _Search(programme(self.region, H, x, tangent), values, W)
+        assert isinstance(self.inner, Polyhedron)
+        search = _Search(programme(self.inner, H, x, tangent), values, W)
         lower, p = search.run(self.tolerance, self.most)
         return answer_from(H, x, [x + p, x], lower)
 
@@ -132,6 +156,8 @@ class _Search:
     def __init__(self, quadratic: Programme, values: Array, W: Array) -> None:
         self.quadratic, self.values, self.W = quadratic, values, W
         self.best, self.p = 0.0, np.zeros(len(values))
+        # the largest |p_j| of a move between two points of the set
+        self.extent = (quadratic.region.high - quadratic.region.low) * (1 + SLACK) + SLACK
 
     def run(self, tolerance: float, most: int) -> tuple[float, Array]:
         """The lower bound and the best move."""
@@ -155,30 +181,36 @@ class _Search:
         return min(self.best, *open_bounds), self.p
 
     def _bounds(self) -> tuple[Array, Array]:
-        ends = []
-        for w in self.W.T:
-            for sign in (1.0, -1.0):
-                found = self._programme(sign * w, np.zeros((0, len(w))), np.zeros(0), len(w))
-                assert found is not None
-                ends.append(sign * found[1])
-        return np.array(ends[::2]), np.array(ends[1::2])
+        """Of t over the set, from outside."""
+        none, ends = np.zeros((0, len(self.W))), []
+        for w, box in zip(self.W.T, np.abs(self.W.T) @ self.extent, strict=True):
+            found = [self._programme(sign * w, none, np.zeros(0), self.extent) for sign in (1.0, -1.0)]
+            least, most = (-box if one is None or one[0] is None else one[1] for one in found)
+            ends.append((max(least, -box), min(-most, box)))
+        return np.array(ends)[:, 0], np.array(ends)[:, 1]
 
-    def _programme(self, goal: Array, rows: Array, right: Array, n: int) -> tuple[Array, float] | None:
-        """A linear programme over p (and more variables behind it); None where it is infeasible."""
-        q = self.quadratic
-        pad = n - len(q.H)
+    def _programme(
+        self, goal: Array, rows: Array, right: Array, extent: Array
+    ) -> tuple[Array | None, float] | None:
+        """A linear programme over p (and more variables behind it): a solution, and a lower bound that holds.
+
+        By its multipliers y >= 0 and w: goal'z >= -y'r + (goal + A'y + E'w)'z on the feasible z, whatever
+        the solver's tolerance, with |z| <= extent. None where it is infeasible; no solution and -infinity
+        where the solver failed.
+        """
+        q, pad = self.quadratic, len(goal) - len(self.quadratic.H)
         A = np.vstack([np.hstack([q.A, np.zeros((len(q.A), pad))]), rows])
-        E = np.hstack([q.E, np.zeros((len(q.E), pad))]) if len(q.E) else None
-        found = linprog(
-            goal,
-            A_ub=A,
-            b_ub=np.concatenate([q.r, right]),
-            A_eq=E,
-            b_eq=q.e if E is not None else None,
-            bounds=(None, None),
-            method="highs",
-        )
-        return None if found.x is None else (np.asarray(found.x), float(found.fun or 0.0))
+        b = np.concatenate([q.r, right])
+        E = np.hstack([q.E, np.zeros((len(q.E), pad))])
+        found = linear_programme(goal, A, b, E if len(E) else None)
+        if found.status == 2:
+            return None
+        if found.x is None:
+            return None, -np.inf
+        y = np.maximum(-found.ineqlin.marginals, 0.0)
+        w = -found.eqlin.marginals if len(E) else np.zeros(0)
+        rest = goal + A.T @ y + E.T @ w
+        return np.asarray(found.x), float(-y @ b - np.abs(rest) @ extent)
 
     def _push(
         self,
@@ -197,7 +229,7 @@ class _Search:
             p, s = solution[:d], solution[d:]
             t = self.W.T @ p
             self._offer(p)
-            short = (self.values > 0) & (t**2 - s > 1e-9)
+            short = (self.values > 0) & (t**2 - s > SLACK)
             if not short.any() or bound >= self.best:
                 break
             for i in np.nonzero(short)[0]:
@@ -226,13 +258,27 @@ class _Search:
                     rows.append(np.concatenate([2 * at * w, -unit]))
                     right.append(at**2)
         goal = np.concatenate([np.zeros(d), self.values])
-        return self._programme(goal, np.array(rows), np.array(right), 2 * d)
+        squares = np.maximum(low**2, high**2)
+        extent = np.concatenate([self.extent, squares])
+        found = self._programme(goal, np.array(rows), np.array(right), extent)
+        # each term by itself, from its interval
+        inner = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(low**2, high**2))
+        alone = float(np.where(self.values > 0, self.values * inner, self.values * squares).sum())
+        if found is None:
+            return None
+        solution, bound = found
+        return (np.zeros(2 * d) if solution is None else solution), max(bound, alone)
 
     def _offer(self, p: Array) -> None:
         """Keep a move, or its face's stationary point, if it is the best so far."""
-        active = np.nonzero(self.quadratic.A @ p >= self.quadratic.r - 1e-7)[0]
-        moves = [p[None], stationary(self.quadratic, active[None])]
-        for move in np.concatenate(moves):
-            value = float(move @ self.quadratic.H @ move)
-            if value < self.best and bool(self.quadratic.allows(move[None])[0]):
+        q = self.quadratic
+        active = np.nonzero(q.A @ p >= q.r - NEAR)[0]
+        rows, right = np.vstack([q.E, q.A[active]]), np.concatenate([np.zeros(len(q.E)), q.r[active]])
+        chosen = independent(rows)
+        moves = [p[None], stationary(q, active[chosen[chosen >= len(q.E)] - len(q.E)][None])]
+        if len(chosen):
+            moves.append(onto(rows[chosen], right[chosen], p)[None])
+        for move in q.pulled_in(np.concatenate(moves)):
+            value = float(move @ q.H @ move)
+            if value < self.best:
                 self.best, self.p = value, move

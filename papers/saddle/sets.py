@@ -1,8 +1,10 @@
 """The constraint sets: membership, linear minimisation, projection, diameter, and what the QP oracles need.
 
-All are compact and convex. `lmo(g)` gives argmin_{v in C} g'v, `project(y)` the nearest point.
+All are compact and convex. `lmo(g)` gives argmin_{v in C} g'v, `project(y)` the nearest point. Tolerances are
+about a set's own units (units.py), so none depends on those in which x is measured.
 """
 
+import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
@@ -10,11 +12,24 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
-from scipy.optimize import linprog, nnls
 
 from common.data.saddle_problems import SLACK, Array, symmetric
 from common.runs.errors import UserError
+from papers.saddle.units import (
+    EPS,
+    LINEAR_ERROR,
+    ROUNDING,
+    Units,
+    bounding_box,
+    linear_programme,
+    nearest,
+    power_of_two,
+    rows_of_size_one,
+    vertices,
+)
 
+# a polytope with more subsets of d rows has too many vertices to list
+MOST_VERTICES = 5_000
 # a polyhedron with more subsets of its inequalities than this is not enumerated
 MOST_FACES = 150_000
 
@@ -28,6 +43,7 @@ class ConstraintSet(ABC):
         radius, reach: the largest norm, and the largest |x_i| of each coordinate, [d].
         matrices: E_i of x'E_i x <= 1, [m, d, d], else None.
         vertices: [k, d], where there are few, else None.
+        units: in which the set is of size one.
 
     Args:
         shape: (d,).
@@ -43,6 +59,7 @@ class ConstraintSet(ABC):
     reach: Array
     matrices: Array | None = None
     vertices: Array | None = None
+    units: Units
 
     def __init__(self, *, shape: tuple[int, ...], classes: int | None) -> None:
         if classes is not None or len(shape) != 1:
@@ -61,9 +78,17 @@ class ConstraintSet(ABC):
     def project(self, y: Array) -> Array:
         """The nearest point of the set, [d]."""
 
+    @abstractmethod
     def contains(self, x: Array) -> bool:
-        """Whether x is in the set, within `SLACK`."""
-        return self.excess(x) <= SLACK
+        """Whether x is in the set, within `SLACK` of its size."""
+
+    @abstractmethod
+    def in_units(self) -> "ConstraintSet":
+        """The set of z = (x - centre) / scale, of size one."""
+
+    def along(self, g: Array) -> Array:
+        """The part of a normal g [d], in units, in the set's affine hull: all, where it has an inside."""
+        return g
 
     @abstractmethod
     def longest(self, x: Array, p: Array) -> float:
@@ -87,6 +112,13 @@ class Ball(ConstraintSet):
         _positive("radius", radius)
         self.radius, self.diameter = float(radius), 2.0 * radius
         self.reach = np.full(self.dim, self.radius)
+        self.units = Units.uniform(self.dim, self.radius)
+
+    def in_units(self) -> "Ball":
+        return Ball(shape=(self.dim,), classes=None, radius=self.radius / float(self.units.scale[0]))
+
+    def contains(self, x: Array) -> bool:
+        return self.excess(x) <= SLACK * self.radius
 
     def excess(self, x: Array) -> float:
         return float(np.linalg.norm(x)) - self.radius
@@ -146,12 +178,28 @@ class Ellipsoids(ConstraintSet):
         self._check()
         self.forms: Array = self.matrices
         mixed = [*self.matrices, self.matrices.mean(0)]
-        self.radius = min(float(np.linalg.eigvalsh(E)[0]) ** -0.5 for E in mixed if _definite(E))
+        inverses = [_inverse(E) for E in mixed if _definite(E)]
+        self.radius = min(float(np.linalg.eigvalsh(inverse)[-1]) ** 0.5 for inverse in inverses)
         self.diameter = 2 * self.radius
-        widths = [np.sqrt(np.diag(np.linalg.inv(E))) for E in mixed if _definite(E)]
-        self.reach = np.min(widths, axis=0)
+        self.reach = np.min([np.sqrt(np.diag(inverse)) for inverse in inverses], axis=0)
+        self.units = Units.around(-self.reach, self.reach, self.reach)
         self.roots = np.stack([_root(E) for E in self.matrices])
         self._multipliers: dict[str, Array] = {}
+
+    def in_units(self) -> "Ellipsoids":
+        scaled = self.forms * np.outer(self.units.scale, self.units.scale)
+        return Ellipsoids(
+            shape=(self.dim,),
+            classes=None,
+            radius=1.0,
+            count=len(scaled),
+            condition=1.0,
+            design_seed=0,
+            matrices=scaled.tolist(),
+        )
+
+    def contains(self, x: Array) -> bool:
+        return self.excess(x) <= SLACK
 
     def _random(self, radius: float, count: int, condition: float, seed: int) -> Array:
         if count < 1 or not condition >= 1:
@@ -165,8 +213,9 @@ class Ellipsoids(ConstraintSet):
     def _check(self) -> None:
         assert self.matrices is not None
         for i, E in enumerate(self.matrices):
-            lowest = float(np.linalg.eigvalsh(E)[0])
-            if lowest < -1e-12:
+            values = np.linalg.eigvalsh(_unit_diagonal(E)[0])
+            if values[0] < -1e-12 * max(values[-1], -values[0]):
+                lowest = float(np.linalg.eigvalsh(E)[0])
                 raise UserError(
                     f"model.matrices[{i}] has the eigenvalue {lowest:.3g}: x'Ex <= 1 is not convex"
                 )
@@ -180,30 +229,34 @@ class Ellipsoids(ConstraintSet):
         """By the dual, min over lambda >= 0 of g'(sum lambda_i E_i)^-1 g / 4 + sum lambda_i."""
         if not g.any():
             return np.zeros_like(g)
-        # a unit gradient: the same direction, and multipliers of one size
-        unit = g / np.linalg.norm(g)
-        y = self._dual("lmo", unit / 2, np.zeros((self.dim, self.dim)))
-        v = -y
+        # in units, and with a unit gradient: multipliers of one size
+        scale = self.units.scale
+        along = g * scale / float(power_of_two(np.abs(g * scale).max()))
+        unit = along / np.linalg.norm(along)
+        y = self._dual("lmo", unit / 2, np.zeros((self.dim, self.dim)), self.forms * np.outer(scale, scale))
+        v = -y * scale
         return v / max(1.0, 1.0 + self.excess(v)) if v.any() else v
 
     def project(self, y: Array) -> Array:
         """By the dual, min over lambda >= 0 of y'(I + sum lambda_i E_i)^-1 y + sum lambda_i."""
         if self.excess(y) <= 0:
             return y
-        z = self._dual("project", y, np.eye(self.dim))
+        # one unit for all coordinates, as distance is measured in one
+        size = float(power_of_two(self.radius))
+        z = size * self._dual("project", y / size, np.eye(self.dim), self.forms * size**2)
         return z / max(1.0, 1.0 + self.excess(z))
 
-    def _dual(self, what: str, c: Array, base: Array) -> Array:
+    def _dual(self, what: str, c: Array, base: Array, forms: Array) -> Array:
         """(base + sum lambda_i E_i)^-1 c at the lambda >= 0 that minimises c'(.)^-1 c + sum lambda.
 
-        A projected Newton method (Bertsekas), from the multipliers of the last call.
+        A projected Newton method (Bertsekas), from the multipliers of the last call; forms: E_i in units.
         """
-        m = len(self.forms)
+        m = len(forms)
         weights = self._multipliers.get(what, np.full(m, 1.0 / m))
 
         def at(w: Array) -> tuple[float, Array]:
             try:
-                y = np.linalg.solve(base + np.einsum("i,ijk->jk", w, self.forms), c)
+                y = np.linalg.solve(base + np.einsum("i,ijk->jk", w, forms), c)
             except np.linalg.LinAlgError:
                 return math.inf, c
             value = float(c @ y + w.sum())
@@ -214,12 +267,12 @@ class Ellipsoids(ConstraintSet):
             weights = np.full(m, 1.0 / m)
             value, y = at(weights)
         for _ in range(100):
-            Ey = self.forms @ y
+            Ey = forms @ y
             slope = 1.0 - Ey @ y
             free = ~((weights <= 1e-14) & (slope > 0))
             if float(np.abs(slope[free]).max(initial=0.0)) <= 1e-13:
                 break
-            K = base + np.einsum("i,ijk->jk", weights, self.forms)
+            K = base + np.einsum("i,ijk->jk", weights, forms)
             curved = 2 * Ey @ np.linalg.solve(K, Ey.T)
             step = np.zeros(m)
             inner = curved[np.ix_(free, free)]
@@ -249,23 +302,62 @@ class Polyhedron(ConstraintSet):
     """A x <= b and, for some, one equality a'x = c; bounded and not empty.
 
     Attributes:
-        A, b: [m, d], [m].
+        A, b: [m, d], [m]; no row is zero.
         equality: (a, c), or None.
+        low, high: of a box around the set, [d].
+        normals: orthonormal rows, [k, d], of what is constant on the set, in units.
     """
 
     A: Array
     b: Array
     equality: tuple[Array, float] | None = None
+    low: Array
+    high: Array
+    normals: Array
+
+    def in_units(self) -> "Polyhedron":
+        made = copy.copy(self)
+        units = self.units
+        made.A, made.b = units.rows(self.A, self.b)
+        if self.equality is not None:
+            row, right = units.rows(self.equality[0][None], np.array([self.equality[1]]))
+            made.equality = (row[0], float(right[0]))
+        made.low, made.high = units.inward(self.low), units.inward(self.high)
+        # with the centre, beside which a move is rounded
+        made.reach = self.reach / units.scale
+        made.vertices = None if self.vertices is None else units.inward(self.vertices)
+        made.radius = float(np.linalg.norm(np.maximum(np.abs(made.low), np.abs(made.high))))
+        made.diameter = float(np.linalg.norm(made.high - made.low))
+        made.units = Units.uniform(self.dim, 1.0)
+        return made
+
+    def room(self, rows: Array, tolerance: float) -> Array:
+        """By how much x may break each row [m, d]: a part of its extent over the set, and rounding."""
+        return np.asarray(np.abs(rows) @ (tolerance * self.units.scale + 8 * EPS * self.reach), np.float64)
 
     def excess(self, x: Array) -> float:
-        worst = float((self.A @ x - self.b).max())
+        """As a distance."""
+        worst = float(((self.A @ x - self.b) / np.linalg.norm(self.A, axis=1)).max())
         if self.equality is not None:
-            worst = max(worst, abs(float(self.equality[0] @ x) - self.equality[1]))
+            a, c = self.equality
+            worst = max(worst, abs(float(a @ x) - c) / float(np.linalg.norm(a)))
         return worst
+
+    def contains(self, x: Array) -> bool:
+        if not bool((self.A @ x - self.b <= self.room(self.A, SLACK)).all()):
+            return False
+        if self.equality is None:
+            return True
+        a, c = self.equality
+        return bool(abs(float(a @ x) - c) <= self.room(a[None], SLACK)[0])
+
+    def along(self, g: Array) -> Array:
+        return np.asarray(g - self.normals.T @ (self.normals @ g), dtype=np.float64)
 
     def longest(self, x: Array, p: Array) -> float:
         rise = self.A @ p
-        up = rise > 1e-15
+        # along a face a row rises by rounding alone
+        up = rise > 8 * EPS * (np.abs(self.A) @ np.abs(p))
         gaps = np.maximum(self.b - self.A @ x, 0.0)
         return float((gaps[up] / rise[up]).min(initial=math.inf))
 
@@ -298,8 +390,13 @@ class Box(Polyhedron):
         self.A, self.b = np.vstack([np.eye(d), -np.eye(d)]), np.full(2 * d, self.w)
         self.diameter, self.radius = 2 * self.w * d**0.5, self.w * d**0.5
         self.reach = np.full(d, self.w)
+        self.low, self.high, self.normals = -self.reach, self.reach, np.zeros((0, d))
+        self.units = Units.uniform(d, self.w)
         if d <= 12:
             self.vertices = self.w * np.array(list(itertools.product([-1.0, 1.0], repeat=d)))
+
+    def in_units(self) -> "Box":
+        return Box(shape=(self.dim,), classes=None, half_width=self.w / float(self.units.scale[0]))
 
     def lmo(self, g: Array) -> Array:
         return -self.w * np.sign(g)
@@ -331,6 +428,13 @@ class Simplex(Polyhedron):
         self.equality = (np.ones(self.dim), 1.0)
         self.diameter, self.radius, self.reach = 2**0.5, 1.0, np.ones(self.dim)
         self.vertices = np.eye(self.dim)
+        self.low, self.high = np.zeros(self.dim), np.ones(self.dim)
+        self.normals = np.full((1, self.dim), self.dim**-0.5)
+        self.units = Units.uniform(self.dim, 1.0)
+
+    def in_units(self) -> "Simplex":
+        """It is of size one as it is."""
+        return self
 
     def lmo(self, g: Array) -> Array:
         v = np.zeros_like(g)
@@ -339,6 +443,8 @@ class Simplex(Polyhedron):
 
     def project(self, y: Array) -> Array:
         """By the sorted sums (Held, Wolfe and Crowder 1974)."""
+        # a shift of all coordinates changes nothing: with 0 the largest, the 1 is not rounded away
+        y = y - y.max()
         u = np.sort(y)[::-1]
         sums = (np.cumsum(u) - 1) / np.arange(1, len(y) + 1)
         shift = sums[int(np.nonzero(u > sums)[0][-1])]
@@ -364,7 +470,7 @@ class Polytope(Polyhedron):
         offsets: one number a row.
 
     Raises:
-        UserError: wrong sizes; an empty or unbounded set.
+        UserError: wrong sizes; numbers that are not finite; an empty or unbounded set, or a single point.
     """
 
     name = "polytope"
@@ -383,76 +489,75 @@ class Polytope(Polyhedron):
         rows = (
             np.ones((1, d))
             if normals is None
-            else np.array(normals, dtype=np.float64).reshape(len(normals), -1)
+            else np.array(normals, dtype=np.float64).reshape(len(normals), -1 if normals else d)
         )
         if rows.shape != (len(offsets), d):
             raise UserError(
                 f"model.normals of {rows.shape[0]} x {rows.shape[1]} with {len(offsets)} offsets; "
                 f"valid: a row of {d} numbers for each offset"
             )
-        self.A, self.b = rows, np.array(offsets, dtype=np.float64)
+        self.A, self.b = _not_zero(rows, np.array(offsets, dtype=np.float64))
         if half_width is not None:
             _positive("half_width", half_width)
-            self.A = np.vstack([rows, np.eye(d), -np.eye(d)])
+            self.A = np.vstack([self.A, np.eye(d), -np.eye(d)])
             self.b = np.concatenate([self.b, np.full(2 * d, float(half_width))])
-        low, high = self._bounding_box()
-        self.reach = np.maximum(np.abs(low), np.abs(high))
-        self.vertices = self._vertices()
-        if self.vertices is None:
-            self.radius, self.diameter = float(np.linalg.norm(self.reach)), float(np.linalg.norm(high - low))
-        else:
-            differences = self.vertices[:, None] - self.vertices[None]
-            self.radius = float(np.linalg.norm(self.vertices, axis=1).max())
-            self.diameter = float(np.linalg.norm(differences, axis=2).max())
-        if self.diameter <= SLACK:
-            raise UserError("model=polytope: the set is a single point, of diameter 0")
-
-    def _bounding_box(self) -> tuple[Array, Array]:
-        ends = []
-        for i, sign in itertools.product(range(self.dim), (1.0, -1.0)):
-            goal = np.zeros(self.dim)
-            goal[i] = sign
-            ends.append(sign * self._linear(goal)[i])
-        return np.array(ends[::2]), np.array(ends[1::2])
-
-    def _linear(self, g: Array) -> Array:
-        found = linprog(g, A_ub=self.A, b_ub=self.b, bounds=(None, None), method="highs")
-        if found.status == 2:
-            raise UserError("model=polytope: the set is empty (no x has normals x <= offsets)")
-        if found.status in (3, 4):
+        if len(self.A) == 0:
             raise UserError("model=polytope: the set is unbounded (give model.half_width, or more normals)")
-        if found.x is None:
-            raise UserError(f"model=polytope: the linear programme failed ({found.message})")
-        return np.asarray(found.x, dtype=np.float64)
+        self.low, self.high, flat = bounding_box(self.A, self.b)
+        self.units = Units.around(self.low, self.high, flat)
+        self.reach = np.maximum(np.abs(self.low), np.abs(self.high))
+        self._corners()
+        # a set whose extent is rounding beside its place is a point
+        size = np.abs(self.high - self.low)
+        if (size <= SLACK * self.units.scale + 64 * EPS * self.reach).all():
+            raise UserError("model=polytope: the set is a single point, of diameter 0")
+        self.reach = np.maximum(np.abs(self.low), np.abs(self.high))
 
-    def _vertices(self) -> Array | None:
-        m, d = self.A.shape
-        if math.comb(m, d) > 5_000:
-            return None
-        chosen = np.array(list(itertools.combinations(range(m), d)))
-        systems = self.A[chosen]
-        sound = np.abs(np.linalg.det(systems)) > 1e-10
-        points = np.linalg.solve(systems[sound], self.b[chosen[sound]][:, :, None])[:, :, 0]
-        inside = points[(points @ self.A.T - self.b <= SLACK).all(1)]
-        _, first = np.unique(np.round(inside, 9), axis=0, return_index=True)
-        return inside[np.sort(first)]
+    def _corners(self) -> None:
+        """Vertices where they are few, and what follows from them: ends, diameter, affine hull."""
+        d, self.normals = self.dim, np.zeros((0, self.dim))
+        if math.comb(len(self.A), d) > MOST_VERTICES:
+            # the ends are those of linear programmes, and bounds must hold
+            spare = LINEAR_ERROR * self.units.scale
+            self.low, self.high = self.low - spare, self.high + spare
+            self.reach = np.maximum(np.abs(self.low), np.abs(self.high))
+            self.vertices = None
+            self.radius = float(np.linalg.norm(self.reach))
+            self.diameter = float(np.linalg.norm(self.high - self.low))
+            return
+        A, b = self.units.rows(self.A, self.b)
+        slack = np.abs(A) @ (SLACK + 8 * EPS * self.reach / self.units.scale)
+        corners = vertices(A, b, slack)
+        if len(corners) == 0:
+            raise UserError("model=polytope: the set is empty (no x has normals x <= offsets)")
+        _, sizes, V = np.linalg.svd(corners - corners.mean(0))
+        self.normals = V[int((sizes > SLACK * len(corners)).sum()) :]
+        self.vertices = self.units.outward(corners)
+        self.low, self.high = self.vertices.min(0), self.vertices.max(0)
+        differences = self.vertices[:, None] - self.vertices[None]
+        self.radius = float(np.linalg.norm(self.vertices, axis=1).max())
+        self.diameter = float(np.linalg.norm(differences, axis=2).max())
 
     def lmo(self, g: Array) -> Array:
-        if self.vertices is None:
-            return self._linear(g)
-        return self.vertices[int(np.argmin(self.vertices @ g))].copy()
+        if self.vertices is not None:
+            return self.vertices[int(np.argmin(self.vertices @ g))].copy()
+        goal = g * self.units.scale
+        goal = goal / float(power_of_two(np.abs(goal).max()))
+        found = linear_programme(goal, *self.units.rows(self.A, self.b))
+        if found.x is None:
+            raise UserError(f"model=polytope: the linear programme failed ({found.message})")
+        # the solver breaks constraints by its own tolerance
+        return self.project(self.units.outward(np.asarray(found.x, dtype=np.float64)))
 
     def project(self, y: Array) -> Array:
-        """Least distance programming by nonnegative least squares (Lawson and Hanson 1974, chapter 23)."""
-        broken = self.A @ y - self.b
-        if float(broken.max()) <= 0:
+        """By cutting planes and nonnegative least squares (`units.nearest`)."""
+        if float((self.A @ y - self.b).max()) <= 0:
             return y
-        system = np.vstack([-self.A.T, broken])
-        goal = np.zeros(self.dim + 1)
-        goal[-1] = 1.0
-        weights, _ = nnls(system, goal)
-        rest = system @ weights - goal
-        return y - rest[:-1] / rest[-1]
+        # one unit for all coordinates, as distance is measured in one
+        size = float(self.units.scale.max())
+        A, b = rows_of_size_one(self.A * size, self.b - self.A @ self.units.centre)
+        slack = np.abs(A) @ (ROUNDING * self.units.scale + 8 * EPS * self.reach) / size
+        return self.units.centre + size * nearest(A, b, slack, (y - self.units.centre) / size)
 
     @property
     def face_count(self) -> float:
@@ -476,9 +581,36 @@ def _positive(key: str, value: float) -> None:
         raise UserError(f"model.{key}={value}: the set is empty, a point or unbounded; valid: a number > 0")
 
 
+def _not_zero(rows: Array, offsets: Array) -> tuple[Array, Array]:
+    """Without the rows 0'x <= offset, which say nothing.
+
+    Raises:
+        UserError: such a row with an offset below 0; numbers that are not finite.
+    """
+    if not (np.isfinite(rows).all() and np.isfinite(offsets).all()):
+        raise UserError("model.normals and model.offsets; valid: finite numbers")
+    zero = ~rows.any(axis=1)
+    if (offsets[zero] < 0).any():
+        raise UserError("model=polytope: the set is empty (a row of zeros has an offset below 0)")
+    return rows[~zero], offsets[~zero]
+
+
+def _unit_diagonal(E: Array) -> tuple[Array, Array]:
+    """E in units of its coordinates in which its diagonal is of size 1, and these units, [d]."""
+    diagonal = np.diag(E)
+    scale = power_of_two(np.sqrt(np.abs(diagonal)))
+    return E / np.outer(scale, scale), scale
+
+
 def _definite(E: Array) -> bool:
-    values = np.linalg.eigvalsh(E)
-    return bool(values[0] > 1e-12 * max(values[-1], 1e-300))
+    values = np.linalg.eigvalsh(_unit_diagonal(E)[0])
+    return bool(values[0] > 1e-12 * values[-1])
+
+
+def _inverse(E: Array) -> Array:
+    scaled, scale = _unit_diagonal(E)
+    inverse = np.linalg.inv(scaled) / np.outer(scale, scale)
+    return np.asarray((inverse + inverse.T) / 2, dtype=np.float64)
 
 
 def _root(E: Array) -> Array:

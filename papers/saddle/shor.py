@@ -44,11 +44,13 @@ class ShorOracle(Oracle):
     """
 
     def __init__(self, region: Ellipsoids | Box, samples: int, seed: int) -> None:
-        self.region, self.samples, self.seed = region, samples, seed
-        if isinstance(region, Ellipsoids):
-            self.forms = region.forms
+        super().__init__(region)
+        self.region, self.samples, self.seed = self.inner, samples, seed
+        if isinstance(self.inner, Ellipsoids):
+            self.forms = self.inner.forms
         else:
-            self.forms = np.stack([np.outer(e, e) for e in np.eye(region.dim)]) / region.w**2
+            assert isinstance(self.inner, Box)
+            self.forms = np.stack([np.outer(e, e) for e in np.eye(region.dim)]) / self.inner.w**2
         self.roots = [_root(E) for E in self.forms]
         self.built: dict[str, Any] = {}
         _cvxpy()
@@ -79,8 +81,8 @@ class ShorOracle(Oracle):
         if tangent.kind not in self.built:
             self.built[tangent.kind] = self._build(cp, tangent.kind)
         problem, given = self.built[tangent.kind]
-        # of size 1, as the solver's tolerances are absolute too
-        scale = max(float(np.abs(H).max()), 1e-300)
+        # of size 1 at most, as the solver's tolerances are absolute
+        scale = float(np.abs(H).max())
         given["H"].value, given["Hx"].value = H / scale, H @ x / scale
         given["g"].value, given["height"].value = tangent.g, float(tangent.g @ x) + tangent.slack
         try:
