@@ -29,6 +29,7 @@ from typing import Concatenate, NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 
+from common.numbers import power_of_four
 from common.runs.errors import UserError
 
 # block pivoting: rounds at most, and the gap in lengths of gradients, relative to their sum, that certifies
@@ -65,16 +66,11 @@ def _without_graph(solve: "Weigh[Options]") -> "Weigh[Options]":
 def _scaled(squares: Tensor, largest: Tensor, kept: int = 0) -> Tensor:
     """`squares` over the power of 4 with which `largest` is between 1 and 4; as they are where that is 0.
 
-    Powers of 4 change no digit, not even of a square root, so that no result depends on the scale.
-
     Args:
         kept: what is between 2^-kept and 2^kept stays, and beyond is brought to there.
     """
-    _, exponent = largest.frexp()
-    even = (exponent.long() - 1).div(2, rounding_mode="floor") * 2
-    even = torch.where(largest > 0, even - even.clamp(-kept, kept), 0)
-    # 2^even by its bits: powers by exp and log are not exact
-    return squares / ((even.clamp(-1022, 1022) + 1023) << 52).view(torch.float64)
+    power = power_of_four(largest)
+    return squares / (power / power.clamp(2.0**-kept, 2.0**kept))
 
 
 def _unit(gram: Tensor, kept: int = 0) -> Tensor:
