@@ -26,8 +26,8 @@ OBSERVATIONS = "observations.npz"
 LEAST_REGRET = 1e-12
 # the noise of evaluations and the initial points have streams apart from the searcher's
 STREAMS = 1_000_003
-# Sobol points are skipped by the seed modulo this, as in the maxacq authors' code
-SKIPS = 99_901
+# as has the scrambling of Sobol points
+SCRAMBLES = 2 * STREAMS
 
 Design = Literal["sobol", "uniform"]
 
@@ -47,7 +47,8 @@ class SearchModule(PaperModule):
         seed: of replicate 0; the others follow on.
         evaluations: T.
         initial: of them, how many come before the searcher's first proposal, by `design`.
-        design: `sobol`: the sequence from point (seed mod 99901) on; `uniform`.
+        design: `sobol`: the first points of the sequence, scrambled anew for each replicate (Owen 1998), so
+            that no two replicates share a point; `uniform`.
         batch: q.
         repeats: R.
         workers: processes that evaluate (1: this one, all points in one call).
@@ -151,12 +152,10 @@ class SearchModule(PaperModule):
         count, dim = self.initial, self.data.space.dim
         if self.design == "uniform":
             return self.data.space.scaled(self.own.uniform(count * dim).reshape(-1, count, dim))
-        drawn = []
-        for seed in self.seeds:
-            engine = SobolEngine(dim)
-            # the first point of the sequence is a corner
-            engine.fast_forward(1 + seed % SKIPS)
-            drawn.append(engine.draw(count, dtype=torch.float64))
+        drawn = [
+            SobolEngine(dim, scramble=True, seed=seed + SCRAMBLES).draw(count, dtype=torch.float64)
+            for seed in self.seeds
+        ]
         return self.data.space.scaled(torch.stack(drawn).to(self.device))
 
     def _check_proposal(self, x: Tensor) -> None:

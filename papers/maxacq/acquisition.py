@@ -76,12 +76,14 @@ class Acquisition(ABC):
     Attributes:
         MYOPIC: whether it is myopic maximal.
         NONNEGATIVE: whether its values are, so that they can weigh starting points as they are.
+        UNITS: whether its values have the units of f; otherwise they are probabilities or nats.
         discretisation: B, the points of the discretisation; 0: it needs none.
     """
 
     NAME: ClassVar[str]
     MYOPIC: ClassVar[bool] = True
     NONNEGATIVE: ClassVar[bool] = False
+    UNITS: ClassVar[bool] = True
     discretisation: int = 0
 
     @property
@@ -168,6 +170,7 @@ class ProbabilityOfImprovement(MyopicMaximal):
     """
 
     NAME: ClassVar = "pi"
+    UNITS: ClassVar = False
     NONNEGATIVE: ClassVar = True
 
     def __init__(self, *, tau: float) -> None:
@@ -248,7 +251,7 @@ def lookahead(given: Setting, X: Tensor) -> Lookahead:
     a = torch.cat([given.pending[:, None].expand(-1, X.shape[1], -1, -1), X], 2)
     S = observed.moments(a)[1]
     noise = observed.prior.noise_variance[:, None, None, None]
-    A = root(S + noise * torch.eye(a.shape[2], dtype=S.dtype, device=S.device), observed.floor)
+    A = root(S + noise * torch.eye(a.shape[2], dtype=S.dtype, device=S.device), observed.prior.variance)
     gain = torch.linalg.solve_triangular(A, observed.cross(a, b), upper=False)
     return Lookahead(observed.moments(b[:, None])[0], gain)
 
@@ -309,6 +312,7 @@ class EntropySearch(Discretised):
     """
 
     NAME: ClassVar = "es"
+    UNITS: ClassVar = False
 
     def __init__(self, *, discretisation: int, tau: float, inner: int) -> None:
         super().__init__(discretisation=discretisation)
@@ -328,7 +332,7 @@ class EntropySearch(Discretised):
         jitter = JITTER * given.observed.prior.variance[:, None, None, None]
         eye = torch.eye(now.shape[-1], dtype=now.dtype, device=now.device)
         later = now - ahead.gain.mT @ ahead.gain + jitter * eye
-        spread = (root(later, given.observed.floor) @ z_b[:, None]).mT
+        spread = (root(later, given.observed.prior.variance) @ z_b[:, None]).mT
         f = ahead.means(z_a)[:, :, :, None] + spread[:, :, None]
         p = torch.softmax(f / self.tau, -1).mean(3)
         return torch.special.entr(p).sum(-1).mean(-1).neg()

@@ -150,7 +150,7 @@ class Adam(Maximiser):
         cost = Budget.GRADIENT * self._cost(self.starts, self.samples)
         appraisal = self._cost(self.starts, self.appraisal_samples)
         while budget.left(cost + appraisal):
-            value = problem.value(X, problem.draw(self.samples))
+            value = problem.value(X, problem.draw(self.samples)) / problem.unit[:, None]
             (X.grad,) = torch.autograd.grad(value.sum(), X)
             optimizer.step()
             with torch.no_grad():
@@ -243,7 +243,7 @@ def _optimize_acqf(problem: Problem, X: Tensor, draws: Draws, limits: dict[str, 
 
     class Value(AcquisitionFunction):
         def forward(self, X: Tensor) -> Tensor:
-            return problem.value(X[None], draws)[0]
+            return problem.value(X[None], draws)[0] / problem.unit
 
     bounds = torch.stack([torch.zeros_like(X[0, 0]), torch.ones_like(X[0, 0])])
     with warnings.catch_warnings():

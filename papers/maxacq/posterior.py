@@ -76,27 +76,31 @@ class _Root(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, S: Tensor) -> Tensor:
-        L = cholesky(S, "the covariance of a proposal")
+    def forward(ctx: Any, S: Tensor, variance: Tensor) -> Tensor:
+        L = cholesky(S, "the covariance of a proposal", variance)
         ctx.save_for_backward(L)
         return L
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (L,) = ctx.saved_tensors
         eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
         inverse = torch.linalg.solve_triangular(L, eye.expand_as(L), upper=False)
         phi = (L.mT @ grads[0]).tril()
         phi = phi - 0.5 * torch.diag_embed(phi.diagonal(dim1=-2, dim2=-1))
         S = inverse.mT @ phi @ inverse
-        return 0.5 * (S + S.mT)
+        return 0.5 * (S + S.mT), None
 
 
-def root(S: Tensor, floor: Tensor) -> Tensor:
-    """The Cholesky factor of covariances [R, ..., q, q]; `floor` [R] bounds the variance of single points."""
+def root(S: Tensor, variance: Tensor) -> Tensor:
+    """The Cholesky factor of covariances [R, ..., q, q] under priors with this variance [R].
+
+    Of single points `FLOOR` of it is the least variance; of several it is the unit of the jitter.
+    """
+    variance = variance.reshape(-1, *[1] * (S.dim() - 3))
     if S.shape[-1] == 1:
-        return S.clamp_min(floor.reshape(-1, *[1] * (S.dim() - 1))).sqrt()
-    return _Root.apply(S)
+        return S.clamp_min(FLOOR * variance[..., None, None]).sqrt()
+    return _Root.apply(S, variance.expand(S.shape[:-2]))
 
 
 class _Largest(torch.autograd.Function):
@@ -179,7 +183,7 @@ class Posterior:
     def belief(self, X: Tensor) -> Belief:
         """At sets of points X [R, S, q, d]."""
         mean, S, W = self._moments(X)
-        new = root(S, self.floor)
+        new = root(S, self.prior.variance)
         old = W[..., W.shape[-1] - self.pending :]
         return Belief(mean, torch.cat([old, new], -1) if self.pending else new)
 

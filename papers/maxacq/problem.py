@@ -50,6 +50,15 @@ class Problem:
     def device(self) -> torch.device:
         return self.given.incumbent.device
 
+    @property
+    def unit(self) -> Tensor:
+        """What values are of the size of, [R]: the prior's standard deviation, or 1 where they have no units.
+
+        Optimizers have absolute constants, which are meant for values about 1.
+        """
+        variance = self.given.posterior.prior.variance
+        return variance.sqrt() if self.acquisition.UNITS else torch.ones_like(variance)
+
     def draw(self, samples: int) -> Draws:
         """Fresh samples, of every replicate its own."""
         points = self.points + self.given.pending.shape[1]

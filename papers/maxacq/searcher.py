@@ -209,7 +209,8 @@ class AcquisitionSearch(Searcher):
         x = x.gather(1, best[..., None].expand(-1, -1, x.shape[2])).requires_grad_()
         optimizer = torch.optim.Adam([x], lr=0.02, maximize=True)
         for _ in range(ANSWER_STEPS):
-            (x.grad,) = torch.autograd.grad(posterior.marginal(x)[0].sum(), x)
+            value = posterior.marginal(x)[0] / posterior.prior.variance.sqrt()[:, None]
+            (x.grad,) = torch.autograd.grad(value.sum(), x)
             optimizer.step()
             with torch.no_grad():
                 x.clamp_(0.0, 1.0)

@@ -35,17 +35,24 @@ ValueAndGradient = Callable[[Array], tuple[float, Array]]
 
 
 def refine(f: ValueAndGradient, start: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """A local maximum of f in the box, from `start` [d], by L-BFGS-B; `start` where that finds no better."""
+    """A local maximum of f in the box, from `start` [d], by L-BFGS-B; `start` where that finds no better.
+
+    L-BFGS-B ends by absolute numbers, so it sees the rise of f above its value at `start`, in units of what
+    the slope there makes of the box's width.
+    """
     low, high = lower.numpy(force=True), upper.numpy(force=True)
     x0 = start.numpy(force=True).astype(np.float64)
-    first = f(x0)[0]
+    first, slope = f(x0)
+    unit = float(np.abs(slope * (high - low)).max())
+    if not (np.isfinite(unit) and unit > 0 and np.isfinite(first)):
+        unit, first = 1.0, 0.0
 
     def negative(x: Array) -> tuple[float, Array]:
         value, gradient = f(x)
-        return -value, -gradient
+        return (first - value) / unit, -gradient / unit
 
     bounds = scipy.optimize.Bounds(low, high)
     found = scipy.optimize.minimize(negative, x0, jac=True, method="L-BFGS-B", bounds=bounds)
-    if not (np.isfinite(found.fun) and -found.fun > first):
+    if not (np.isfinite(found.fun) and f(found.x)[0] > f(x0)[0]):
         return start
     return torch.from_numpy(np.clip(found.x, low, high)).to(start)

@@ -99,11 +99,15 @@ class Pooled:
 
 
 def standardised_rows(y: Tensor) -> Tensor:
-    """Each function with mean 0 and standard deviation 1 over its known values; a constant one is 0."""
+    """Each function with mean 0 and standard deviation 1 over its known values; a constant one is 0.
+
+    Values that are NaN or infinite are not known: NaN.
+    """
+    y = torch.where(y.isfinite(), y, torch.nan)
     mean = y.nanmean(1, keepdim=True)
     centred = y - mean
     spread = centred.square().nanmean(1, keepdim=True).sqrt()
-    scale = spread > 1e-12 * mean.abs().clamp_min(1.0)
+    scale = spread > 1e-12 * y.abs().nan_to_num(nan=0.0).amax(1, keepdim=True)
     return torch.where(scale, centred / torch.where(scale, spread, 1.0), centred * 0)
 
 

@@ -113,6 +113,7 @@ class ArmsPosterior:
         self.count = torch.zeros_like(prior.N)
         self.singular = torch.zeros(replicates, dtype=torch.bool, device=self.mean.device)
         self.arms = torch.zeros(replicates, 0, dtype=torch.long, device=self.mean.device)
+        self.valid = self.arms.bool()
         self.residuals = self.mean.new_zeros(replicates, 0)
         # K[I, :] and its whitened rows L^-1 K[I, :], with L^-1 (y - mu[I])
         self.rows = self.mean.new_zeros(replicates, 0, arms)
@@ -138,6 +139,7 @@ class ArmsPosterior:
         self.variance = self.variance - white.square()
         self.count = self.count + valid
         self.arms = torch.cat([self.arms, own], 1)
+        self.valid = torch.cat([self.valid, valid[:, None]], 1)
         self.rows = torch.cat([self.rows, column[:, None]], 1)
         self.residuals = torch.cat([self.residuals, residual[:, None]], 1)
         self.singular = self.singular | (~regular & (scale > 0))
@@ -147,13 +149,14 @@ class ArmsPosterior:
         self.variance = torch.where(self.variance > RELATIVE_ZERO * scale, self.variance, 0.0)
 
     def _pseudo_inverse(self, r: int) -> None:
-        """Condition one replicate on all its observations at once, with K[I, I]^+."""
-        rows = self.rows[r]
-        values, vectors = torch.linalg.eigh(rows[:, self.arms[r]])
+        """Condition one replicate on all its observations at once, with K[I, I]^+; I has no failed ones."""
+        valid = self.valid[r]
+        rows = self.rows[r, valid]
+        values, vectors = torch.linalg.eigh(rows[:, self.arms[r, valid]])
         kept = values > RELATIVE_ZERO * values[-1]
         basis = vectors[:, kept] / values[kept].sqrt()
         white = basis.T @ rows
-        self.mean[r] = self.prior.mean[r] + (self.residuals[r] @ basis) @ white
+        self.mean[r] = self.prior.mean[r] + (self.residuals[r, valid] @ basis) @ white
         self.variance[r] = self.prior.variance[r] - white.square().sum(0)
 
 

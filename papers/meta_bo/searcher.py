@@ -65,6 +65,8 @@ class MetaSearcher(Searcher):
         self.acquisition, self.zeta, self.delta, self.fallback = acquisition, zeta, delta, zeta_fallback
         self.pi_target, self.candidates = pi_target, candidates
         self.said: set[str] = set()
+        # proposals, of all replicates, for which zeta was no number
+        self.fallbacks = 0
 
     def prepare(self) -> None:
         objective = self.task.objective
@@ -126,7 +128,9 @@ class MetaSearcher(Searcher):
         tau = seen.valid.sum(1).to(torch.float64)
         multiplier = zeta(tau, self.N, self.delta, self.zeta, self.fallback)
         if self.acquisition == "ucb" and not isinstance(self.zeta, int | float):
-            self._tell_fallback(zeta(tau, self.N, self.delta, self.zeta, "upstream_nan").isnan())
+            self._tell_fallback(
+                zeta(tau, self.N, self.delta, self.zeta, "upstream_nan").isnan(), seen.count + 1
+            )
         if self.task.objective.space.arms is None:
             chosen = [self._best_point(seen, r, x, multiplier[r]) for r, x in enumerate(self._uniform())]
             return torch.stack(chosen)[:, None]
@@ -174,16 +178,18 @@ class MetaSearcher(Searcher):
         space = self.task.objective.space
         return refine(value_and_gradient, start, space.lower, space.upper)
 
-    def _tell_fallback(self, nan: Tensor) -> None:
+    def _tell_fallback(self, nan: Tensor, t: int) -> None:
+        self.fallbacks += int(nan.sum())
         if nan.any():
             does = {
-                "numerator_only": "its denominator is left out (method.zeta_fallback=numerator_only)",
+                "numerator_only": "its denominator is left out, so that zeta falls (method.zeta_fallback="
+                "numerator_only)",
                 "upstream_nan": "the first arm or point is taken (method.zeta_fallback=upstream_nan)",
             }
             self.tell(
                 "fallback",
                 f"zeta is no number for {int(self.N[nan].min())} training functions and delta={self.delta} "
-                f"(N - t is at most 4 ln(6 / delta)): {does[self.fallback]}",
+                f"(N - t is at most 4 ln(6 / delta)) from evaluation {t} on: {does[self.fallback]}",
             )
 
     def tell(self, what: str, line: str) -> None:
@@ -193,14 +199,15 @@ class MetaSearcher(Searcher):
             print(f"[{self.NAME}] {line}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"said": sorted(self.said)}
+        return {"said": sorted(self.said), "fallbacks": self.fallbacks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.said = set(state["said"])
+        self.said, self.fallbacks = set(state["said"]), state["fallbacks"]
 
     def counts(self) -> dict[str, int]:
-        """What a result says of the search besides its curves."""
-        return {"training_functions": int(self.N.min())}
+        """What a result says of the search besides its curves; zeta_fallbacks: proposals, of all replicates,
+        for which zeta was no number, so that `zeta_fallback` stood in for it."""
+        return {"training_functions": int(self.N.min()), "zeta_fallbacks": self.fallbacks}
 
 
 def check_method(key: str, value: object, valid: bool, advice: str) -> None:

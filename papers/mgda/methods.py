@@ -14,7 +14,7 @@ from common.data.task_spec import TaskSpec
 from common.runs.errors import UserError
 from papers.mgda.min_norm import SOLVERS
 from papers.mgda.normalise import Normaliser, divisors, normalised
-from papers.mgda.shared import SharedPass, gram
+from papers.mgda.shared import SharedPass, gram, lengths
 
 Optimizer = Callable[..., torch.optim.Optimizer]
 Solver = Literal["exact", "frank_wolfe", "projected_gradient"]
@@ -211,12 +211,12 @@ class GradNorm(Weighted):
     def _lengths(self, shared: SharedPass) -> Tensor:
         """|dL_t/dW|, [T]."""
         if not self.last_shared:
-            return shared.gradients.flatten(1).norm(dim=1)
+            return lengths(shared.gradients.flatten(1))
         each = [
             torch.autograd.grad(shared.representation, self.last_shared, gradient, retain_graph=True)
             for gradient in shared.gradients
         ]
-        return torch.stack([torch.cat([part.flatten() for part in parts]).norm() for parts in each])
+        return lengths(torch.stack([torch.cat([part.flatten() for part in parts]) for parts in each]))
 
 
 class Found(NamedTuple):

@@ -8,11 +8,13 @@ from torch import Tensor
 from common.runs.errors import UserError
 
 Normaliser = Literal["none", "l2", "loss", "loss+"]
-TINY = 1e-30
 
 
 def divisors(normaliser: Normaliser, lengths: Tensor, losses: Tensor) -> Tensor:
-    """n_t: 1, |g_t|, L_t or L_t |g_t|, from |g_t| and L_t, each [T]; never below 1e-30.
+    """n_t: 1, |g_t|, L_t or L_t |g_t|, from |g_t| and L_t, each [T].
+
+    What is not above 0 (no gradient, as of a dead encoder; a loss of 0) normalises nothing: n_t is 1. What is
+    infinite or NaN gives NaN.
 
     Raises:
         UserError: an unknown normaliser.
@@ -27,7 +29,8 @@ def divisors(normaliser: Normaliser, lengths: Tensor, losses: Tensor) -> Tensor:
         found = losses.to(lengths) * lengths
     else:
         raise UserError(f"method.normaliser={normaliser}; valid: {', '.join(get_args(Normaliser))}")
-    return found.clamp_min(TINY)
+    found = torch.where(found.isinf(), torch.nan, found)
+    return torch.where(found <= 0, 1.0, found)
 
 
 def normalised(gram: Tensor, by: Tensor) -> Tensor:

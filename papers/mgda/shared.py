@@ -159,3 +159,14 @@ class SharedPass:
 def gram(gradients: Sequence[Tensor]) -> Tensor:
     """<g_s, g_t> of gradients given in parts [T, *p]: float64 [T, T], on their device."""
     return torch.stack([(wide := part.flatten(1).double()) @ wide.T for part in gradients]).sum(0)
+
+
+def lengths(gradients: Tensor) -> Tensor:
+    """|g_t| of gradients [T, n]: [T], in their type, without squares below or above its range.
+
+    They are first divided, exactly, by the power of 2 below their largest number.
+    """
+    largest = gradients.abs().amax(1)
+    mantissa, _ = largest.frexp()
+    power = torch.where(largest > 0, largest / (2 * mantissa), 1.0)
+    return power * (gradients / power.unsqueeze(1)).norm(dim=1)

@@ -7,7 +7,7 @@ group) and keep sigma_j^2 on the groups' grids, which an observation lowers by a
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from common.problems.sampling import ReplicateSampler
 from common.runs.errors import UserError
 from common.search.linalg import cholesky
 from papers.qff.basis import Axes, CovarianceBasis, FourierBasis, Grid
+from papers.qff.error import kernel_error
 from papers.qff.features import QFF, FeatureFamily, FourierFeatures
 from papers.qff.maximise import Box, GroupFunction, Part, Spread, axes_of
 from papers.qff.posterior import WeightPosterior
@@ -47,6 +48,11 @@ class Prior:
     lengthscale: Tensor
     amplitude: float
     noise: float
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of f."""
+        return (len(self.groups) * self.amplitude) ** 0.5
 
     def blocks(self) -> list[Tensor]:
         """The groups of each size, int64 [G, p], in order of size."""
@@ -101,6 +107,10 @@ class AdditiveModel(ABC):
 class FourierModel(AdditiveModel):
     """On Fourier features: the cost of an observation and of a proposal does not depend on their number.
 
+    Attributes:
+        kernel_error: by how much the kernel of a group differs from the features', at most, relative to its
+            variance: measured in the box (`papers.qff.error`); of random features in the first replicate.
+
     Args:
         family: of features.
         random: streams from which random features are drawn.
@@ -120,9 +130,11 @@ class FourierModel(AdditiveModel):
     ) -> None:
         super().__init__(prior, box, replicates, grid, grid_2d, spread)
         self.bases = []
+        self.kernel_error = 0.0
         for index in self.indices:
             features = family.build(prior.kernel, prior.lengthscale[index], random)
             self.bases.append(FourierBasis(features.times(prior.amplitude**0.5)))
+            self._measure(features, index)
         self.sizes = [
             len(index) * basis.features.size for index, basis in zip(self.indices, self.bases, strict=True)
         ]
@@ -138,6 +150,14 @@ class FourierModel(AdditiveModel):
                 _prior_variance(basis.features, axes).expand(replicates, len(index), -1).clone()
                 for index, basis, axes in zip(self.indices, self.bases, self.axes, strict=True)
             ]
+
+    def _measure(self, features: FourierFeatures, index: Tensor) -> None:
+        """Of groups that share features and box, one."""
+        gamma, width = self.prior.lengthscale[index], (self.box.upper - self.box.lower)[index]
+        if features.frequencies.shape[1] == 1 and bool((width == width[:1]).all()):
+            gamma, width = gamma[:1], width[:1]
+        found = kernel_error(features, self.prior.kernel, gamma, width)
+        self.kernel_error = max(self.kernel_error, found)
 
     def features(self, x: Tensor) -> Tensor:
         """Phi of points [R, n, d]: [R, n, m], the groups' one after the other."""
@@ -162,7 +182,7 @@ class FourierModel(AdditiveModel):
 
     def _functions(self, weights: Tensor) -> list[GroupFunction]:
         return [
-            GroupFunction(index, [Part(basis, grid, own)])
+            GroupFunction(index, [Part(basis, grid, own)], None, self.prior.deviation)
             for index, basis, grid, own in zip(
                 self.indices, self.bases, self.grids, self._split(weights), strict=True
             )
@@ -179,7 +199,7 @@ class FourierModel(AdditiveModel):
     def optimistic(self, beta: Tensor) -> list[GroupFunction]:
         roots = self._split(self.posterior.root)
         return [
-            GroupFunction(plain.index, plain.parts, Spread(basis, root, 0.0, 1.0, variance, beta.sqrt()))
+            replace(plain, spread=Spread(basis, root, 0.0, 1.0, variance, beta.sqrt()))
             for plain, basis, root, variance in zip(
                 self.mean(), self.bases, roots, self.grid_variances, strict=True
             )
@@ -293,7 +313,7 @@ class ExactModel(AdditiveModel):
         residual = torch.where(self.failed, 0.0, self.y - at_points - noise)
         parts = self._parts(self._solved(residual))
         return [
-            GroupFunction(index, [first, second])
+            GroupFunction(index, [first, second], None, self.prior.deviation)
             for index, first, second in zip(self.indices, drawn, parts, strict=True)
         ]
 
@@ -319,7 +339,10 @@ class ExactModel(AdditiveModel):
         root = torch.linalg.solve_triangular(self.factor, identity, upper=False).mT[:, None]
         return [
             GroupFunction(
-                index, [part], Spread(part.basis, root, self.prior.amplitude, -1.0, variance, beta.sqrt())
+                index,
+                [part],
+                Spread(part.basis, root, self.prior.amplitude, -1.0, variance, beta.sqrt()),
+                self.prior.deviation,
             )
             for index, part, variance in zip(
                 self.indices, self._parts(self.alpha), self.grid_variances, strict=True

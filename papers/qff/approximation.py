@@ -12,9 +12,11 @@ from common.problems.sampling import ReplicateSampler
 from common.runs.errors import UserError
 from common.runs.module import PaperModule, Progress
 from common.search.linalg import cholesky
+from common.search.module import STREAMS
 from common.search.objective import Objective
 from common.search.surrogate import Surrogate
 from papers.qff.basis import profile
+from papers.qff.error import LARGE, advice, kernel_error
 from papers.qff.features import QFF, Exact, FeatureFamily, FourierFeatures
 from papers.qff.posterior import WeightPosterior
 from papers.qff.quadrature import SpectralKernel, hermite_error_bound
@@ -96,6 +98,15 @@ class Measurement(PaperModule):
         kernel, gamma = self.kernel()
         return family.build(kernel, gamma[None], random)
 
+    def measure_kernel(self, features: FourierFeatures, family: FeatureFamily) -> float:
+        """`kernel_error` on [-1/2, 1/2]^d; says so where quadrature does not resolve the kernel there."""
+        kernel, gamma = self.kernel()
+        gamma, width = gamma[None], torch.ones_like(gamma[None])
+        error = kernel_error(features, kernel, gamma, width)
+        if isinstance(family, QFF) and error > LARGE:
+            print(f"[{family.NAME}] {advice(family, kernel, gamma, width, error)}")
+        return error
+
     def tell(self, name: str, values: Tensor) -> None:
         """The mean of replicates, with its standard error where there are several."""
         self.found[name] = float(values.mean())
@@ -124,6 +135,7 @@ class KernelError(Measurement):
         axis = torch.linspace(-0.5, 0.5, KERNEL_GRID[self.model.dim], dtype=torch.float64, device=self.device)
         x = torch.cartesian_prod(*[axis] * self.model.dim).reshape(-1, self.model.dim)
         features = self.features(self.family, self.repeats)
+        self.measure_kernel(features, self.family)
         phi = features(x)[:, 0]
         exact = covariance(*self.kernel(), x, x)
         # one replicate at a time: a matrix of all pairs is large
@@ -165,14 +177,17 @@ class PosteriorError(Measurement):
         """Errors are largest differences over 201 points of [-1/2, 1/2].
 
         mean_error, var_error; max_mean_deviation: of means on (0, 1/2]; far_variance, exact_far_variance: the
-        variances of f at 0.4.
+        variances of f at 0.4; kernel_error: see `papers.qff.error`.
         """
-        random = ReplicateSampler(self.seed + 1, self.repeats, None, torch.device(self.device), torch.float64)
+        random = ReplicateSampler(
+            self.seed + STREAMS, self.repeats, None, torch.device(self.device), torch.float64
+        )
         x = (random.uniform(self.points) - 1.0)[..., None] / 2.0 + DATA_END
         y = self.data.values(x) + random.normal((self.points,)) * self.data.noise
         noise, amplitude = float(self.value("noise")), float(self.value("variance")) ** 0.5
         at = torch.linspace(-0.5, 0.5, POSTERIOR_GRID, dtype=torch.float64, device=self.device)[:, None]
-        features = self.features(self.family, self.repeats).times(amplitude)
+        plain = self.features(self.family, self.repeats)
+        features = plain.times(amplitude)
         posterior = WeightPosterior.fit(features(x[:, None])[:, 0], y - self.value("mean"), noise)
         phi = features(at)[:, 0]
         mean = posterior.mean_at(phi)
@@ -188,6 +203,7 @@ class PosteriorError(Measurement):
         self.tell("far_variance", variance[:, far])
         self.tell("exact_far_variance", exact_variance[:, far])
         self.found["features"] = features.size
+        self.found["kernel_error"] = self.measure_kernel(plain, self.family)
 
 
 class StepSeconds(Measurement):

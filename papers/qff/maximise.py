@@ -35,7 +35,8 @@ DIAGONAL_FRACTION = 0.3
 TOLERANCE = 1e-10
 # a step is no longer than this fraction of the box
 LONGEST_STEP = 0.1
-LEAST_CURVATURE = 1e-8
+# of functions of size 1: curvatures and variances below these are rounding
+LEAST_CURVATURE, LEAST_VARIANCE = 1e-8, 1e-16
 
 Structure = Literal["separate", "chain", "joint"]
 Local = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -88,11 +89,13 @@ class GroupFunction:
 
     Attributes:
         index: coordinates, int64 [G, p].
+        unit: what f is of the size of: the standard deviation of its prior.
     """
 
     index: Tensor
     parts: Sequence[Part]
     spread: Spread | None = None
+    unit: float = 1.0
 
     @property
     def points(self) -> Tensor:
@@ -131,7 +134,7 @@ class GroupFunction:
         jet = spread.basis.jet(z)
         projected = jet.value @ spread.root
         variance = spread.prior + spread.sign * projected.square().sum(-1)
-        sigma = variance.clamp_min(1e-16).sqrt()
+        sigma = variance.clamp_min(LEAST_VARIANCE * self.unit**2).sqrt()
         weights = projected @ spread.root.mT
         first = spread.sign * jet.gradient(weights)
         jacobian = jet.jacobian()
@@ -215,7 +218,7 @@ def _separate(functions: Sequence[GroupFunction], box: Box, start: Tensor) -> Te
         points = points.expand(*values.shape, points.shape[-1])
         z = points.gather(2, best[..., None].expand(*best.shape, points.shape[-1]))
         own = box.of(function.index)
-        z, value = newton(function, z, own.lower[:, None], own.upper[:, None], GRID_STEPS)
+        z, value = newton(function, z, own.lower[:, None], own.upper[:, None], GRID_STEPS, function.unit)
         top = value.argmax(-1)[..., None, None].expand(*value.shape[:2], 1, z.shape[-1])
         found[:, function.index.flatten()] = z.gather(2, top)[:, :, 0].flatten(1)
     return found
@@ -252,7 +255,7 @@ def _joint(functions: Sequence[GroupFunction], box: Box, start: Tensor) -> Tenso
 
 def _improved(functions: Sequence[GroupFunction], box: Box, x: Tensor) -> Tensor:
     """The best point that Newton's method reaches from x [R, s, d]."""
-    x, value = newton(sum_of(functions), x, box.lower, box.upper, JOINT_STEPS)
+    x, value = newton(sum_of(functions), x, box.lower, box.upper, JOINT_STEPS, functions[0].unit)
     best = value.argmax(1)
     return x[torch.arange(len(x), device=x.device), best]
 
@@ -279,7 +282,9 @@ def sum_of(functions: Sequence[GroupFunction]) -> Local:
     return joint
 
 
-def newton(local: Local, x: Tensor, lower: Tensor, upper: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def newton(
+    local: Local, x: Tensor, lower: Tensor, upper: Tensor, steps: int, unit: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Newton's method upwards within a box, from each x [..., s, d] by itself.
 
     The Hessian's eigenvalues count as -|lambda|, so every step is uphill; coordinates at a bound that the
@@ -290,6 +295,7 @@ def newton(local: Local, x: Tensor, lower: Tensor, upper: Tensor, steps: int) ->
         local: x -> value [..., s], gradient [..., s, d], Hessian [..., s, d, d].
         lower, upper: broadcast against x.
         steps: at most.
+        unit: what the values are of the size of.
 
     Returns:
         The points reached, and the values there.
@@ -298,7 +304,7 @@ def newton(local: Local, x: Tensor, lower: Tensor, upper: Tensor, steps: int) ->
     value, slope, bend = local(x)
     moving = torch.ones_like(value, dtype=torch.bool)
     for _ in range(steps):
-        tries = _tries(x, slope, bend, lower, upper)
+        tries = _tries(x, slope, bend, lower, upper, LEAST_CURVATURE * unit)
         count = tries.shape[-2] // x.shape[-2]
         found = [part.unflatten(value.dim() - 1, (count, -1)) for part in local(tries)]
         best, which = found[0].max(-2)
@@ -324,25 +330,27 @@ def _chosen(found: Tensor, which: Tensor) -> Tensor:
     )
 
 
-def _tries(x: Tensor, slope: Tensor, bend: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+def _tries(x: Tensor, slope: Tensor, bend: Tensor, lower: Tensor, upper: Tensor, least: float) -> Tensor:
     """Points of the box that a step from each x [..., s, d] might go to, [..., F s, d]."""
-    step = _newton_step(x, slope, bend, lower, upper)
+    step = _newton_step(x, slope, bend, lower, upper, least)
     moves = [fraction * step for fraction in FRACTIONS]
     if x.shape[-1] > 1:
-        curvature = bend.diagonal(dim1=-2, dim2=-1).abs().clamp_min(LEAST_CURVATURE)
+        curvature = bend.diagonal(dim1=-2, dim2=-1).abs().clamp_min(least)
         moves.append(DIAGONAL_FRACTION * _cut(slope / curvature, lower, upper))
     return torch.cat([(x + move).clamp(lower, upper) for move in moves], -2)
 
 
-def _newton_step(x: Tensor, slope: Tensor, bend: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+def _newton_step(
+    x: Tensor, slope: Tensor, bend: Tensor, lower: Tensor, upper: Tensor, least: float
+) -> Tensor:
     held = ((x <= lower) & (slope < 0)) | ((x >= upper) & (slope > 0))
     g = slope.masked_fill(held, 0.0)
     if x.shape[-1] == 1:
-        step = g / bend[..., 0].abs().clamp_min(LEAST_CURVATURE)
+        step = g / bend[..., 0].abs().clamp_min(least)
     else:
         H = bend.masked_fill(held[..., :, None] | held[..., None, :], 0.0)
         eigenvalues, Q = torch.linalg.eigh(H)
-        scaled = (Q.mT @ g[..., None])[..., 0] / eigenvalues.abs().clamp_min(LEAST_CURVATURE)
+        scaled = (Q.mT @ g[..., None])[..., 0] / eigenvalues.abs().clamp_min(least)
         step = (Q @ scaled[..., None])[..., 0].masked_fill(held, 0.0)
     return _cut(step, lower, upper)
 

@@ -11,8 +11,10 @@ from common.search.module import Design, SearchModule
 from common.search.objective import Objective
 from common.search.searcher import Searcher
 from common.search.surrogate import Surrogate
+from papers.qff.additive import FourierModel
 from papers.qff.approximation import KernelError, PosteriorError, StepSeconds
 from papers.qff.features import Exact, FeatureFamily
+from papers.qff.search import AdditiveSearch
 
 # rounds at the end of a search whose regrets are averaged
 TAIL = 30
@@ -89,8 +91,10 @@ class AdditiveSearchModule(SearchModule):
 
     def results(self) -> dict[str, Any]:
         """The shared results; tail_regret: the mean regret of the last 30 evaluations, and its median over
-        replicates; seconds_per_round of proposing."""
+        replicates; seconds_per_proposal; of features kernel_error, see `FourierModel`."""
         found = super().results()
+        if isinstance(self.searcher, AdditiveSearch) and isinstance(self.searcher.model, FourierModel):
+            found["kernel_error"] = self.searcher.model.kernel_error
         tail = self._tail()
         if tail is not None:
             found |= {"tail_regret": float(tail.mean()), "tail_regret_median": float(tail.median())}

@@ -10,7 +10,8 @@ from torch import Tensor
 from common.runs.errors import UserError
 from common.search.searcher import Observations, Searcher
 from papers.qff.additive import AdditiveModel, ExactModel, FourierModel, Prior
-from papers.qff.features import FeatureFamily
+from papers.qff.error import LARGE, advice
+from papers.qff.features import QFF, FeatureFamily
 from papers.qff.maximise import Box, GroupFunction, maximise, structure_of
 from papers.qff.quadrature import POWERS, SpectralKernel
 
@@ -204,11 +205,16 @@ class ExactUCB(OptimisticSearch):
 def fourier_model(
     search: AdditiveSearch, features: FeatureFamily, prior: Prior, box: Box, *, spread: bool
 ) -> FourierModel:
-    """The feature model of a search."""
+    """The feature model of a search; says so where quadrature does not resolve the kernel in the box."""
     task, options = search.task, {"grid": search.grid, "grid_2d": search.grid_2d}
-    return FourierModel(
+    model = FourierModel(
         prior, box, task.replicates, family=features, random=task.random, spread=spread, **options
     )
+    if isinstance(features, QFF) and model.kernel_error > LARGE:
+        width = (box.upper - box.lower)[None]
+        said = advice(features, prior.kernel, prior.lengthscale[None], width, model.kernel_error)
+        print(f"[{search.NAME}] {said}")
+    return model
 
 
 def exact_model(search: AdditiveSearch, prior: Prior, box: Box, *, spread: bool) -> ExactModel:

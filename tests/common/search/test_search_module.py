@@ -55,6 +55,14 @@ def test_observations_are_left_in_the_runs_folder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept["y"], m.seen.y)
 
 
+def test_no_two_replicates_share_a_point_of_their_designs(tmp_path: Path) -> None:
+    x = fit(module(initial=8, evaluations=8, repeats=20), tmp_path).seen.x
+    assert len(x.reshape(-1, 2).unique(dim=0)) == 160
+    # each is spread over the square as Sobol points are: one in each eighth
+    for part in (x[..., 0], x[..., 1]):
+        assert ((8 * part).floor().sort(1).values == torch.arange(8)).all()
+
+
 def test_a_replicate_alone_is_the_same_as_in_a_batch(tmp_path: Path) -> None:
     together = fit(module(repeats=3), tmp_path)
     alone = fit(module(seed=2), tmp_path)
@@ -171,6 +179,14 @@ def test_a_singular_covariance_gets_the_least_jitter_and_a_regular_one_none() ->
     product = L @ L.mT
     torch.testing.assert_close(product[1], regular, rtol=0, atol=1e-15)
     assert float((product[0] - twice).abs().max()) <= 1.1e-8
+
+
+def test_the_jitter_is_in_units_of_the_covariance() -> None:
+    twice = torch.tensor([[1.0, 1.0], [1.0, 1.0]]).double()
+    expected = cholesky(twice, "K")
+    for exponent in (-80, -26, 26, 80):
+        assert torch.equal(cholesky(twice * 2.0**exponent, "K"), expected * 2.0 ** (exponent / 2))
+    assert cholesky(torch.zeros(3, 0, 0).double(), "K").shape == (3, 0, 0)
 
 
 @pytest.mark.parametrize(

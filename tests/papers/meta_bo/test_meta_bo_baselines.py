@@ -150,3 +150,14 @@ def test_models_and_targets_that_do_not_fit_get_one_line(tmp_path, given, model,
     with pytest.raises(UserError) as raised:
         fit(module(plane(), TLSM(**(COMMON | given)), model, evaluations=3), tmp_path)
     assert line in str(raised.value)
+
+
+def test_what_is_not_finite_is_not_known_and_units_are_taken_off() -> None:
+    y = torch.tensor(
+        [[torch.nan, 1.0, 3.0], [torch.inf, 2.0, 4.0], [torch.nan] * 3, [5.0, 5.0, 5.0]]
+    ).double()
+    found = standardised_rows(y)
+    assert found[:2, 0].isnan().all() and found[2].isnan().all() and found[3].tolist() == [0.0] * 3
+    for factor in (1e-16, 1e-8, 1e8):
+        assert found[:2, 1:].tolist() == [[-1.0, 1.0]] * 2
+        torch.testing.assert_close(standardised_rows(factor * y), found, equal_nan=True)

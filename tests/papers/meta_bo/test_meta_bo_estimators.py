@@ -234,3 +234,42 @@ def test_corrections_once_and_at_every_step(tau: int) -> None:
     product = np.prod([(N - 1) / (N - s - 1) for s in range(1, tau + 1)])
     both = correction_factor(torch.tensor([tau, 0.0]), torch.tensor([N, N]), "recursive")
     assert both.tolist() == pytest.approx([product, 1.0])
+
+
+# arms, values, and the arms whose values are finite
+FAILURES = [
+    ([1, 0, 0], [float("nan"), 2.5, 2.5], [0, 0]),
+    ([0, 0, 1], [2.5, 2.5, float("nan")], [0, 0]),
+    ([0, 1, 0, 2], [2.5, float("inf"), 2.5, float("nan")], [0, 0]),
+    ([2, 0, 2, 0, 1], [float("nan"), 2.5, 0.3, 1.5, float("-inf")], [0, 2, 0]),
+    ([0, 0, 0, 0], [float("nan"), 1.0, 2.0, 3.0], [0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize(("arms", "values", "left"), FAILURES)
+def test_failures_beside_an_arm_seen_twice_leave_no_trace(
+    arms: list[int], values: list[float], left: list[int]
+) -> None:
+    Y = normal(20, 3) @ normal(3, 3, seed=5) + 1.0
+    posterior = observed(ArmsPrior(Y, everyone(1, 20)), arms, values)
+    mean, variance = batch(Y.numpy(), left, [value for value in values if np.isfinite(value)])
+    assert posterior.singular.all() and posterior.count.tolist() == [len(left)]
+    np.testing.assert_allclose(posterior.mean[0], mean, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(posterior.variance[0], variance, rtol=1e-9, atol=1e-9)
+
+
+def test_observations_that_all_failed_leave_the_prior() -> None:
+    prior = ArmsPrior(normal(20, 4), everyone(2, 20))
+    posterior = observed(prior, [1, 1, 3], [float("nan")] * 3)
+    assert torch.equal(posterior.mean, prior.mean) and torch.equal(posterior.variance, prior.variance)
+    assert not posterior.singular.any() and posterior.count.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1e8])
+def test_values_in_other_units_have_the_posterior_in_other_units(factor: float) -> None:
+    Y = normal(20, 5) @ normal(5, 5, seed=2) + 3.0
+    for arms, values in (([1, 0, 3], [0.5, 2.5, 1.0]), ([1, 0, 0, 2], [float("nan"), 2.5, 2.0, 1.0])):
+        plain = observed(ArmsPrior(Y, everyone(1, 20)), arms, values)
+        scaled = observed(ArmsPrior(factor * Y, everyone(1, 20)), arms, [factor * v for v in values])
+        torch.testing.assert_close(scaled.mean / factor, plain.mean, rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(scaled.variance / factor**2, plain.variance, rtol=1e-6, atol=1e-7)

@@ -148,6 +148,17 @@ def test_too_few_functions_for_zeta_are_said_once_and_upstream_takes_arm_0_for_e
     better = fit(module(arms(**data), pem()), tmp_path)
     assert all(len(set(row)) == 8 for row in better.seen.x[..., 0].tolist())
     assert "its denominator is left out" in capsys.readouterr().out
+    assert better.results()["zeta_fallbacks"] == 8 * 3
+    assert fit(module(arms(), pem(zeta=3.0)), tmp_path).results()["zeta_fallbacks"] == 0
+
+
+def test_a_fallback_in_the_middle_is_said_and_counted_from_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # N - t > 25.6 for t <= 4
+    m = fit(module(arms(functions=30), pem()), tmp_path)
+    assert m.results()["zeta_fallbacks"] == 4 * 3
+    assert capsys.readouterr().out.count("from evaluation 5 on: its denominator is left out") == 1
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,11 @@ def test_zeta_is_a_number_only_beyond_four_logarithms() -> None:
     assert float(fallback[10]) == pytest.approx(expected, rel=1e-13)
 
 
+def test_zeta_jumps_where_its_denominator_is_no_number() -> None:
+    found = [float(zeta(tau, 60.0, 0.01, "paper", "numerator_only")) for tau in (33.0, 34.0)]
+    assert found == pytest.approx([119.7, 10.9], abs=0.05)
+
+
 def test_the_corrected_zeta_is_the_larger_one() -> None:
     assert float(zeta(4, 100, 0.01, "corrected", "upstream_nan")) > 2 * float(
         zeta(4, 100, 0.01, "paper", "upstream_nan")
@@ -111,6 +116,15 @@ def test_a_maximum_in_a_box_is_refined_up_to_its_sides() -> None:
     lower, upper = torch.zeros(2, dtype=DOUBLE), torch.ones(2, dtype=DOUBLE)
     found = refine(f, torch.tensor([0.9, 0.1], dtype=DOUBLE), lower, upper)
     np.testing.assert_allclose(found, [0.3, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1.0, 1e8])
+def test_a_maximum_in_a_box_is_refined_in_any_units(factor: float) -> None:
+    centre = np.array([0.3, 0.6])
+    f = lambda x: (factor * (5 - float(((x - centre) ** 2).sum())), -2 * factor * (x - centre))  # noqa: E731
+    lower, upper = torch.zeros(2, dtype=DOUBLE), torch.ones(2, dtype=DOUBLE)
+    found = refine(f, torch.tensor([0.9, 0.1], dtype=DOUBLE), lower, upper)
+    np.testing.assert_allclose(found, centre, atol=1e-5)
 
 
 def test_soft_thresholding_is_that_of_the_singular_values() -> None:

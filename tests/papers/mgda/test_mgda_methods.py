@@ -24,7 +24,7 @@ from papers.mgda.methods import (
 from papers.mgda.min_norm import min_norm_weights
 from papers.mgda.networks import LinearEncoder
 from papers.mgda.normalise import divisors
-from papers.mgda.shared import SharedPass, gram
+from papers.mgda.shared import SharedPass, gram, lengths
 
 OPTIMIZER = partial(torch.optim.SGD, lr=0.1)
 OPTIONS: dict[str, Any] = {
@@ -196,10 +196,67 @@ def test_normalised_gradients_have_equal_weights_where_they_are_orthogonal() -> 
 def test_divisors_are_their_formulas() -> None:
     lengths, losses = torch.tensor([2.0, 0.0]), torch.tensor([3.0, 5.0])
     found = {kind: divisors(kind, lengths, losses).tolist() for kind in ("none", "l2", "loss", "loss+")}  # type: ignore[arg-type]
-    tiny = pytest.approx(1e-30)
-    assert found == {"none": [1, 1], "l2": [2, tiny], "loss": [3, 5], "loss+": [6, tiny]}
+    # the length of 0 normalises nothing
+    assert found == {"none": [1, 1], "l2": [2, 1], "loss": [3, 5], "loss+": [6, 1]}
+    assert divisors("loss", lengths, torch.tensor([0.0, -2.0])).tolist() == [1, 1]
+    for wrong in (torch.nan, torch.inf):
+        assert divisors("loss", lengths, torch.tensor([1.0, wrong])).isnan().tolist() == [False, True]
     with pytest.raises(UserError, match=r"method.normaliser=l1; valid: none, l2, loss, loss\+"):
         divisors("l1", lengths, losses)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cls", [MGDA, MGDAUB, MGDAUBSafe])
+@pytest.mark.parametrize("normaliser", ["l2", "loss", "loss+"])
+def test_a_task_without_a_gradient_blows_no_head_up(cls: type, normaliser: str) -> None:
+    wanted = {"normaliser": normaliser, "normaliser_applies_to": "solver_and_update", "head_scaling": "alpha"}
+    method = cls(**(OPTIONS if cls is MGDA else UB) | wanted)
+    net = Net()
+    # a dead encoder: its output is saturated, and no gradient comes through
+    with torch.no_grad():
+        net.encoder[3].bias.fill_(100.0)
+    weights = net.step(method)
+    assert net.shared_gradient().abs().max() == 0 and weights.isfinite().all()
+    heads = [p.grad.abs().max().item() for p in net.heads.parameters() if p.grad is not None]
+    assert max(heads) < 10
+    # a dead head: its loss is 0 however Z is
+    alive = Net(scales=[1.0, 0.0, 1.0])
+    alive.step(method)
+    heads = [p.grad.abs().max().item() for p in alive.heads.parameters() if p.grad is not None]
+    assert max(heads) < 10
+
+
+@pytest.mark.parametrize("solver", ["exact", "frank_wolfe", "projected_gradient"])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+@pytest.mark.parametrize("normaliser", ["none", "l2", "loss", "loss+"])
+def test_a_gradient_or_loss_that_is_not_finite_gives_nan_weights(
+    solver: str, number: float, normaliser: str
+) -> None:
+    method = MGDA(**OPTIONS | {"solver": solver, "normaliser": normaliser})
+    vectors = torch.eye(3, 4)
+    vectors[1, 2] = number
+    assert method.weigh(gram([vectors]), torch.ones(3)).shared.isnan().all()
+    if normaliser.startswith("loss"):
+        losses = torch.tensor([1.0, 1.0, number])
+        assert method.weigh(gram([torch.eye(3, 4)]), losses).shared.isnan().all()
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-8, 1e8, 1e30])
+@pytest.mark.parametrize("normaliser", ["none", "l2", "loss"])
+def test_losses_times_a_number_leave_the_weights_as_they_are(factor: float, normaliser: str) -> None:
+    for solver in ("exact", "frank_wolfe", "projected_gradient"):
+        method = MGDA(**OPTIONS | {"solver": solver, "normaliser": normaliser})
+        plain, scaled = Net().step(method), Net(scales=[factor] * 3).step(method)
+        torch.testing.assert_close(scaled, plain, rtol=0, atol=1e-4)
+
+
+def test_lengths_have_no_squares_to_lose() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(3, 50, generator=generator)
+    assert torch.equal(lengths(vectors), vectors.norm(dim=1))
+    for factor in (1e-30, 1e30):
+        torch.testing.assert_close(lengths(factor * vectors), factor * vectors.norm(dim=1))
+    vectors[0], vectors[1, 3], vectors[2, 5] = 0.0, torch.nan, torch.inf
+    assert lengths(vectors)[0] == 0 and lengths(vectors)[1:].isnan().all()
 
 
 def linear(encoder: Tensor, targets: Tensor) -> SharedPass:

@@ -1,5 +1,6 @@
 """The min-norm point: closed forms, an independent solver, its certificate, the problem's properties."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import cvxpy
@@ -237,3 +238,76 @@ def test_the_simplex_projection_is_the_nearest_point(numbers: list[float]) -> No
     # <p - found, a - found> <= 0 at every corner a
     corners = torch.eye(len(numbers), dtype=torch.float64)
     assert (((corners - found) @ (point - found)) <= 1e-9).all()
+
+
+# ---- what is not finite, and units
+
+
+def _with(entry: tuple[int, int], number: float, tasks: int = 3) -> Tensor:
+    """The identity with another entry, and its mirror image."""
+    matrix = torch.eye(tasks, dtype=torch.float64)
+    matrix[entry] = matrix[entry[::-1]] = number
+    return matrix
+
+
+@pytest.mark.parametrize("solver", min_norm.SOLVERS.values())
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("entry", "tasks"), [((0, 0), 1), ((0, 1), 2), ((1, 1), 2), ((0, 2), 3), ((1, 1), 5)]
+)
+def test_one_entry_that_is_not_finite_makes_all_weights_nan(
+    solver: Callable[[Tensor], Tensor], number: float, entry: tuple[int, int], tasks: int
+) -> None:
+    whole, good = _with(entry, number, tasks), torch.eye(tasks, dtype=torch.float64)
+    found = solver(torch.stack([whole, good]))
+    assert found[0].isnan().all()
+    assert found[1].sum().item() == pytest.approx(1)
+    # nor does a gradient of 0 beside it make up for it
+    if tasks > 2:
+        whole[-1] = whole[:, -1] = 0.0
+        whole[entry] = number
+        assert solver(whole).isnan().all()
+
+
+@pytest.mark.parametrize("solver", min_norm.SOLVERS.values())
+@pytest.mark.parametrize("tasks", [2, 3, 6])
+@pytest.mark.parametrize("factor", [1e-100, 1e-30, 1e-8, 3.0, 1e8, 1e30, 1e100])
+def test_gradients_times_a_number_have_the_same_weights(
+    solver: Callable[[Tensor], Tensor], tasks: int, factor: float
+) -> None:
+    vectors = gradients(tasks, 8, 7) * torch.logspace(-2, 2, tasks, dtype=torch.float64)[:, None]
+    found, expected = solver(gram(factor * vectors)), solver(gram(vectors))
+    assert found.sum().item() == pytest.approx(1)
+    # the authors' solver has an absolute length in it, which matters with many tasks
+    if solver is not projected_gradient_weights or tasks <= 3:
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("solver", min_norm.SOLVERS.values())
+def test_powers_of_two_change_no_digit_and_an_overflow_is_nan(solver: Callable[[Tensor], Tensor]) -> None:
+    vectors = gradients(4, 9, 3)
+    for factor in (2.0**-301, 2.0**-7, 2.0**5, 2.0**402):
+        if solver is not projected_gradient_weights:
+            assert torch.equal(solver(gram(factor * vectors)), solver(gram(vectors)))
+    assert solver(gram(1e200 * vectors)).isnan().all()
+
+
+def test_the_formula_for_two_is_nan_for_what_is_not_finite_and_has_no_scale() -> None:
+    numbers = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64)
+    for factor in (1e-300, 1e-60, 1e60, 1e307):
+        found = two_task_weight(*(factor * numbers))
+        assert found.item() == pytest.approx(0.25)
+    for place in range(3):
+        for wrong in (torch.nan, torch.inf):
+            changed = numbers.clone()
+            changed[place] = wrong
+            assert two_task_weight(*changed).isnan()
+
+
+def test_the_simplex_projection_takes_any_numbers() -> None:
+    points = torch.tensor(
+        [[1e30, 0.0, -1e30], [1e20, 1e20, 0.0], [torch.nan, 0.0, 1.0], [0.0, torch.inf, 1.0]]
+    )
+    found = simplex_projection(points.double())
+    assert found[:2].tolist() == [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]
+    assert found[2:].isnan().all()

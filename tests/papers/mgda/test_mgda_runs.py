@@ -77,6 +77,15 @@ def test_curves_have_the_weights_of_the_tasks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "method", ["mgda", "mgda_ub", "mgda_ub_safe", "mgda_official", "mgda_ub_official", "uniform"]
+)
+def test_a_run_that_diverges_ends_in_the_line_that_says_so(tmp_path: Path, method: str) -> None:
+    words = [*TOY, f"method=multitask/{method}", "dataset.tasks=3", "method.optimizer.lr=1e30"]
+    with pytest.raises(UserError, match=r"^the (final training )?loss is not finite at step \d+ \(last"):
+        outcome(tmp_path, *words, "paper.epochs=20")
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["model.tasks=3"], r"multi_digits has 2 tasks with 10, 10 outputs, the model 3 with 10, 10, 10"),

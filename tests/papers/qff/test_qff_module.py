@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from qff_toys import UCB, quadrature, sample, surrogate
 
 from common.claims.claims import load_claims
@@ -16,7 +17,8 @@ from common.runs.module import PaperModule
 from common.runs.runner import build
 from common.search.additive import Overlap, Sine
 from common.tables.tables import Entry, runnable
-from papers.qff.approximation import KernelError, PosteriorError, StepSeconds
+from papers.qff.approximation import KernelError, PosteriorError, StepSeconds, covariance
+from papers.qff.error import kernel_error
 from papers.qff.features import ORF, RFF, Exact, FeatureFamily, Halton
 from papers.qff.module import AdditiveSearchModule, qff
 from papers.qff.search import FourierUCB
@@ -171,3 +173,59 @@ def test_the_spec_of_rows_is_whole() -> None:
         "fig_readme": 4, "fig_kernel_error": 32, "fig_posterior_error": 8, "fig_matern_error": 8,
         "fig_benchmarks": 30, "fig_fel": 10, "fig_runtime": 8,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lengthscale", "nodes", "error", "enough"),
+    [(0.05, 32, 0.9993, "128 nodes would do"), (0.1, 32, 0.383, "64 nodes would do"), (0.2, 32, 0.0, None)],
+)
+def test_a_kernel_that_the_nodes_do_not_resolve_is_said_by_its_measured_error(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    lengthscale: float,
+    nodes: int,
+    error: float,
+    enough: str | None,
+) -> None:
+    method = FourierUCB(features=quadrature(nodes), grid=101, grid_2d=31, **UCB)
+    found = results(made(method, sample(), surrogate(3, lengthscale=lengthscale), repeats=2), tmp_path)
+    assert found["kernel_error"] == pytest.approx(error, abs=2e-3)
+    said = [line for line in capsys.readouterr().out.splitlines() if "differs from se" in line]
+    assert len(said) == (enough is not None)
+    if enough is not None:
+        assert f"nodes={nodes}" in said[0] and enough in said[0] and f"{found['kernel_error']:.4g}" in said[0]
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_the_measured_error_is_the_largest_over_pairs(dim: int, tmp_path: Path) -> None:
+    gamma = torch.full((1, dim), 0.2).double()
+    family = quadrature(12)
+    features = family.build("se", gamma, None)  # type: ignore[arg-type]
+    axis = torch.linspace(-0.5, 0.5, 41, dtype=torch.float64)
+    x = torch.cartesian_prod(*[axis] * dim).reshape(-1, dim)
+    exact = covariance("se", gamma[0], x, x)
+    largest = float((features(x)[0, 0] @ features(x)[0, 0].mT - exact).abs().max())
+    found = kernel_error(features, "se", gamma, torch.ones_like(gamma))
+    assert found == pytest.approx(largest, rel=0.05)
+
+
+def test_the_data_of_a_posterior_are_no_replicates_features(tmp_path: Path) -> None:
+    drawn: list[int] = []
+
+    class Spy(RFF):
+        def build(self, kernel: Any, lengthscale: Any, random: Any) -> Any:
+            drawn.extend((1e9 * random.uniform(200)).long().flatten().tolist())
+            return super().build(kernel, lengthscale, random)
+
+    m = made(Spy(nodes=16, form="paired"), sine(), points=60)
+    values = m.data.values
+    seen: list[int] = []
+
+    def spied(x: Any) -> Any:
+        seen.extend((1e9 * (2 * x[..., 0] + 1)).round().long().flatten().tolist())
+        return values(x)
+
+    m.data.values = spied  # type: ignore[method-assign]
+    results(m, tmp_path)
+    near = {number + shift for number in drawn for shift in (-1, 0, 1)}
+    assert len(seen) == 300 and not near & set(seen)
