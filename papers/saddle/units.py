@@ -22,8 +22,8 @@ ROUNDING = 1e-13
 MIXED = 1e3
 # an extent below this part of its coordinate's unit is none
 FLAT = 1e-13
-# HiGHS's tolerances are absolute; these are the smallest that it takes
-PRECISE = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+# HiGHS's tolerances are absolute; this is the smallest that it takes
+PRECISE = 1e-10
 # part of a unit by which the ends found by linear programmes may be off
 LINEAR_ERROR = 1e-7
 
@@ -91,7 +91,14 @@ def linear_programme(c: Array, A: Array, b: Array, E: Array | None = None) -> Op
     """min c'z over A z <= b, E z = 0 by HiGHS, as precise as it can be; all of size one."""
     right = None if E is None else np.zeros(len(E))
     return linprog(
-        c, A_ub=A, b_ub=b, A_eq=E, b_eq=right, bounds=(None, None), method="highs", options=PRECISE
+        c,
+        A,
+        b,
+        E,
+        right,
+        bounds=(None, None),
+        method="highs",
+        options={"primal_feasibility_tolerance": PRECISE, "dual_feasibility_tolerance": PRECISE},
     )
 
 

@@ -209,7 +209,8 @@ def test_the_report_shows_images_verdicts_and_bounds_in_the_order_of_the_proof(
     assert len(json.loads((tmp_path / "bounds.json").read_text())) == 3
     found = m.results()
     order = [found[f"mean_margin_{name}"] for name in ("pgd", "exact", "sdp", "lp", "crown", "ibp")]
-    assert all(a <= b + 1e-5 for a, b in pairwise(order))
+    # the exact bound has HiGHS's tolerance in it, 1e-6 of the logits' spread, here of about 15
+    assert all(a <= b + 2e-5 for a, b in pairwise(order))
     assert found["mean_margin"] == found["mean_margin_sdp"]
 
 
