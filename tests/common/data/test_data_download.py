@@ -183,9 +183,7 @@ def test_of_processes_at_once_one_downloads_and_all_read_it(tmp_path: Path, serv
     command = [sys.executable, "-c", CHILD, str(tmp_path / "set"), f"{server.url}/set"]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     children = [
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(3)
     ]
     # they have imported everything, and go off together
