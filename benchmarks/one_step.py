@@ -137,7 +137,7 @@ class Steps:
             branches=3,
             unshared=case.unshared,
             temperature=3.0,
-            kl_rampup_epochs=0.0,
+            kl_rampup=0.0,
             distill=True,
             share=True,
             gate=True,

@@ -71,22 +71,41 @@ def shuffled(size: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
+def minibatches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """The samples of an epoch, int64 [n] in their order, cut into the batches of its steps.
+
+    All have `batch_size` samples but the last, which holds the rest; a rest of a single sample joins the
+    batch before it, as batch normalisation has no variance of one. So only batch_size 1, or a set of one
+    sample, gives a batch of one.
+    """
+    batches = list(order.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) < min(2, batch_size):
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def steps_of(size: int, batch_size: int) -> int:
+    """How many `minibatches` there are of `size` samples, at least 1."""
+    full, rest = divmod(size, batch_size)
+    return max(1, full + (rest > 1))
+
+
 class IndexLoader(BlockLoader):
     """Blocks of index tensors, for data that live in memory: a batch is a set of indices.
 
     Args:
         size: number of samples.
-        batch_size: samples a step; the last batch of an epoch holds the rest.
+        batch_size: samples a step, see `minibatches`.
         seed: of the permutations.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        super().__init__(-(-size // batch_size), seed)
+        super().__init__(steps_of(size, batch_size), seed)
         self.size, self.batch_size = size, batch_size
 
     def items(self) -> Iterator[Tensor]:
         order = shuffled(self.size, self.seed, self.epoch)
-        return iter(order.split(self.batch_size)[self.position :])
+        return iter(minibatches(order, self.batch_size)[self.position :])
 
 
 class RoundLoader(EndlessLoader):

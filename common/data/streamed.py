@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from common.data.dataset import Batch, DataSet, Source, SplitName, check
 from common.data.download import DamagedError, describe
-from common.data.loader import BlockLoader, shuffled
+from common.data.loader import BlockLoader, minibatches, shuffled, steps_of
 from common.data.prepare import Checksum, check_file, prepare, unpack
 from common.data.subsets import complement, stratified_subset
 from common.runs.errors import UserError
@@ -460,7 +460,7 @@ class StreamLoader(BlockLoader):
     Args:
         stream: gives the batches that it is asked for, in order.
         size: number of training examples.
-        batch_size: examples a step; the last batch of an epoch holds the rest.
+        batch_size: examples a step, see `minibatches`.
         seed: of the permutations and of the augmentation.
         largest_block: `block` never exceeds this, so that a block stays small in memory.
     """
@@ -475,7 +475,7 @@ class StreamLoader(BlockLoader):
         largest_block: int,
     ) -> None:
         self._largest_block = largest_block
-        super().__init__(-(-size // batch_size), seed)
+        super().__init__(steps_of(size, batch_size), seed)
         self._stream, self._size, self._batch_size = stream, size, batch_size
         self._running: Iterator[Fetched] = iter(())
         # the step that `_running` gives next
@@ -507,7 +507,7 @@ def _requests(size: int, batch_size: int, seed: int, epoch: int, position: int) 
     No method: a loader must not hold itself in a cycle, or its workers live until garbage is collected.
     """
     while True:
-        for positions in shuffled(size, seed, epoch).split(batch_size)[position:]:
+        for positions in minibatches(shuffled(size, seed, epoch), batch_size)[position:]:
             yield Request(positions, (seed, epoch))
         epoch, position = epoch + 1, 0
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from common.data.dataset import DataSet, SplitName
 from common.models.features import forward_features
+from common.training.schedules import Schedule
 from common.training.tasks import Task
 
 
@@ -51,6 +52,16 @@ class Distiller(nn.Module):
             UserError: this student and the teacher do not go together.
         """
         return student
+
+    def check_schedule(self, schedule: Callable[..., Schedule]) -> None:
+        """Refuse a schedule of the learning rate that does not go with the method; all do here.
+
+        Args:
+            schedule: of `common.training.schedules`, with its settings, to be called with an optimizer.
+
+        Raises:
+            UserError: see above.
+        """
 
     def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """The whole objective of a minibatch, the task's own included."""

@@ -6,6 +6,7 @@ Huang, Li, Pleiss, Liu, Hopcroft, Weinberger, "Snapshot Ensembles: Train 1, Get 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch.nn import functional
 
 from common.data.dataset import DataSet, SplitName
 from common.distillation.distiller import Distiller
+from common.distillation.losses import computed
 from common.runs.errors import UserError
+from common.training.schedules import Schedule, cyclic_cosine
 from common.training.tasks import Classification
 
 # inputs to the members' logits [b, n, classes] and the ensemble's scores [b, classes]
@@ -131,15 +134,16 @@ class Independent(Peers):
 class Snapshot(Distiller):
     """An ensemble of the networks at the ends of the M cycles of one run (section 3).
 
-    It goes with `schedule=cyclic_cosine` of as many cycles. The student, which is deployed alone, ends as
-    the last snapshot.
+    It goes with `schedule=cyclic_cosine` of as many cycles (or a multiple): elsewhere the rate is not at its
+    lowest where a snapshot is taken, and the members are hardly apart. The student, which is deployed alone,
+    ends as the last snapshot.
 
     Args:
         optimizer: see Distiller.
         snapshots: M.
 
     Raises:
-        UserError: snapshots < 1, or a task other than classification.
+        UserError: snapshots < 1, a task other than classification, or another schedule.
     """
 
     def __init__(self, *, optimizer: Callable[..., torch.optim.Optimizer], snapshots: int) -> None:
@@ -148,6 +152,17 @@ class Snapshot(Distiller):
             raise UserError(f"method.snapshots={snapshots}; valid: 1 or more")
         self.snapshots, self.taken = snapshots, 0
         self.kept = nn.ModuleList()
+
+    def check_schedule(self, schedule: Callable[..., Schedule]) -> None:
+        """Refuse a schedule whose cycles do not end where the snapshots are taken."""
+        settings = schedule.keywords if isinstance(schedule, partial) else {}
+        cyclic = isinstance(schedule, partial) and schedule.func is cyclic_cosine
+        if not cyclic or settings["cycles"] % self.snapshots:
+            given = f"schedule.cycles={settings['cycles']}" if cyclic else "the schedule"
+            raise UserError(
+                f"method.snapshots={self.snapshots}: a snapshot ends a cycle, and {given} has no such ends "
+                f"(valid: schedule=cyclic_cosine schedule.cycles={self.snapshots})"
+            )
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The student as it is, with room for its snapshots."""
@@ -183,6 +198,6 @@ def averaged(networks: list[nn.Module]) -> Members:
 
     def members(inputs: Tensor) -> tuple[Tensor, Tensor]:
         logits = torch.stack([net(inputs) for net in networks], dim=1)
-        return logits, functional.softmax(logits.float(), dim=2).mean(1)
+        return logits, functional.softmax(computed(logits), dim=2).mean(1)
 
     return members

@@ -1,5 +1,6 @@
 """Distillation from a teacher's outputs and from its attention maps."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -12,24 +13,28 @@ from common.distillation.losses import ATReduction, KDReduction, at_loss, attent
 from common.distillation.teacher import Teacher
 from common.models.features import forward_features
 from common.runs.errors import UserError
+from common.runs.limits import require
 from common.runs.stages import Stage, require_stage
-from common.training.tasks import Classification
+from common.training.tasks import Classification, penalty
 
 
 class KnowledgeDistillation(Distiller):
     """ce_weight * CE(y, s) + kd_weight * T^2 KL(softmax(t / T) || softmax(s / T)).
+
+    The student's own penalty, if it has one, is added as it is: no weight scales it.
 
     Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
 
     Args:
         optimizer: see Distiller.
         teacher: the network whose logits t are imitated.
-        ce_weight, kd_weight: of the two terms.
+        ce_weight, kd_weight: of the two terms, at least 0.
         temperature: T.
         reduction: see `kd_loss`.
 
     Raises:
-        UserError: no teacher, another task than classification, other classes than the student's.
+        UserError: numbers out of range, no teacher, another task than classification, other classes than the
+            student's.
     """
 
     STAGES = ("teacher",)
@@ -45,7 +50,7 @@ class KnowledgeDistillation(Distiller):
         reduction: KDReduction,
     ) -> None:
         super().__init__(optimizer=optimizer)
-        _require_temperature(temperature)
+        require_kd_weights(ce_weight, kd_weight, temperature)
         self.teacher = Teacher(require_stage(teacher, "method.teacher").model)
         self.ce_weight, self.kd_weight, self.temperature = ce_weight, kd_weight, temperature
         self.reduction = reduction
@@ -59,8 +64,8 @@ class KnowledgeDistillation(Distiller):
         """The two terms, and the student's own penalty."""
         logits = student(inputs)
         imitation = kd_loss(logits, self.teacher.logits(inputs), self.temperature, self.reduction)
-        own = self.task.loss_of(student, logits, inputs, targets)
-        return self.ce_weight * own + self.kd_weight * imitation
+        fit = self.task.fit_of(student, logits, inputs, targets)
+        return self.ce_weight * fit + self.kd_weight * imitation + penalty(student)
 
 
 class AttentionTransfer(Distiller):
@@ -69,17 +74,23 @@ class AttentionTransfer(Distiller):
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, equation 2; with the weight
     3 / layers of Moonshine's code, which keeps the sum of weights for other numbers of layers than three.
 
+    The maps have unit length, so their mean square falls like 1 / pixels: a beta that was found on images of
+    32x32 weighs 16 times as much on 8x8. Hence beta is that of images of P_0 pixels, and multiplied by
+    P / P_0 for images of P; the distance "norm" does not depend on the number of pixels, and its beta stays.
+
     Args:
         optimizer: see Distiller.
         teacher: the network whose features are imitated.
-        beta: weight of each of three layers.
+        beta: weight of each of three layers, for images of `reference_pixels`; at least 0.
+        reference_pixels: P_0, height times width of an image; null takes beta as it is for all images.
         reduction: see `at_loss`.
         layers: names of features that both networks have; null takes all of both, in their order.
         beta_decay: "none", or "linear": from beta in the first epoch to 0 after the last.
         ce_weight, kd_weight, temperature, kd_reduction: as KnowledgeDistillation's; kd_weight 0 is AT alone.
 
     Raises:
-        UserError: no teacher, no such features, features that do not pair or differ in height or width.
+        UserError: numbers out of range, no teacher, no such features, features that do not pair or differ in
+            height or width.
     """
 
     STAGES = ("teacher",)
@@ -90,6 +101,7 @@ class AttentionTransfer(Distiller):
         optimizer: Callable[..., torch.optim.Optimizer],
         teacher: Stage | str | None,
         beta: float,
+        reference_pixels: int | None,
         reduction: ATReduction,
         layers: list[str] | None,
         beta_decay: Literal["none", "linear"],
@@ -99,17 +111,22 @@ class AttentionTransfer(Distiller):
         kd_reduction: KDReduction,
     ) -> None:
         super().__init__(optimizer=optimizer)
-        _require_temperature(temperature)
+        require_kd_weights(ce_weight, kd_weight, temperature)
+        require("at least 0", "method", beta=beta)
+        require("positive", "method", reference_pixels=reference_pixels)
         self.teacher = Teacher(require_stage(teacher, "method.teacher").model)
         self.beta, self.reduction, self.layers, self.beta_decay = beta, reduction, layers, beta_decay
+        self.reference_pixels = reference_pixels
         self.ce_weight, self.kd_weight = ce_weight, kd_weight
         self.temperature, self.kd_reduction = temperature, kd_reduction
         self.pairs: list[tuple[str, str]] = []
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
-        """The student as it is; its features and the teacher's are paired."""
+        """The student as it is; its features and the teacher's are paired, and beta is that of the images."""
         if self.kd_weight:
             require_same_classes(self, student, data)
+        if self.reference_pixels is not None and self.reduction == "mean_square":
+            self.beta *= math.prod(data.shape[1:]) / self.reference_pixels
         own, other = (feature_shapes(model, data.shape) for model in (student, self.teacher.model))
         self.pairs = paired_features(own, other, self.layers)
         for name, teachers in self.pairs:
@@ -128,12 +145,12 @@ class AttentionTransfer(Distiller):
         distances = [
             at_loss(own, other, self.reduction) for own, other in zip(maps, teachers_maps, strict=True)
         ]
-        total = self.ce_weight * self.task.loss_of(student, outputs, inputs, targets)
+        total = self.ce_weight * self.task.fit_of(student, outputs, inputs, targets)
         total = total + self._beta() * 3 / len(self.pairs) * torch.stack(distances).sum()
         if self.kd_weight:
             imitation = kd_loss(outputs, teachers_logits, self.temperature, self.kd_reduction)
             total = total + self.kd_weight * imitation
-        return total
+        return total + penalty(student)
 
     def _seen(self, logits: Tensor, features: dict[str, Tensor]) -> tuple[Tensor, ...]:
         maps = [attention_map(features[name]) for _, name in self.pairs]
@@ -188,9 +205,14 @@ def require_same_classes(distiller: Distiller, student: nn.Module, data: DataSet
         raise UserError(f"teacher: it has {count} classes, the data set {data.classes}")
 
 
-def _require_temperature(temperature: float) -> None:
-    if temperature <= 0:
-        raise UserError(f"method.temperature={temperature}: must be positive")
+def require_kd_weights(ce_weight: float, kd_weight: float, temperature: float) -> None:
+    """Refuse what cannot weigh the terms of a distiller that imitates logits.
+
+    Raises:
+        UserError: a weight below 0, a temperature that is not positive, or one that is not finite.
+    """
+    require("at least 0", "method", ce_weight=ce_weight, kd_weight=kd_weight)
+    require("positive", "method", temperature=temperature)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -6,11 +6,30 @@ More Attention to Attention", ICLR 2017 (AT).
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 KDReduction = Literal["sample", "element"]
 ATReduction = Literal["mean_square", "norm"]
+
+
+def computed(tensor: Tensor) -> Tensor:
+    """A tensor as losses compute with it: float64 as it is, everything narrower as float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """v / ||v||_2 of each row of [b, d], whatever the unit of v; a row of zeros stays 0.
+
+    The rows are first scaled by a power of two, which changes no digit, so that their squares neither
+    vanish nor overflow.
+    """
+    largest = vectors.detach().abs().amax(1, keepdim=True)
+    _, exponents = torch.frexp(largest)
+    # float32 holds no powers of two beyond these
+    scales = torch.ldexp(torch.ones_like(largest), -exponents.clamp(-126, 126))
+    return functional.normalize(vectors * scales, dim=1)
 
 
 def kd_loss(
@@ -26,8 +45,8 @@ def kd_loss(
             `classes` times weaker, as PyTorch's `kl_div` with its default reduction, which Moonshine's code
             uses.
     """
-    log_student = functional.log_softmax(student_logits.float() / temperature, dim=1)
-    log_teacher = functional.log_softmax(teacher_logits.float() / temperature, dim=1)
+    log_student = functional.log_softmax(computed(student_logits) / temperature, dim=1)
+    log_teacher = functional.log_softmax(computed(teacher_logits) / temperature, dim=1)
     total = functional.kl_div(log_student, log_teacher, reduction="sum", log_target=True)
     count = len(student_logits) if reduction == "sample" else student_logits.numel()
     return temperature**2 * total / count
@@ -35,7 +54,7 @@ def kd_loss(
 
 def attention_map(feature: Tensor) -> Tensor:
     """f(A) / ||f(A)||_2, f the mean over channels of A^2: [b, c, h, w] to [b, h*w] (AT, section 3.1)."""
-    return functional.normalize(feature.float().square().mean(1).flatten(1), dim=1)
+    return unit_vectors(computed(feature).square().mean(1).flatten(1))
 
 
 def at_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: ATReduction) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.distillation.ensembles import Peers
+from common.distillation.losses import computed
 from common.training.tasks import penalty
 
 
@@ -20,7 +21,7 @@ class Mutual(Peers):
         """L, and the networks' own penalties."""
         assert targets is not None
         networks = self.networks(student)
-        logits = torch.stack([net(inputs) for net in networks], dim=1).float()
+        logits = computed(torch.stack([net(inputs) for net in networks], dim=1))
         own = functional.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(self.nets))
         penalties = sum(penalty(net) for net in networks)
         return self.nets * own + mutual_divergence(logits) + penalties

@@ -6,6 +6,7 @@ unknown key, a wrong type, or a key left over from another method is refused by 
 
 import inspect
 import json
+import math
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_type_hints
@@ -143,12 +144,21 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _check_value(path: str, value: Any, hint: Any) -> None:
+    if not _finite(value):
+        raise UserError(f"{path}={value}: must be finite")
     try:
         adapter = TypeAdapter(hint, config={"arbitrary_types_allowed": True})
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise UserError(f"{path}={value}: {reason} (valid: {_readable(hint)})") from error
+
+
+def _finite(value: Any) -> bool:
+    """Whether a value holds neither NaN nor infinity; no setting of any part means one."""
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _readable(hint: Any) -> str:

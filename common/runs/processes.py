@@ -86,11 +86,13 @@ class Shares(pl.Callback):
     """Gives each process its share of every batch, and all of them the gradient of the whole.
 
     Rank r trains on the examples r, r + size, ... of a batch, each process having made the whole batch (so
-    that its random crops are those of a single process). Before each step of the optimizer, gradients are
-    summed over the processes with the weights n_r / n, which gives the gradient of the mean loss over the
-    batch's n examples whatever their number: the run's result is that of a single process, but for the order
-    of additions. What is computed within a batch by other means than a mean over examples is that of the
-    share: the statistics of batch normalisation, dropout, and `running_loss`, which is the first process's.
+    that its random crops are those of a single process). A batch too small to give each process two examples,
+    without which batch normalisation has no variance, is shared by as many as it can. Before each step of the
+    optimizer, gradients are summed over the processes with the weights n_r / n, which gives the gradient of
+    the mean loss over the batch's n examples whatever their number: the run's result is that of a single
+    process, but for the order of additions. What is computed within a batch by other means than a mean over
+    examples is that of the share: the statistics of batch normalisation, dropout, and `running_loss`, which
+    is the first process's.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -112,11 +114,7 @@ class Shares(pl.Callback):
 
         def ready(item: Any) -> Batch:
             inputs, targets = whole(item)
-            mine = slice(self.processes.rank, None, self.processes.size)
-            self.weight = len(inputs[mine]) / len(inputs)
-            if not self.weight:
-                # a rest smaller than the number of processes: an example that counts nothing
-                mine = slice(0, 1)
+            mine, self.weight = share(len(inputs), self.processes)
             return inputs[mine], None if targets is None else targets[mine]
 
         data.ready = ready  # type: ignore[method-assign]
@@ -143,6 +141,18 @@ class Shares(pl.Callback):
         # how many steps a block has follows from its seconds, which differ
         assert isinstance(pl_module, SupervisedModule)
         pl_module.loader.block = self.processes.agree(pl_module.loader.block)
+
+
+def share(count: int, processes: Processes) -> tuple[slice, float]:
+    """The examples of a batch of `count` that a process trains on, and their part of the batch.
+
+    A process without a share of its own takes the first two examples, which count nothing.
+    """
+    sharing = min(processes.size, max(1, count // 2))
+    if processes.rank >= sharing:
+        return slice(0, 2), 0.0
+    mine = slice(processes.rank, None, sharing)
+    return mine, len(range(count)[mine]) / count
 
 
 def _like(flat: Tensor, tensors: list[Tensor]) -> list[Tensor]:

@@ -83,7 +83,7 @@ class MultiTask(Task):
         """What a model gives, task by task."""
         return outputs.split(self.outputs, dim=1)
 
-    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+    def fit_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """The mean of the tasks' losses."""
         assert targets is not None
         return self.losses(self.split(outputs), targets).mean()

@@ -1,6 +1,7 @@
 """Learning-rate schedules: torch's own schedulers, stepped where each belongs.
 
-Each function is named by a file in `conf/schedule` and called with the optimizer and the run's length.
+Each function is named by a file in `conf/schedule` and called with the optimizer and the run's length. Its
+settings are shares of that length, so that a schedule has the same form in a run of any length.
 """
 
 import math
@@ -8,6 +9,8 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
+
+from common.runs.limits import require
 
 
 class Schedule:
@@ -59,7 +62,12 @@ def cyclic_cosine(
 
     The run is cut into cycles of equal length, each from lr down to 0: Huang et al., "Snapshot Ensembles",
     ICLR 2017, equation 2, without its rounding of the length.
+
+    Raises:
+        UserError: no cycle.
     """
+
+    require("at least 1", "schedule", cycles=cycles)
 
     def factor(steps_made: int) -> float:
         return (1 + math.cos(math.pi * (steps_made * cycles % total_steps) / total_steps)) / 2
@@ -68,10 +76,20 @@ def cyclic_cosine(
 
 
 def plateau(
-    optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: int, factor: float, patience: int
+    optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: int, factor: float, patience: float
 ) -> Schedule:
-    """lr is multiplied by `factor` when the training loss has not fallen for `patience` epochs."""
-    return Schedule(by_loss=ReduceLROnPlateau(optimizer, factor=factor, patience=patience))
+    """lr is multiplied by `factor` when the training loss has not fallen for a share `patience` of the run.
+
+    That share is rounded up to whole epochs; 0 is patience with none.
+
+    Raises:
+        UserError: a factor outside (0, 1), or a patience outside [0, 1].
+    """
+    require("above 0 and below 1", "schedule", factor=factor)
+    require("from 0 to 1", "schedule", patience=patience)
+    # what rounding leaves of a whole number of epochs is none more
+    epochs = math.ceil(patience * total_steps / steps_per_epoch - 1e-9)
+    return Schedule(by_loss=ReduceLROnPlateau(optimizer, factor=factor, patience=epochs))
 
 
 def multistep(
@@ -81,13 +99,25 @@ def multistep(
     milestones: list[float],
     factor: float,
 ) -> Schedule:
-    """lr is multiplied by `factor` at each milestone, given as a fraction of the run."""
+    """lr is multiplied by `factor` at each milestone, given as a fraction of the run.
+
+    Raises:
+        UserError: a milestone outside [0, 1], or a factor that is not above 0.
+    """
+    for milestone in milestones:
+        require("from 0 to 1", "schedule", milestones=milestone)
+    require("positive", "schedule", factor=factor)
     steps = [round(fraction * total_steps) for fraction in milestones]
     return Schedule(MultiStepLR(optimizer, steps, gamma=factor))
 
 
 def poly(optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: int, power: float) -> Schedule:
-    """lr_e = lr (1 - (e - 1) / E)^power in epoch e = 1, 2, ... of a run of E epochs."""
+    """lr_e = lr (1 - (e - 1) / E)^power in epoch e = 1, 2, ... of a run of E epochs.
+
+    Raises:
+        UserError: a power below 0.
+    """
+    require("at least 0", "schedule", power=power)
 
     def factor(steps_made: int) -> float:
         return (1 - steps_made // steps_per_epoch * steps_per_epoch / total_steps) ** power
@@ -105,12 +135,48 @@ def noam(
 ) -> Schedule:
     """lr_t = lr * scale * width^-0.5 * min(t^-0.5, t * warmup^-1.5), t = 1, 2, ...
 
-    The Transformer's schedule (Vaswani et al. 2017); `scale` 2 and `warmup` 16000 are the values of the
-    code of yogi's co-author. The optimizer's own lr is a factor, 1 by default.
+    The Transformer's schedule as it is printed (Vaswani et al. 2017), `warmup` in steps: with a warm-up of
+    one step lr / sqrt(t), which no length of a run changes. `noam_of_run` has the warm-up as a share.
+
+    Raises:
+        UserError: a number out of range.
     """
+    require("positive", "schedule", scale=scale, width=width, warmup=warmup)
 
     def factor(steps_made: int) -> float:
         t = steps_made + 1
         return scale * width**-0.5 * min(t**-0.5, t * warmup**-1.5)
+
+    return Schedule(LambdaLR(optimizer, factor))
+
+
+def noam_of_run(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    steps_per_epoch: int,
+    scale: float,
+    width: int,
+    printed_warmup: int,
+    warmup: float,
+) -> Schedule:
+    """lr_t = lr * P * min(t / W, sqrt(W / t)), t = 1, 2, ..., P = scale * (width * printed_warmup)^-0.5.
+
+    It is `noam` where W = printed_warmup, and rises over the same share of a run of any length to the same
+    peak P. The optimizer's own lr is a factor, 1 by default.
+
+    Args:
+        scale, width, printed_warmup: of the peak; 2, 512 and 16,000 steps in the code of yogi's co-author.
+        warmup: W as a share of the run's steps, from 0 to 1; W is at least one step.
+
+    Raises:
+        UserError: a number out of range.
+    """
+    require("positive", "schedule", scale=scale, width=width, printed_warmup=printed_warmup)
+    require("from 0 to 1", "schedule", warmup=warmup)
+    peak, last = scale * (width * printed_warmup) ** -0.5, max(1, round(warmup * total_steps))
+
+    def factor(steps_made: int) -> float:
+        t = steps_made + 1
+        return peak * min(t / last, (last / t) ** 0.5)
 
     return Schedule(LambdaLR(optimizer, factor))

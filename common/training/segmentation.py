@@ -63,11 +63,11 @@ class Segmentation(Task):
         self._weights = self._weights.to(self.data.device)
         return self._weights
 
-    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        """The weighted mean over the minibatch, and the model's own penalty; 0 where all is void."""
+    def fit_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        """The weighted mean over the minibatch; 0 where all is void."""
         assert targets is not None
         total, mass = self._weighted_sum(outputs, nearest(targets, outputs.shape[2:]))
-        return total / mass + penalty(model)
+        return total / mass
 
     def _weighted_sum(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.weights()

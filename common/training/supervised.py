@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -84,6 +85,7 @@ class SupervisedModule(PaperModule):
         self, distiller: Distiller, model: nn.Module, make_model: Callable[[], nn.Module]
     ) -> nn.Module:
         distiller.task, distiller.epochs = self.task, self.epochs
+        distiller.check_schedule(self.make_schedule)
         return distiller.attach(model, make_model, self.data)
 
     def network(self) -> nn.Module:
@@ -106,11 +108,25 @@ class SupervisedModule(PaperModule):
             channels_last(self)
         # a method may hold the student too: each parameter once, the student's first
         parameters = dict.fromkeys(p for part in self._parts() for p in part.parameters() if p.requires_grad)
-        optimizer = self._optimizer = self.make_optimizer(list(parameters))
+        optimizer = self._optimizer = self._made_optimizer(list(parameters))
         self.schedule = self.make_schedule(
             optimizer, total_steps=self.total_steps, steps_per_epoch=self.loader.steps_per_epoch
         )
         return optimizer
+
+    def _made_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters.
+
+        Raises:
+            UserError: a setting that it refuses, as torch's own do with a ValueError.
+        """
+        try:
+            return self.make_optimizer(parameters)
+        except ValueError as error:
+            group = "method" if self.distiller is None else "method.optimizer"
+            settings = self.make_optimizer.keywords if isinstance(self.make_optimizer, partial) else {}
+            given = ", ".join(f"{group}.{key}={value}" for key, value in settings.items())
+            raise UserError(f"{group}: {error} ({given})") from error
 
     def _parts(self) -> list[nn.Module]:
         """What the optimizer trains."""
@@ -132,7 +148,8 @@ class SupervisedModule(PaperModule):
         for item in block[: self.total_steps - self.steps]:
             inputs, targets = self.data.ready(item)
             optimizer.zero_grad(set_to_none=True)
-            loss = self._backward(inputs, targets)
+            with _naming_lone_examples(len(inputs)):
+                loss = self._backward(inputs, targets)
             with torch.no_grad():
                 watched.append(self._watch(inputs))
             optimizer.step()
@@ -268,7 +285,27 @@ class SupervisedModule(PaperModule):
             self.schedule.load_state_dict(self._schedule_state)
 
 
+@contextmanager
+def _naming_lone_examples(count: int) -> Iterator[None]:
+    """Say in one line that batch normalisation found a single value a channel.
+
+    Raises:
+        UserError: see above; a batch of one example whose maps are 1x1.
+    """
+    try:
+        yield
+    except ValueError as error:
+        # torch's own words for it; there is no class of its own
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"dataset.batch_size: a batch of {count} example(s) gives batch normalisation a single value a "
+            "channel, which has no variance (valid: batches of 2 or more from 2 or more training examples, "
+            "or a model without batch normalisation)"
+        ) from error
+
+
 def _positive(**values: float | None) -> None:
     for name, value in values.items():
-        if value is not None and value <= 0:
+        if value is not None and not (value > 0 and math.isfinite(value)):
             raise UserError(f"paper.{name}={value}: must be above 0")

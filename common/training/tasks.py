@@ -23,9 +23,13 @@ class Task(ABC):
         """The training objective on a minibatch: a scalar."""
         return self.loss_of(model, model(inputs), inputs, targets)
 
-    @abstractmethod
     def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """The training objective where the model's outputs for the minibatch are known already."""
+        return self.fit_of(model, outputs, inputs, targets) + penalty(model)
+
+    @abstractmethod
+    def fit_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        """The part of `loss_of` that says how well the outputs fit: all but the model's own penalty."""
 
     @abstractmethod
     def metrics(self, device: torch.device) -> Metrics:
@@ -89,9 +93,9 @@ class Classification(Task):
     def __init__(self, classes: int) -> None:
         self.classes = classes
 
-    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+    def fit_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
         assert targets is not None
-        return F.cross_entropy(outputs, targets) + penalty(model)
+        return F.cross_entropy(outputs, targets)
 
     def metrics(self, device: torch.device) -> Metrics:
         found: Metrics = {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(self.classes, average="micro")}
@@ -132,8 +136,8 @@ class Reconstruction(Task):
         total = F.binary_cross_entropy_with_logits(logits, inputs.flatten(1), reduction="sum")
         return total / (len(inputs) if self.pixels == "sum" else inputs.numel())
 
-    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        return self._cross_entropy(outputs, inputs) + penalty(model)
+    def fit_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        return self._cross_entropy(outputs, inputs)
 
     def metrics(self, device: torch.device) -> Metrics:
         return {"loss": MeanMetric().to(device), "squared_error": MeanMetric().to(device)}
@@ -147,13 +151,10 @@ class Reconstruction(Task):
 class Regression(Task):
     """The model's own loss (mean squared error without one); root mean squared error."""
 
-    def _objective(self, model: nn.Module, predictions: Tensor, targets: Tensor) -> Tensor:
-        own = getattr(model, "loss", F.mse_loss)
-        return own(predictions, targets) + penalty(model)
-
-    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+    def fit_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
         assert targets is not None
-        return self._objective(model, outputs, targets)
+        own = getattr(model, "loss", F.mse_loss)
+        return own(outputs, targets)
 
     def metrics(self, device: torch.device) -> Metrics:
         return {"loss": MeanMetric().to(device), "rmse": MeanSquaredError(squared=False).to(device)}
@@ -161,15 +162,15 @@ class Regression(Task):
     def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
         assert targets is not None
         predictions = model(inputs)
-        metrics["loss"].update(self._objective(model, predictions, targets), weight=len(inputs))
+        metrics["loss"].update(self.loss_of(model, predictions, inputs, targets), weight=len(inputs))
         metrics["rmse"].update(predictions, targets)
 
 
 class Online(Task):
     """Functions that come one a step (`OnlineFunction`); `train_loss` is their mean at the last point."""
 
-    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        return outputs.mean() + penalty(model)
+    def fit_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        return outputs.mean()
 
     def watch(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
         assert isinstance(model, OnlineFunction)
@@ -203,8 +204,8 @@ class Own(Task):
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def loss_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        return self.model.loss_of(outputs, inputs, targets) + penalty(model)
+    def fit_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        return self.model.loss_of(outputs, inputs, targets)
 
     def metrics(self, device: torch.device) -> Metrics:
         return defaultdict(lambda: MeanMetric().to(device))

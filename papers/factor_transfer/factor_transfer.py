@@ -17,12 +17,14 @@ from torch.nn import functional
 
 from common.data.dataset import DataSet, SplitName
 from common.distillation.distiller import Distiller, feature_shapes
-from common.distillation.hints import require_same_classes
-from common.distillation.losses import KDReduction, kd_loss
+from common.distillation.hints import require_kd_weights, require_same_classes
+from common.distillation.losses import KDReduction, computed, kd_loss, unit_vectors
 from common.distillation.teacher import Teacher
 from common.models.features import forward_features
 from common.runs.errors import UserError
+from common.runs.limits import require
 from common.runs.stages import Stage, require_stage
+from common.training.tasks import penalty
 
 Reconstruction = Literal["l1", "mse"]
 FactorReduction = Literal["mean", "norm"]
@@ -115,12 +117,21 @@ def factor_loss(student: Tensor, teacher: Tensor, p: int, reduction: FactorReduc
 
     Source: the paper's section 3.2; `L1Loss` of normalised factors in Jangho-Kim/Factor-Transfer-pytorch.
     """
-    own, other = (functional.normalize(factor.float().flatten(1), dim=1) for factor in (student, teacher))
+    own, other = (unit_vectors(computed(factor).flatten(1)) for factor in (student, teacher))
     difference = own - other
     if p == 1 and reduction == "mean":
         return difference.abs().mean()
     norm = torch.linalg.vector_norm(difference, ord=p, dim=1).mean()
     return norm if reduction == "norm" else norm / difference.shape[1] ** (1 / p)
+
+
+def size_factor(ratio: float, p: int, reduction: FactorReduction) -> float:
+    """By how much the factor loss falls where factors at the same angle have `ratio` times the numbers.
+
+    Numbers of a unit vector are about 1 / sqrt(D), so a p-mean of their differences is c / sqrt(D), and a
+    p-norm c D^(1/p - 1/2), which with p = 2 does not depend on D.
+    """
+    return ratio ** (0.5 if reduction == "mean" else 0.5 - 1 / p)
 
 
 class ParaphraserModel(nn.Module):
@@ -133,7 +144,7 @@ class ParaphraserModel(nn.Module):
         shape: of one input.
         classes: of the data set; without effect.
         teacher: the network whose feature is paraphrased.
-        rate: k, the paraphrase rate.
+        rate: k, the paraphrase rate, above 0.
         reconstruction: the loss.
         feature: name of the teacher's feature; null takes its last.
         batch_norm: see `encoder`.
@@ -143,7 +154,8 @@ class ParaphraserModel(nn.Module):
         channels: m, of that feature.
 
     Raises:
-        UserError: no teacher, no such feature, no feature of c x h x w, a rate without channels.
+        UserError: a rate that is not above 0 or leaves no channel, no teacher, no such feature, no feature of
+            c x h x w.
     """
 
     STAGES: ClassVar[tuple[str, ...]] = ("teacher",)
@@ -161,6 +173,7 @@ class ParaphraserModel(nn.Module):
         batch_norm: bool,
     ) -> None:
         super().__init__()
+        require("positive", "model", rate=rate)
         self.teacher = Teacher(require_stage(teacher, "model.teacher").model)
         shapes = _maps(feature_shapes(self.teacher.model, shape))
         self.feature = _named("model.feature", feature, shapes) if feature else list(shapes)[-1]
@@ -206,10 +219,11 @@ class FactorTransfer(Distiller):
         translator: between the student's feature and the loss; without it their shapes must be equal.
         batch_norm: of the translator, see `encoder`.
         p, reduction: see `factor_loss`.
-        beta: weight of the factor loss.
+        beta: weight of the factor loss, for factors of `reference_size` numbers; at least 0.
         beta_decay: "none", or "linear": from beta in the first epoch to 0 after the last.
-        reference_size: null, or D_0: beta is multiplied by sqrt(D / D_0) for factors of D numbers, which
-            keeps the strength of "mean", as that falls like 1 / sqrt(D).
+        reference_size: D_0: for factors of D numbers beta is multiplied by what keeps the loss's strength,
+            see `size_factor`, so that neither the size of the images nor the channels change it; null takes
+            beta as it is.
         ce_weight, kd_weight, temperature, kd_reduction: as KnowledgeDistillation's; kd_weight 0 is FT alone.
 
     Raises:
@@ -240,7 +254,9 @@ class FactorTransfer(Distiller):
         kd_reduction: KDReduction,
     ) -> None:
         super().__init__(optimizer=optimizer)
-        _require_positive(temperature=temperature, reference_size=reference_size)
+        require_kd_weights(ce_weight, kd_weight, temperature)
+        require("at least 0", "method", beta=beta)
+        require("positive", "method", rate=rate, reference_size=reference_size)
         self.teacher = Teacher(require_stage(teacher, "method.teacher").model)
         paraphrases = _paraphraser(paraphraser, rate)
         self.paraphraser = None if paraphrases is None else Teacher(paraphrases.paraphraser.encoder)
@@ -269,7 +285,7 @@ class FactorTransfer(Distiller):
                 f"teacher's factor {_text(factor)} (valid: equal shapes, or method.translator=true)"
             )
         if self.reference_size is not None:
-            self.beta *= math.sqrt(math.prod(factor) / self.reference_size)
+            self.beta *= size_factor(math.prod(factor) / self.reference_size, self.p, self.reduction)
         return student
 
     def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
@@ -277,11 +293,11 @@ class FactorTransfer(Distiller):
         logits, features = forward_features(student, inputs)
         teachers_logits, factor = self.teacher.targets(inputs, self._seen)
         distance = self._distance(features, factor)
-        total = self.ce_weight * self.task.loss_of(student, logits, inputs, targets) + self._beta() * distance
+        total = self.ce_weight * self.task.fit_of(student, logits, inputs, targets) + self._beta() * distance
         if self.kd_weight:
             imitation = kd_loss(logits, teachers_logits, self.temperature, self.kd_reduction)
             total = total + self.kd_weight * imitation
-        return total
+        return total + penalty(student)
 
     @torch.no_grad()
     def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
@@ -388,9 +404,3 @@ def _sizes(shapes: dict[str, Size]) -> str:
 
 def _text(shape: Size) -> str:
     return "x".join(map(str, shape))
-
-
-def _require_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and value <= 0:
-            raise UserError(f"method.{name}={value}: must be positive")

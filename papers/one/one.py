@@ -13,8 +13,9 @@ from torch.nn import functional
 from common.data.dataset import DataSet, SplitName
 from common.distillation.distiller import Distiller
 from common.distillation.ensembles import ensemble_metrics, evaluation_mode, require_classification
+from common.distillation.losses import computed
 from common.models.split import split
-from common.runs.errors import UserError
+from common.runs.limits import require
 from common.training.tasks import penalty
 
 
@@ -38,7 +39,7 @@ class Gate(nn.Module):
         self.norm.train(self.training and not alone)
         scores = self.norm(self.linear(pooled))
         self.norm.train(self.training)
-        return functional.softmax(functional.relu(scores).float(), dim=1)
+        return functional.softmax(computed(functional.relu(scores)), dim=1)
 
 
 def ensemble_logits(logits: Tensor, gates: Tensor) -> Tensor:
@@ -48,7 +49,8 @@ def ensemble_logits(logits: Tensor, gates: Tensor) -> Tensor:
         logits: z, [b, branches, classes].
         gates: g, [b, branches].
     """
-    return torch.einsum("bi,bik->bk", gates, logits)
+    dtype = torch.promote_types(gates.dtype, logits.dtype)
+    return torch.einsum("bi,bik->bk", gates.to(dtype), logits.to(dtype))
 
 
 def one_loss(logits: Tensor, gates: Tensor, targets: Tensor, temperature: float, kl_weight: float) -> Tensor:
@@ -65,9 +67,10 @@ def one_loss(logits: Tensor, gates: Tensor, targets: Tensor, temperature: float,
         temperature: T.
         kl_weight: w; 0 leaves the KL out.
     """
-    logits = logits.float()
+    ensemble = ensemble_logits(computed(logits), computed(gates))
+    logits = computed(logits).to(ensemble.dtype)
     batch = len(logits)
-    everyone = torch.cat([logits, ensemble_logits(logits, gates)[:, None]], dim=1)
+    everyone = torch.cat([logits, ensemble[:, None]], dim=1)
     labels = targets.repeat_interleave(everyone.shape[1])
     total = functional.cross_entropy(everyone.flatten(0, 1), labels, reduction="sum") / batch
     if kl_weight == 0:
@@ -100,7 +103,8 @@ class ONE(Distiller):
         branches: m + 1.
         unshared: number of the last stages that each branch has of its own (1; on ImageNet 2).
         temperature: T.
-        kl_rampup_epochs: E of `kl_ramp`.
+        kl_rampup: the share of the run's epochs that is E of `kl_ramp`, from 0 to 1; the authors' 80 of 300.
+            A ramp shorter than an epoch is none: it would leave the KL out of all of a short run.
         distill: without it the KL is left out (ablation).
         share: without it the branches are whole networks (ablation).
         gate: without it z_e is the mean of the branches' logits (ablation).
@@ -118,20 +122,18 @@ class ONE(Distiller):
         branches: int,
         unshared: int,
         temperature: float,
-        kl_rampup_epochs: float,
+        kl_rampup: float,
         distill: bool,
         share: bool,
         gate: bool,
         gate_source: Literal["mean", "first"],
     ) -> None:
         super().__init__(optimizer=optimizer)
-        if branches < 1 or temperature <= 0 or kl_rampup_epochs < 0:
-            raise UserError(
-                f"method: branches={branches}, temperature={temperature}, kl_rampup_epochs="
-                f"{kl_rampup_epochs}; valid: at least 1, above 0, at least 0"
-            )
+        require("at least 1", "method", branches=branches, unshared=unshared)
+        require("positive", "method", temperature=temperature)
+        require("from 0 to 1", "method", kl_rampup=kl_rampup)
         self.branches, self.unshared, self.temperature = branches, unshared, temperature
-        self.kl_rampup_epochs, self.distill = kl_rampup_epochs, distill
+        self.kl_rampup, self.distill = kl_rampup, distill
         self.share, self.with_gate, self.gate_source = share, gate, gate_source
         self.lows, self.highs = nn.ModuleList(), nn.ModuleList()
         self.gate: Gate | None = None
@@ -161,23 +163,28 @@ class ONE(Distiller):
 
     def _gates(self, maps: list[Tensor]) -> Tensor:
         if self.gate is None:
-            return maps[0].new_full((len(maps[0]), self.branches), 1 / self.branches, dtype=torch.float32)
+            return computed(maps[0].new_full((len(maps[0]), self.branches), 1 / self.branches))
         seen = maps if self.gate_source == "mean" else maps[:1]
         return self.gate(torch.stack([given.mean(dim=(2, 3)) for given in seen]).mean(0))
 
     def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """`one_loss`, and the student's own penalty."""
         assert targets is not None
-        weight = kl_ramp(self.epoch, self.kl_rampup_epochs) if self.distill else 0.0
+        weight = self.kl_weight() if self.distill else 0.0
         logits, gates = self.run(student, inputs)
         return one_loss(logits, gates, targets, self.temperature, weight) + penalty(student)
+
+    def kl_weight(self) -> float:
+        """w(e) of the epoch under way."""
+        rampup_epochs = self.kl_rampup * self.epochs
+        return kl_ramp(self.epoch, rampup_epochs if rampup_epochs >= 1 else 0.0)
 
     def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
         """Metrics of the ensemble z_e ("ONE-E") and of its branches."""
 
         def members(inputs: Tensor) -> tuple[Tensor, Tensor]:
             logits, gates = self.run(student, inputs)
-            return logits, ensemble_logits(logits.float(), gates)
+            return logits, ensemble_logits(computed(logits), gates)
 
         with evaluation_mode(student, self):
             return ensemble_metrics(members, data, split)

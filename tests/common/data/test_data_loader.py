@@ -1,10 +1,11 @@
 import itertools
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data.loader import IndexLoader, RoundLoader
+from common.data.loader import IndexLoader, RoundLoader, minibatches, steps_of
 
 
 def batches(loader: IndexLoader, count: int) -> list[list[int]]:
@@ -63,3 +64,29 @@ def test_the_default_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     batches(IndexLoader(10, 2, 0), 5)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("size", [*range(1, 30), 129, 257])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 128])
+def test_a_batch_of_one_is_there_only_where_it_is_asked_for_and_no_sample_is_lost(size: int, batch_size: int) -> None:
+    order = torch.randperm(size)
+    found = minibatches(order, batch_size)
+    assert torch.equal(torch.cat(found), order)
+    assert len(found) == steps_of(size, batch_size)
+    sizes = [len(batch) for batch in found]
+    assert all(count == batch_size for count in sizes[:-1])
+    if batch_size > 1 and size > 1:
+        assert 2 <= sizes[-1] <= batch_size + 1
+    if size % batch_size != 1 or batch_size == 1:
+        assert all(map(torch.equal, found, order.split(batch_size)))
+
+
+def test_an_epoch_whose_rest_is_one_goes_on_after_a_break_as_if_unbroken() -> None:
+    unbroken = batches(IndexLoader(9, 4, seed=1), 6)
+    assert [len(batch) for batch in unbroken] == [4, 5] * 3
+    for broken_at in range(1, 6):
+        loader = IndexLoader(9, 4, seed=1)
+        first = batches(loader, broken_at)
+        resumed = IndexLoader(9, 4, seed=1)
+        resumed.load_state_dict(loader.state_dict())
+        assert first + batches(resumed, 6 - broken_at) == unbroken

@@ -15,7 +15,7 @@ from common.distillation.ensembles import Independent, Peers, Snapshot, ensemble
 from common.distillation.mutual import Mutual, mutual_divergence
 from common.models.mlp import MLP
 from common.runs.errors import UserError
-from common.training.schedules import cyclic_cosine
+from common.training.schedules import constant, cosine, cyclic_cosine, multistep
 from common.training.tasks import Classification
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
@@ -193,3 +193,19 @@ def test_a_task_without_classes_and_no_nets_are_refused(method: type[Any]) -> No
     data: Any = Data()
     with pytest.raises(UserError, match="is for classification, and this model for regression"):
         made.attach(model, make_model, data)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [constant, cosine, partial(multistep, milestones=[0.5], factor=0.1), partial(cyclic_cosine, cycles=4)],
+)
+def test_snapshots_of_a_schedule_whose_cycles_do_not_end_there_are_refused(schedule: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"method.snapshots=5: .*valid: schedule=cyclic_cosine schedule.cycles=5"
+    ):
+        Snapshot(optimizer=SGD, snapshots=5).check_schedule(schedule)
+
+
+@pytest.mark.parametrize("cycles", [5, 10])
+def test_snapshots_go_with_cycles_that_end_where_they_are_taken(cycles: int) -> None:
+    Snapshot(optimizer=SGD, snapshots=5).check_schedule(partial(cyclic_cosine, cycles=cycles))

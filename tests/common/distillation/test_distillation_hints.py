@@ -1,14 +1,17 @@
 """The distillers' objectives against their terms written out, and what they refuse."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -59,7 +62,12 @@ def kd(model: nn.Module, **changes: Any) -> KnowledgeDistillation:
 
 
 def at(model: nn.Module, **changes: Any) -> AttentionTransfer:
-    options: dict[str, Any] = {"beta": 1000.0, "reduction": "mean_square", "layers": None}
+    options: dict[str, Any] = {
+        "beta": 1000.0,
+        "reference_pixels": 64,
+        "reduction": "mean_square",
+        "layers": None,
+    }
     options |= {"beta_decay": "none", "ce_weight": 1.0, "kd_weight": 0.0, "temperature": 4.0}
     options |= {"kd_reduction": "sample"}
     return AttentionTransfer(optimizer=SGD, teacher=stage(model), **(options | changes))
@@ -158,9 +166,123 @@ def test_logits_are_imitated_in_classification_only() -> None:
         distiller.attach(resnet(), resnet, digits())
 
 
-def test_a_temperature_that_is_not_positive_is_refused() -> None:
-    with pytest.raises(UserError, match="temperature=0"):
-        kd(resnet(), temperature=0.0)
+NUMBERS = [
+    *(("temperature", value, "positive") for value in (0.0, -1.0, math.nan, math.inf)),
+    *(
+        (key, value, "at least 0")
+        for key in ("ce_weight", "kd_weight")
+        for value in (-0.1, math.nan, math.inf)
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "valid"), NUMBERS)
+@pytest.mark.parametrize("make", [kd, at])
+def test_a_number_that_weighs_nothing_is_refused_by_its_key(
+    make: Callable[..., Distiller], key: str, value: float, valid: str
+) -> None:
+    with pytest.raises(UserError, match=f"^method.{key}={value}: must be {valid} and finite$"):
+        make(resnet(), **{key: value})
+
+
+@pytest.mark.parametrize(("key", "value"), [("beta", -1.0), ("beta", math.nan), ("reference_pixels", 0)])
+def test_at_refuses_a_beta_and_a_reference_that_cannot_be(key: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"^method.{key}={value}: must be"):
+        at(resnet(), **{key: value})
+
+
+def penalised(method: Distiller, weight: float, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The loss of a student without and with a penalty of its own."""
+    student = resnet()
+    attached(method, student)
+    plain = method.loss(student, *batch)
+    student.penalty = lambda: torch.tensor(weight)  # type: ignore[assignment]
+    return plain, method.loss(student, *batch)
+
+
+@pytest.mark.parametrize("ce_weight", [0.0, 0.1, 1.0, 3.0])
+@pytest.mark.parametrize("make", [kd, at])
+def test_the_students_own_penalty_is_never_scaled(
+    make: Callable[..., Distiller], ce_weight: float, batch: tuple[Tensor, Tensor]
+) -> None:
+    plain, found = penalised(make(resnet(width=8), ce_weight=ce_weight, kd_weight=0.9), 7.0, batch)
+    torch.testing.assert_close(found - plain, torch.tensor(7.0), rtol=1e-4, atol=1e-4)
+
+
+class Picture(nn.Module):
+    """A network of one feature: the picture itself."""
+
+    features = ("picture",)
+    task = "classification"
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.picture = nn.Conv2d(1, 1, 1, bias=False)
+        nn.init.constant_(self.picture.weight, gain)
+        self.bend = gain > 1
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        shown = self.picture(inputs if not self.bend else inputs.square())
+        return shown.mean((1, 2, 3), keepdim=True).flatten(1).expand(-1, 10)
+
+
+@pytest.mark.parametrize("reduction", ["mean_square", "norm"])
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (64, 128)])
+def test_ats_strength_does_not_depend_on_the_size_of_the_pictures(
+    size: tuple[int, int], reduction: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    small = torch.rand(3, 1, 4, 4, generator=generator)
+    targets = torch.zeros(3, dtype=torch.int64)
+    found = []
+    for height, width in ((4, 4), size):
+        pictures = functional.interpolate(small, (height, width), mode="nearest-exact")
+        method = at(Picture(2.0), beta=100.0, reduction=reduction, ce_weight=0.0, reference_pixels=1024)
+        method.task = Classification(10)
+        data: Any = SimpleNamespace(shape=(1, height, width))
+        student = Picture(1.0)
+        method.attach(student, Picture, data)
+        found.append(float(method.loss(student, pictures, targets)))
+    assert found[0] > 1e-3
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_at_has_the_papers_beta_at_the_papers_sizes_and_the_reference_can_be_left_out() -> None:
+    for shape, reference, beta in (
+        ((1, 32, 32), 1024, 1000.0),
+        ((1, 224, 224), 50176, 1000.0),
+        ((1, 8, 8), 1024, 62.5),
+        ((1, 8, 8), None, 1000.0),
+        ((1, 8, 8), 64, 1000.0),
+    ):
+        method = at(Picture(2.0), reference_pixels=reference)
+        method.task = Classification(10)
+        data: Any = SimpleNamespace(shape=shape)
+        method.attach(Picture(), Picture, data)
+        assert method._beta() == beta
+
+
+@pytest.mark.parametrize(
+    ("words", "beta"),
+    [
+        (["entry=moonshine.table2.c10_wrn40_2_g_n_at"], 1000.0),
+        (["entry=moonshine.cifar_small.g_n_at"], 1000.0),
+        (["entry=moonshine.table3.res34_gn_at"], 1000.0),
+        (["entry=moonshine.table4.erfnet_gn_at"], 1000.0),
+        (["entry=moonshine.table4_encoder.erfnet_gn_at"], 1000.0),
+        (["entry=moonshine.digits_probe.g_n_at"], 30.0),
+        (["entry=factor_transfer.table1.c10_resnet20_from_resnet56_at"], 1000.0),
+        (["entry=factor_transfer.table_imagenet.in_at"], 1000.0),
+        (["entry=factor_transfer.digits.at"], 10.0),
+        (["paper=yogi", "dataset=digits", "method=distillation/attention_transfer"], 62.5),
+    ],
+)
+def test_every_entry_of_at_has_the_weight_that_it_names_at_its_own_size(
+    words: list[str], beta: float
+) -> None:
+    config, _ = compose(words)
+    data, method = instantiate(config.dataset), config.method
+    assert method.beta * math.prod(data.shape[1:]) / method.reference_pixels == beta
 
 
 def test_feature_shapes_are_those_of_a_pass_and_leave_the_model_in_its_mode() -> None:

@@ -9,7 +9,9 @@ from scipy.special import log_softmax
 from torch import Tensor
 from torch.nn import functional
 
-from common.distillation.losses import at_loss, attention_map, kd_loss
+from common.distillation.ensembles import averaged
+from common.distillation.losses import at_loss, attention_map, kd_loss, unit_vectors
+from papers.factor_transfer.factor_transfer import factor_loss
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -87,3 +89,57 @@ def test_at_is_nothing_between_equals_and_never_above_two_over_the_pixels(seed: 
     # both maps are non-negative unit vectors: ||q - q'||^2 = 2 - 2 q.q' <= 2
     assert float(at_loss(own, other, "mean_square")) <= 2 / 25 + 1e-6
     assert float(at_loss(own, other, "norm")) <= math.sqrt(2) + 1e-6
+
+
+WIDE = {torch.float64: torch.float64}
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+LOSSES = {
+    "kd": lambda s, t: kd_loss(s.flatten(1), t.flatten(1), 3.0, "sample"),
+    "at": lambda s, t: at_loss(attention_map(s), attention_map(t), "mean_square"),
+    "at_norm": lambda s, t: at_loss(attention_map(s), attention_map(t), "norm"),
+    "factor": lambda s, t: factor_loss(s, t, 1, "mean"),
+    "factor_2": lambda s, t: factor_loss(s, t, 2, "norm"),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_compute_in_float64_what_is_float64_and_all_else_in_float32(
+    name: str, dtype: torch.dtype
+) -> None:
+    student, teacher = normal(4, 3, 4, 4).to(dtype), normal(4, 3, 4, 4, seed=1).to(dtype)
+    wide = WIDE.get(dtype, torch.float32)
+    found = LOSSES[name](student, teacher)
+    assert found.dtype == wide
+    torch.testing.assert_close(found, LOSSES[name](student.to(wide), teacher.to(wide)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_in_float64_are_those_of_differences(name: str) -> None:
+    student = normal(2, 3, 3, 3).double().requires_grad_()
+    teacher = normal(2, 3, 3, 3, seed=1).double()
+    assert torch.autograd.gradcheck(lambda s: LOSSES[name](s, teacher), student)
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e-4, 1e4, 1e8])
+@pytest.mark.parametrize("name", ["at", "at_norm", "factor", "factor_2"])
+def test_losses_of_features_do_not_depend_on_the_features_unit(name: str, unit: float) -> None:
+    student, teacher = normal(4, 3, 4, 4), normal(4, 3, 4, 4, seed=1)
+    torch.testing.assert_close(
+        LOSSES[name](unit * student, teacher), LOSSES[name](student, teacher), rtol=1e-5, atol=0
+    )
+
+
+def test_unit_vectors_are_torchs_to_the_last_bit_and_those_of_zero_are_zero() -> None:
+    vectors = normal(16, 100)
+    assert torch.equal(unit_vectors(vectors), functional.normalize(vectors, dim=1))
+    assert torch.equal(unit_vectors(torch.zeros(2, 3)), torch.zeros(2, 3))
+    assert unit_vectors(torch.tensor([[math.nan, 1.0]])).isnan().any()
+    for unit in (1e-37, 1e30):
+        torch.testing.assert_close(unit_vectors(unit * vectors), unit_vectors(vectors), rtol=1e-5, atol=1e-7)
+
+
+def test_an_ensemble_averages_float64_logits_in_float64() -> None:
+    logits = normal(5, 4).double()
+    _, scores = averaged([torch.nn.Identity(), torch.nn.Identity()])(logits)
+    torch.testing.assert_close(scores, functional.softmax(logits, dim=1), rtol=0, atol=1e-15)

@@ -3,13 +3,22 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from common.runs.catalogue import CONF
+from common.runs.errors import UserError
 from common.training import schedules
 from common.training.schedules import Schedule
 
 
 def optimizer(lr: float = 1.0) -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def configured(name: str) -> Any:
+    """The schedule that `schedule=NAME` gives."""
+    return instantiate(OmegaConf.load(CONF / "schedule" / f"{name}.yaml"))
 
 
 def rates(sgd: torch.optim.Optimizer, schedule: Schedule, steps: int) -> list[float]:
@@ -50,14 +59,79 @@ def test_poly_is_its_formula_in_epochs_also_where_the_last_is_a_fraction(total_s
     assert rates(sgd, schedule, total_steps) == pytest.approx(expected, rel=1e-12)
 
 
-def test_plateau_halves_after_patience_epochs_without_progress() -> None:
+def test_plateau_halves_after_a_share_of_the_run_without_progress() -> None:
     sgd = optimizer()
-    schedule = schedules.plateau(sgd, 0, 0, factor=0.5, patience=2)
+    # a tenth of 20 epochs of 5 steps
+    schedule = schedules.plateau(sgd, 100, 5, factor=0.5, patience=0.1)
     for loss in [3.0, 2.0, 2.0, 2.0]:
         schedule.after_epoch(loss)
     assert sgd.param_groups[0]["lr"] == 1.0
     schedule.after_epoch(2.0)
     assert sgd.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("epochs", "patience"), [(500, 20), (1000, 40), (100, 4), (30, 2), (25, 1), (20, 1), (3, 1), (0.5, 1)]
+)
+def test_plateaus_own_patience_is_20_of_500_epochs_in_whole_ones(epochs: float, patience: int) -> None:
+    schedule = configured("plateau")(optimizer(), round(epochs * 100), 100)
+    assert schedule.by_loss.patience == patience
+
+
+@pytest.mark.parametrize("steps", [240, 2400])
+def test_noam_of_a_run_has_its_peak_at_the_same_share_of_every_run_and_of_the_same_height(steps: int) -> None:
+    sgd = optimizer()
+    found = rates(sgd, configured("noam")(sgd, steps, 10), steps)
+    assert found.index(max(found)) + 1 == round(0.4 * steps)
+    assert max(found) == pytest.approx(2.0 * 512**-0.5 * 16000**-0.5)
+    assert found[-1] == pytest.approx(max(found) * 0.4**0.5)
+
+
+def test_noam_of_a_run_is_the_printed_formula_where_the_run_is_as_long_as_the_authors() -> None:
+    one, other = optimizer(), optimizer()
+    of_run = schedules.noam_of_run(one, 40, 1, scale=2.0, width=512, printed_warmup=16, warmup=0.4)
+    printed = schedules.noam(other, 40, 1, scale=2.0, width=512, warmup=16)
+    assert rates(one, of_run, 40) == pytest.approx(rates(other, printed, 40), rel=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001])
+def test_a_warm_up_shorter_than_a_step_is_one_step(share: float) -> None:
+    sgd = optimizer()
+    schedule = schedules.noam_of_run(sgd, 10, 5, scale=1.0, width=1, printed_warmup=1, warmup=share)
+    assert rates(sgd, schedule, 10) == pytest.approx([t**-0.5 for t in range(1, 11)])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("noam", {"scale": 1.0, "width": 4, "warmup": 0}, "schedule.warmup=0: must be positive"),
+        ("noam", {"scale": math.nan, "width": 4, "warmup": 1}, "schedule.scale=nan: must be positive"),
+        ("noam_of_run", {"scale": 1.0, "width": 0, "printed_warmup": 1, "warmup": 0.1}, "schedule.width=0"),
+        (
+            "noam_of_run",
+            {"scale": 1.0, "width": 1, "printed_warmup": 1, "warmup": 16000},
+            "warmup=16000: .* 0 to 1",
+        ),
+        ("plateau", {"factor": 0.5, "patience": 20}, "schedule.patience=20: must be from 0 to 1"),
+        ("plateau", {"factor": 0.5, "patience": math.nan}, "schedule.patience=nan"),
+        ("plateau", {"factor": 1.0, "patience": 0.1}, "schedule.factor=1.0: must be above 0 and below 1"),
+        (
+            "multistep",
+            {"milestones": [0.5, 1.5], "factor": 0.1},
+            "schedule.milestones=1.5: must be from 0 to 1",
+        ),
+        ("multistep", {"milestones": [-0.5], "factor": 0.1}, "schedule.milestones=-0.5"),
+        ("multistep", {"milestones": [0.5], "factor": -0.1}, "schedule.factor=-0.1: must be positive"),
+        ("cyclic_cosine", {"cycles": 0}, "schedule.cycles=0: must be at least 1"),
+        ("poly", {"power": -1.0}, "schedule.power=-1.0: must be at least 0"),
+        ("poly", {"power": math.inf}, "schedule.power=inf: must be at least 0 and finite"),
+    ],
+)
+def test_what_no_schedule_can_be_made_of_is_refused_by_key(
+    name: str, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        getattr(schedules, name)(optimizer(), 100, 10, **options)
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "noam", "multistep", "poly"])

@@ -1,7 +1,7 @@
 """The factor loss: against float64 numpy, its bounds, its invariances and its gradient."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from papers.factor_transfer.factor_transfer import FactorReduction, factor_loss
+from papers.factor_transfer.factor_transfer import FactorReduction, factor_loss, size_factor
 
 CASES: list[tuple[int, FactorReduction]] = [(1, "mean"), (1, "norm"), (2, "mean"), (2, "norm")]
 
@@ -132,3 +132,13 @@ def test_half_precision_factors_are_compared_in_float32() -> None:
     loss = factor_loss(own.bfloat16(), other.bfloat16(), 1, "mean")
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(factor_loss(own, other, 1, "mean").item(), rel=1e-2)
+
+
+@pytest.mark.parametrize(("p", "reduction"), [(1, "mean"), (1, "norm"), (2, "mean"), (2, "norm")])
+def test_the_size_factor_makes_up_for_what_more_numbers_do_to_the_loss(p: int, reduction: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 4, 8, 4, 4, generator=generator)
+    # each number four times, as in a picture of twice the height and width
+    larger = [factor.repeat_interleave(2, 2).repeat_interleave(2, 3) for factor in (student, teacher)]
+    found = size_factor(4.0, p, reduction) * factor_loss(*larger, p, reduction)
+    torch.testing.assert_close(found, factor_loss(student, teacher, p, reduction))

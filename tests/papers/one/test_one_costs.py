@@ -55,7 +55,7 @@ def one(branches: int = 3, share: bool = True) -> ONE:
         branches=branches,
         unshared=1,
         temperature=3.0,
-        kl_rampup_epochs=80.0,
+        kl_rampup=80 / 300,
         distill=True,
         share=share,
         gate=True,

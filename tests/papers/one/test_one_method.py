@@ -20,6 +20,7 @@ from common.models.mlp import MLP
 from common.models.resnet import CifarResNet, ResNet
 from common.models.vgg import VGG
 from common.models.wide_resnet import WideResNet
+from common.runs.compose import compose
 from common.runs.errors import UserError
 from common.training.tasks import Classification
 from papers.one.one import ONE, Gate, ensemble_logits, kl_ramp, one_loss
@@ -41,7 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "branches": 3,
     "unshared": 1,
     "temperature": 3.0,
-    "kl_rampup_epochs": 0.0,
+    "kl_rampup": 0.0,
     "distill": True,
     "share": True,
     "gate": True,
@@ -232,9 +233,70 @@ def test_the_ramp_goes_from_exp_minus_5_to_1_and_never_falls() -> None:
     assert kl_ramp(0, 0) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("epochs", "mean"), [(300, 0.837), (150, 0.836), (60, 0.831), (20, 0.814), (5, 0.748)]
+)
+def test_the_ramp_takes_the_same_share_of_a_run_of_any_length(epochs: int, mean: float) -> None:
+    one, _ = attached(kl_rampup=80 / 300)
+    one.epochs = float(epochs)
+    weights = []
+    for epoch in range(epochs):
+        one.start_epoch(epoch)
+        weights.append(one.kl_weight())
+    assert weights == [kl_ramp(epoch, 80 * epochs / 300) for epoch in range(epochs)]
+    assert sum(weights) / epochs == pytest.approx(mean, abs=6e-4)
+
+
+def test_at_the_papers_300_epochs_the_ramp_is_exactly_the_authors_80() -> None:
+    config, _ = compose(["entry=one.table1.cifar100_resnet32_one"])
+    assert config.paper.epochs == 300
+    one, _ = attached(kl_rampup=config.method.kl_rampup)
+    one.epochs = config.paper.epochs
+    for epoch in range(300):
+        one.start_epoch(epoch)
+        assert one.kl_weight() == kl_ramp(epoch, 80.0)
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1.0, 3.0])
+def test_a_run_too_short_for_a_ramp_is_distilled_from_its_start(epochs: float) -> None:
+    one, _ = attached(kl_rampup=80 / 300)
+    one.epochs = epochs
+    assert one.kl_weight() == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_loss_is_computed_in_float64_where_the_logits_are_and_else_in_float32(dtype: torch.dtype) -> None:
+    z, g, y = random_case(3)
+    z, g = z.to(dtype), g.to(dtype)
+    found = one_loss(z, g, y, 3.0, 0.7)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert found.dtype == wide
+    torch.testing.assert_close(found, one_loss(z.to(wide), g.to(wide), y, 3.0, 0.7), rtol=0, atol=0)
+    torch.testing.assert_close(one_loss(z, g.float(), y, 3.0, 0.7), found, rtol=1e-6, atol=0)
+
+
+def test_without_the_detached_target_the_gradients_in_float64_are_those_of_differences() -> None:
+    z, g, y = random_case(3)
+    z, g = z.double().requires_grad_(), g.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z, g: one_loss(z, g, y, 3.0, 0.0), (z, g))
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_a_network_in_float64_is_trained_in_float64(gate: bool) -> None:
+    one, student = attached(gate=gate)
+    one.double(), student.double()
+    images, labels = torch.randn(6, *SHAPE, dtype=torch.float64), torch.randint(CLASSES, (6,))
+    loss = one.loss(student, images, labels)
+    assert loss.dtype == torch.float64
+    loss.backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float64 for p in student.parameters())
+
+
 def test_the_ramp_follows_the_epoch_under_way() -> None:
     images, labels = torch.randn(6, *SHAPE), torch.randint(CLASSES, (6,))
-    one, student = attached(kl_rampup_epochs=4.0)
+    one, student = attached(kl_rampup=0.25)
+    # of 16 epochs: 4
+    one.epochs = 16.0
     one.start_epoch(2)
     with torch.no_grad():
         found = one.loss(student, images, labels)
@@ -243,9 +305,12 @@ def test_the_ramp_follows_the_epoch_under_way() -> None:
 
 
 def test_what_cannot_be_is_refused_in_one_line() -> None:
-    for keys in ({"branches": 0}, {"temperature": 0.0}, {"kl_rampup_epochs": -1.0}):
-        with pytest.raises(UserError, match="valid: at least 1, above 0, at least 0"):
-            ONE(**(DEFAULTS | keys))
+    wrong: list[tuple[str, float, str]] = [("branches", 0, "at least 1"), ("unshared", 0, "at least 1")]
+    wrong += [("temperature", value, "positive") for value in (0.0, -1.0, math.nan, math.inf)]
+    wrong += [("kl_rampup", value, "from 0 to 1") for value in (-0.1, 80.0, math.nan)]
+    for key, value, valid in wrong:
+        with pytest.raises(UserError, match=f"method.{key}={value}: must be {valid} and finite"):
+            ONE(**(DEFAULTS | {key: value}))
     with pytest.raises(UserError, match="valid: 1 to 1 of 2 stages"):
         attached(unshared=2)
     one = ONE(**DEFAULTS)
