@@ -68,7 +68,9 @@ def test_the_default_generator_is_left_alone() -> None:
 
 @pytest.mark.parametrize("size", [*range(1, 30), 129, 257])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 128])
-def test_a_batch_of_one_is_there_only_where_it_is_asked_for_and_no_sample_is_lost(size: int, batch_size: int) -> None:
+def test_a_batch_of_one_is_there_only_where_it_is_asked_for_and_no_sample_is_lost(
+    size: int, batch_size: int
+) -> None:
     order = torch.randperm(size)
     found = minibatches(order, batch_size)
     assert torch.equal(torch.cat(found), order)

@@ -368,7 +368,9 @@ def test_a_set_can_be_handed_to_workers_that_start_afresh(build: Callable[..., I
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_rest_of_one_image_joins_the_batch_before_it(build: Callable[..., ImageFolder], workers: int) -> None:
+def test_a_rest_of_one_image_joins_the_batch_before_it(
+    build: Callable[..., ImageFolder], workers: int
+) -> None:
     loader = build(batch_size=23, workers=workers).loader(seed=7)
     assert loader.steps_per_epoch == 1
     assert [len(batch.images) for batch in taken(loader, 3)] == [24, 24, 24]
