@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from common.data.dataset import DataSet, SplitName
 from common.models.features import forward_features
-from common.training.schedules import Schedule
 from common.training.tasks import Task
 
 
@@ -53,7 +52,7 @@ class Distiller(nn.Module):
         """
         return student
 
-    def check_schedule(self, schedule: Callable[..., Schedule]) -> None:
+    def check_schedule(self, schedule: Callable[..., object]) -> None:
         """Refuse a schedule of the learning rate that does not go with the method; all do here.
 
         Args:

@@ -17,7 +17,7 @@ from common.data.dataset import DataSet, SplitName
 from common.distillation.distiller import Distiller
 from common.distillation.losses import computed
 from common.runs.errors import UserError
-from common.training.schedules import Schedule, cyclic_cosine
+from common.training.schedules import cyclic_cosine
 from common.training.tasks import Classification
 
 # inputs to the members' logits [b, n, classes] and the ensemble's scores [b, classes]
@@ -153,7 +153,7 @@ class Snapshot(Distiller):
         self.snapshots, self.taken = snapshots, 0
         self.kept = nn.ModuleList()
 
-    def check_schedule(self, schedule: Callable[..., Schedule]) -> None:
+    def check_schedule(self, schedule: Callable[..., object]) -> None:
         """Refuse a schedule whose cycles do not end where the snapshots are taken."""
         settings = schedule.keywords if isinstance(schedule, partial) else {}
         cyclic = isinstance(schedule, partial) and schedule.func is cyclic_cosine
