@@ -29,7 +29,7 @@ demo: setup  ## SPIDER, SVRG and SGD to the same gradient norm on bundled data: 
 	$(PY) run.py -m paper=spider paper.eps=0.005 paper.passes=400 paper.repeats=5 logger=csv \
 	  method=variance_reduction/spider_sfo_opt2,variance_reduction/svrg,variance_reduction/sgd
 	@echo 'Gradient calls until ||grad f|| <= 0.005, medians of 5 seeds:'
-	$(PY) -m common.tables.compare --metric calls_to_eps --x step --y grad_norm
+	$(PY) -m common.report.compare --metric calls_to_eps --x step --y grad_norm
 
 claims: setup  ## run what the claims of all papers need, and judge them
 	$(PY) claims.py hydra/launcher=joblib
@@ -56,7 +56,7 @@ entries: setup  ## the name of every entry, one a line
 	@$(PY) -m common.tables.tables
 
 check-entries: setup-full  ## compose every entry at every scale and build its model without memory
-	$(PY) -m common.tables.check_entries
+	$(PY) -m common.runs.check_entries
 
 clean:  ## remove the virtual environment (data and outputs stay)
 	rm -rf $(VENV)

@@ -17,7 +17,6 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor
 
-from common.data.regression import SyntheticRegression
 from papers.accelegrad.convex import (
     AcceleGradSolver,
     AdaNGDSolver,
@@ -29,6 +28,7 @@ from papers.accelegrad.convex import (
     UniversalPrimal,
 )
 from papers.accelegrad.problems import LpRegression
+from papers.accelegrad.regression import SyntheticRegression
 
 CALLS, GOAL = 10_000, 60.0
 D_SCALES = (0.1, 1.0, 10.0)

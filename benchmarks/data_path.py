@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from common.data.cifar import Cifar10
+from common.data.images.cifar import Cifar10
 
 EXAMPLES, BATCH, TURNS = 2_560, 128, 15
 

@@ -19,7 +19,7 @@ import torch
 import yaml
 from hydra.utils import instantiate
 
-from common.data.dataset import DataSet
+from common.base.dataset import DataSet
 
 ROOT = Path(__file__).resolve().parents[1]
 TURNS = 5

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.data.image_folder import ImageFolder
+from common.data.images.image_folder import ImageFolder
 
 IMAGES, SIZE, CLASSES, WORKERS, BATCH, TURNS = 5_000, 224, 10, 2, 100, 5
 

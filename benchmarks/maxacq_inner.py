@@ -18,7 +18,7 @@ from botorch.sampling import SobolQMCNormalSampler
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
+from common.numerics.sampling import ReplicateSampler
 from papers.maxacq.acquisition import ExpectedImprovement, setting
 from papers.maxacq.budget import Budget
 from papers.maxacq.maximise import Adam, appraise

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from common.search.grasp import failing_scores
 from papers.meta_bo.acquisition import ucb
 from papers.meta_bo.estimators import ArmsPosterior, ArmsPrior, BasisPrior, correction_factor
+from papers.meta_bo.grasp import failing_scores
 from papers.meta_bo.zeta import zeta
 
 PROBLEMS, ROUNDS, DELTA = 100, 20, 0.01

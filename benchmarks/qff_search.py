@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
-from common.search.additive import GpSample
+from common.data.functions.additive import GpSample
+from common.numerics.sampling import ReplicateSampler
 from common.search.searcher import Observations, Searcher, Task
 from common.search.surrogate import Surrogate
 from papers.qff.features import QFF, fixed_features

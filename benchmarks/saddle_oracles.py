@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from common.data.saddle_problems import Array
 from papers.saddle.choice import make_oracle
 from papers.saddle.oracles import Tangent
+from papers.saddle.problems import Array
 from papers.saddle.sets import Box, Ellipsoids, Simplex
 from papers.saddle.trust_region import lanczos_trust_region, trust_region
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from common.data.mnist import Mnist
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.data.images.mnist import Mnist
 from papers.sdp_cert.bounds import Objective, input_box, interval_bounds, margins, optimised_linear_bounds
 from papers.sdp_cert.dual import certified_bound, solve
 from papers.sdp_cert.network import read_network, relu_network

@@ -9,13 +9,13 @@ import time
 
 import torch
 
-from common.data.synthetic import SyntheticLogistic
+from common.data.tables.synthetic import SyntheticLogistic
 from common.models.linear import LogisticRegression
-from common.problems.factory import build_problem
-from common.problems.protocol import Oracle, Problem
-from common.problems.sampling import ReplicateSampler
+from common.numerics.sampling import ReplicateSampler
 from papers.spider.baselines import SVRG, GradientDescent, SpiderBoost
 from papers.spider.method import Method
+from papers.spider.problems.factory import build_problem
+from papers.spider.problems.protocol import Oracle, Problem
 from papers.spider.spider import SpiderSFO
 
 EPS, ALPHA, REPLICATES = 3e-3, 0.01, 20

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.data.base import ImageData
-from common.data.cifar import Cifar10
-from common.data.mnist import Mnist
+from common.data.images.cifar import Cifar10
+from common.data.images.mnist import Mnist
+from common.data.shared.in_memory import ImageData
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
 from common.runs.callbacks import Checkpoints, ProgressReport

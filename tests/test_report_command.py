@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.base.errors import UserError
 from common.report import cli
 from common.report.model import Paper
-from common.runs.errors import UserError
 from common.tables.tables import ROOT
 
 Report = Callable[..., subprocess.CompletedProcess[str]]

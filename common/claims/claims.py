@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.runs.evidence import key_of, last_of_each_key
 from common.tables.tables import ROOT, unknown
 

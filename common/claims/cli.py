@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from common.base.errors import UserError
 from common.claims.claims import Claim, all_claims
-from common.runs.errors import UserError
 from common.runs.evidence import Evidence, asked, key_of, neutral
 from common.runs.result import number
 from common.tables.tables import ROOT, unknown

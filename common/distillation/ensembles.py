@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.data.dataset import DataSet, SplitName
-from common.distillation.distiller import Distiller
+from common.base.dataset import DataSet, SplitName
+from common.base.errors import UserError
+from common.base.method import TrainingMethod
 from common.distillation.losses import computed
-from common.runs.errors import UserError
 from common.training.schedules import cyclic_cosine
 from common.training.tasks import Classification
 
@@ -24,7 +24,7 @@ from common.training.tasks import Classification
 Members = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def require_classification(distiller: Distiller, student: nn.Module) -> None:
+def require_classification(distiller: TrainingMethod, student: nn.Module) -> None:
     """Refuse a model that gives no logits of classes.
 
     Raises:
@@ -89,11 +89,11 @@ def _pair_mean(values: Tensor) -> Tensor:
     return values.double().sum() / max(n * (n - 1), 1)
 
 
-class Peers(Distiller):
+class Peers(TrainingMethod):
     """k networks trained in one run, each with other initial weights; the student is the first.
 
     Args:
-        optimizer: see Distiller; it steps all networks at once.
+        optimizer: see TrainingMethod; it steps all networks at once.
         nets: k.
 
     Raises:
@@ -131,7 +131,7 @@ class Independent(Peers):
         return torch.stack([self.task.loss(net, inputs, targets) for net in self.networks(student)]).sum()
 
 
-class Snapshot(Distiller):
+class Snapshot(TrainingMethod):
     """An ensemble of the networks at the ends of the M cycles of one run (section 3).
 
     It goes with `schedule=cyclic_cosine` of as many cycles (or a multiple): elsewhere the rate is not at its
@@ -139,7 +139,7 @@ class Snapshot(Distiller):
     ends as the last snapshot.
 
     Args:
-        optimizer: see Distiller.
+        optimizer: see TrainingMethod.
         snapshots: M.
 
     Raises:

@@ -7,18 +7,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from common.data.dataset import DataSet
-from common.distillation.distiller import Distiller, feature_shapes
+from common.base.dataset import DataSet
+from common.base.errors import UserError
+from common.base.limits import require
+from common.base.method import TrainingMethod
+from common.base.stages import Stage, require_stage
+from common.base.task import penalty
 from common.distillation.losses import ATReduction, KDReduction, at_loss, attention_map, kd_loss
 from common.distillation.teacher import Teacher
-from common.models.features import forward_features
-from common.runs.errors import UserError
-from common.runs.limits import require
-from common.runs.stages import Stage, require_stage
-from common.training.tasks import Classification, penalty
+from common.models.features import feature_shapes, forward_features
+from common.training.tasks import Classification
 
 
-class KnowledgeDistillation(Distiller):
+class KnowledgeDistillation(TrainingMethod):
     """ce_weight * CE(y, s) + kd_weight * T^2 KL(softmax(t / T) || softmax(s / T)).
 
     The student's own penalty, if it has one, is added as it is: no weight scales it.
@@ -26,7 +27,7 @@ class KnowledgeDistillation(Distiller):
     Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
 
     Args:
-        optimizer: see Distiller.
+        optimizer: see TrainingMethod.
         teacher: the network whose logits t are imitated.
         ce_weight, kd_weight: of the two terms, at least 0.
         temperature: T.
@@ -68,7 +69,7 @@ class KnowledgeDistillation(Distiller):
         return self.ce_weight * fit + self.kd_weight * imitation + penalty(student)
 
 
-class AttentionTransfer(Distiller):
+class AttentionTransfer(TrainingMethod):
     """CE + beta * (3 / layers) * sum over layers of the distance of attention maps, and KD if wanted.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, equation 2; with the weight
@@ -79,7 +80,7 @@ class AttentionTransfer(Distiller):
     P / P_0 for images of P; the distance "norm" does not depend on the number of pixels, and its beta stays.
 
     Args:
-        optimizer: see Distiller.
+        optimizer: see TrainingMethod.
         teacher: the network whose features are imitated.
         beta: weight of each of three layers, for images of `reference_pixels`; at least 0.
         reference_pixels: P_0, height times width of an image; null takes beta as it is for all images.
@@ -186,7 +187,7 @@ def paired_features(
     return list(zip(layers or own, layers or other, strict=True))
 
 
-def require_same_classes(distiller: Distiller, student: nn.Module, data: DataSet) -> None:
+def require_same_classes(distiller: TrainingMethod, student: nn.Module, data: DataSet) -> None:
     """Refuse to imitate logits where there are none, or of another number of classes.
 
     Raises:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.task import penalty
 from common.distillation.ensembles import Peers
 from common.distillation.losses import computed
-from common.training.tasks import penalty
 
 
 class Mutual(Peers):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 Extra = Literal["bias", "batch_norm", "activation", "pooling"]
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:

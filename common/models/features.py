@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 
 def forward_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -53,3 +54,17 @@ def _whole(name: str, tapped: list[tuple[Tensor, int]]) -> Tensor:
     if not tensor.is_inference() and tensor._version != version:
         raise RuntimeError(f"feature {name}: a later layer wrote over its output in place")
     return tensor
+
+
+@torch.no_grad()
+def feature_shapes(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes, without the batch, of a model's features for inputs of a shape.
+
+    Raises:
+        UserError: the model names no features.
+    """
+    was_training = model.training
+    device = next(model.parameters()).device
+    _, features = forward_features(model.eval(), torch.zeros(1, *shape, device=device))
+    model.train(was_training)
+    return {name: tuple(feature.shape[1:]) for name, feature in features.items()}

@@ -4,10 +4,10 @@ from typing import Literal
 
 from torch import nn
 
+from common.base.errors import UserError
 from common.models.convolution import conv_norm_relu
 from common.models.resnet import EXPANSION, RESIDUALS, Residual, ResidualNetwork
 from common.models.shapes import require_classes, require_image, require_sizes
-from common.runs.errors import UserError
 
 
 class ImageNetNetwork(ResidualNetwork):

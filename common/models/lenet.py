@@ -4,8 +4,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from common.base.errors import UserError
 from common.models.shapes import require_classes
-from common.runs.errors import UserError
 
 
 class LeNet5(nn.Module):

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from common.base.errors import UserError
 from common.models.shapes import require_classes, require_no_classes
-from common.runs.errors import UserError
 
 
 class LogisticRegression(nn.Module):

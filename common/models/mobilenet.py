@@ -5,12 +5,12 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from common.base.errors import UserError
 from common.models.classifier import linear, require_dropout
 from common.models.convolution import conv, conv_norm_relu
 from common.models.shapes import require_classes, require_image, require_sizes
 from common.models.split import SpatialMean, cut
 from common.models.stages import require_strides, stage_ends
-from common.runs.errors import UserError
 
 STEM, HEAD = 32, 1280  # channels of v2's first and last convolution
 

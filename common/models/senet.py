@@ -5,10 +5,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from common.base.errors import UserError
 from common.models.imagenet_resnet import ImageNetNetwork
 from common.models.resnet import EXPANSION, RESIDUALS
 from common.models.shapes import require_sizes
-from common.runs.errors import UserError
 
 
 class SqueezeExcitation(nn.Module):

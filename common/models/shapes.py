@@ -1,6 +1,6 @@
 """What a model asks of its data set: checks that end in one line when they do not fit."""
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 
 def require_classes(model: str, classes: int | None) -> int:

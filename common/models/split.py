@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 
 class SpatialMean(nn.Module):

@@ -1,6 +1,6 @@
 """Where the stages of a chain of layers end."""
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 
 def require_strides(strides: list[int], layers: int) -> None:

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from common.base.errors import UserError
 from common.report.model import Report, build
-from common.runs.errors import UserError
 from common.runs.evidence import Evidence
 from common.tables.tables import ROOT, papers, unknown
 

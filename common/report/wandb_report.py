@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
+from common.base.errors import UserError
 from common.claims.claims import Claim, Trend
 from common.claims.judge import Verdict
 from common.report.model import Measured, Paper, Row, Source, Table
 from common.runs.catalogue import read
-from common.runs.errors import UserError
 from common.runs.evidence import key_of
 from common.runs.loggers import OFFLINE, logged_in
 from common.runs.result import number

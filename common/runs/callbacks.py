@@ -14,8 +14,8 @@ import pytorch_lightning as pl
 import torch
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from common.runs.errors import UserError
-from common.runs.module import PaperModule
+from common.base.errors import UserError
+from common.base.module import PaperModule
 from common.runs.processes import Processes
 
 

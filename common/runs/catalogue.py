@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 from hydra.errors import HydraException
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.tables.tables import ROOT, SCALES, Entry, load_tables, papers, runnable, unknown
 
 CONF = ROOT / "conf"

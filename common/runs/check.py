@@ -15,7 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.tables.tables import unknown
 
 ALLOWED = ("papers.", "common.", "torch.optim.", "pytorch_lightning.")

@@ -21,9 +21,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from common.base.errors import UserError
 from common.runs import catalogue, keys, sweep
 from common.runs.batch import Batch
-from common.runs.errors import UserError
 from common.runs.objective import check_search, objective_value
 from common.runs.plugins import check_plugins
 from common.runs.result import number

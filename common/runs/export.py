@@ -10,8 +10,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
+from common.base.errors import UserError
 from common.runs.cli import guarded
-from common.runs.errors import UserError
 from common.tables.tables import papers, unknown
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from common.base.errors import UserError
 from common.runs.catalogue import all_entries, check_choices
 from common.runs.check import load_target
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.evidence import key_of
 from common.runs.keys import STAGED, run_key
 from common.runs.request import Request

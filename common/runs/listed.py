@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.runs.evidence import Evidence
 from common.runs.sweep import VARIABLE
 from common.tables.tables import ROOT

@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 
 def run_facts(choices: dict[str, str], entry: str | None, seed: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 SWEEPER, DIRECTION = "hydra/sweeper", "hydra.sweeper.direction"
 

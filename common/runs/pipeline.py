@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from common.base.errors import UserError
+from common.base.module import PaperModule
+from common.base.stages import Stage
 from common.runs.code import code_hash
-from common.runs.errors import UserError
 from common.runs.inheritance import CHECKPOINT, is_path, result_beside, stage_keys, stage_run
 from common.runs.keys import identity, run_key
-from common.runs.module import PaperModule
 from common.runs.request import Outcome, Request
-from common.runs.stages import Stage
 
 Execute = Callable[[DictConfig, Request], Outcome]
 Build = Callable[[DictConfig, Request], PaperModule]

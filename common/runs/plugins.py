@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 # choice -> (Hydra's plugin, the extra that installs it)
 PLUGINS = {

@@ -12,8 +12,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, distributed
 
-from common.data.dataset import Batch, DataSet
-from common.runs.errors import UserError
+from common.base.dataset import Batch, DataSet
+from common.base.errors import UserError
 from common.training.supervised import SupervisedModule
 
 # a process may wait that long for the others: the first may have to wait for another run

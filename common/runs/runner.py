@@ -17,17 +17,17 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from common.base.errors import UserError
+from common.base.module import PaperModule
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.catalogue import accepted_datasets, all_entries, refuse_dataset, refuse_method
 from common.runs.check import check_config, check_parts
 from common.runs.code import code_hash
 from common.runs.environment import environment
-from common.runs.errors import UserError
 from common.runs.evidence import asked, asked_forms, key_of
 from common.runs.inheritance import stage_keys
 from common.runs.keys import STAGED, identity, run_key
 from common.runs.loggers import close, run_facts
-from common.runs.module import PaperModule
 from common.runs.pipeline import Stages, described, make_stages, under_way
 from common.runs.processes import Processes, Shares, processes_of, trainer_settings
 from common.runs.record import record, results_folder

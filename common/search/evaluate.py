@@ -4,8 +4,8 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor
 
-from common.runs.errors import UserError
-from common.search.objective import Objective
+from common.base.errors import UserError
+from common.base.objective import Objective
 
 
 def evaluate(objective: Objective, x: Tensor, workers: int) -> tuple[Tensor, str | None]:

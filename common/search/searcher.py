@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
-from common.search.objective import Objective
+from common.base.objective import Objective
+from common.numerics.sampling import ReplicateSampler
 from common.search.surrogate import Surrogate
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 Kernel = Literal["se", "matern52", "laplace", "modified_matern_2", "modified_matern_3", "modified_matern_4"]
 Groups = Literal["full", "one_dim", "chain"]

@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = ("paper", "laptop", "smoke")

@@ -1,6 +1,6 @@
 """What a run says when a number stops being finite."""
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 
 class NonFinite(UserError):

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from common.data.dataset import DataSet, SplitName
-from common.data.segmentation import IGNORE
-from common.data.task_spec import TaskSpec
-from common.runs.errors import UserError
+from common.base.dataset import DataSet, SplitName
+from common.base.errors import UserError
+from common.base.task import Metrics, Task
+from common.base.task_spec import TaskSpec
+from common.data.segmentation.segmentation_data import IGNORE
 from common.training.segmentation import Confusion, Reading, mean_iou
-from common.training.tasks import Metrics, Task
 
 Regression = Literal["l1", "mse"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 
 def check_gradients(name: str, parameters: Iterable[Tensor]) -> None:

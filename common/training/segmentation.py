@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from common.data.dataset import DataSet, SplitName
-from common.data.segmentation import IGNORE
-from common.runs.errors import UserError
-from common.training.tasks import Metrics, Task, penalty
+from common.base.dataset import DataSet, SplitName
+from common.base.errors import UserError
+from common.base.task import Metrics, Task, penalty
+from common.data.segmentation.segmentation_data import IGNORE
 
 # pixels of images that go through the network at once where it is judged: more only cost memory
 PIXELS = 2**19

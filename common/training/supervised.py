@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from common.data.dataset import DataSet, SplitName
-from common.data.loader import BlockLoader
-from common.distillation.distiller import Distiller
+from common.base.dataset import DataSet, SplitName
+from common.base.errors import UserError
+from common.base.loader import BlockLoader
+from common.base.method import TrainingMethod
+from common.base.module import PaperModule, Progress
 from common.metrics.parameters import count_parameters
-from common.runs.errors import UserError
-from common.runs.module import PaperModule, Progress
 from common.training.finite import NonFinite
 from common.training.memory import channels_last
 from common.training.schedules import Schedule
@@ -37,7 +37,8 @@ class SupervisedModule(PaperModule):
 
     Args:
         data, model, method, schedule, seed: built from the config groups; `method` takes parameters and
-            gives an optimizer, or is a `Distiller`, which helps the training and has an optimizer of its own.
+            gives an optimizer, or is a `TrainingMethod`, which helps the training and has an optimizer of its
+            own.
         make_model: gives another network like `model`, with other initial weights.
         epochs: passes over the training split; the last may be a fraction.
         pixels: see `Reconstruction`.
@@ -55,7 +56,7 @@ class SupervisedModule(PaperModule):
         data: DataSet,
         model: nn.Module,
         make_model: Callable[[], nn.Module],
-        method: Callable[..., torch.optim.Optimizer] | Distiller,
+        method: Callable[..., torch.optim.Optimizer] | TrainingMethod,
         schedule: Callable[..., Schedule],
         seed: int,
         epochs: float,
@@ -68,8 +69,8 @@ class SupervisedModule(PaperModule):
         self.data, self.seed = data, seed
         self.epochs, self.test_every, self.measure_gradient = epochs, test_every, measure_gradient
         self.task = task_of(model, data, pixels)
-        self.distiller = method if isinstance(method, Distiller) else None
-        self.make_optimizer = method.optimizer if isinstance(method, Distiller) else method
+        self.distiller = method if isinstance(method, TrainingMethod) else None
+        self.make_optimizer = method.optimizer if isinstance(method, TrainingMethod) else method
         self.make_schedule = schedule
         self.model = model if self.distiller is None else self._attach(self.distiller, model, make_model)
         self.loader: BlockLoader
@@ -82,7 +83,7 @@ class SupervisedModule(PaperModule):
         self._optimizer: torch.optim.Optimizer | None = None
 
     def _attach(
-        self, distiller: Distiller, model: nn.Module, make_model: Callable[[], nn.Module]
+        self, distiller: TrainingMethod, model: nn.Module, make_model: Callable[[], nn.Module]
     ) -> nn.Module:
         distiller.task, distiller.epochs = self.task, self.epochs
         distiller.check_schedule(self.make_schedule)

@@ -4,11 +4,12 @@ from typing import Literal
 
 from torch import nn
 
-from common.data.dataset import DataSet
-from common.runs.errors import UserError
+from common.base.dataset import DataSet
+from common.base.errors import UserError
+from common.base.task import Task
 from common.training.multi_task import MultiTask
 from common.training.segmentation import Segmentation
-from common.training.tasks import Classification, Online, Own, Reconstruction, Regression, Task
+from common.training.tasks import Classification, Online, Own, Reconstruction, Regression
 
 
 def task_of(model: nn.Module, data: DataSet, pixels: Literal["sum", "mean"]) -> Task:

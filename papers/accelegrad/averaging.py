@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.training.optimizer_checks import check_gradients, check_saved_state
 
 # a key of the first parameter group, which is saved and loaded with its options, also by

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.accelegrad.averaging import AveragingOptimizer, Batch, check_not_negative, check_positive
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.accelegrad.accelegrad import StepSize, step_size, weight
 from papers.accelegrad.averaging import check_not_negative, check_positive
 from papers.accelegrad.baselines import normalised_step, root_of_sum

@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from common.data.base import TensorData
-from common.data.dataset import DataSet, SplitName
-from common.data.loader import RoundLoader
-from common.data.regression import SyntheticRegression
-from common.models.hinge import LinearSvm
-from common.models.lp_regression import LpRegression as LpModel
-from common.problems.sampling import ReplicateSampler
-from common.runs.errors import UserError
-from common.runs.module import PaperModule, Progress
+from common.base.dataset import DataSet, SplitName
+from common.base.errors import UserError
+from common.base.loader import RoundLoader
+from common.base.module import PaperModule, Progress
+from common.data.shared.in_memory import TensorData
+from common.numerics.sampling import ReplicateSampler
 from common.training.finite import NonFinite
 from common.training.schedules import Schedule
 from common.training.supervised import SupervisedModule
 from papers.accelegrad.convex import Solver, TorchSolver
+from papers.accelegrad.hinge import LinearSvm
+from papers.accelegrad.lp_regression import LpRegression as LpModel
 from papers.accelegrad.optimum import least_objective
 from papers.accelegrad.problems import LpRegression
+from papers.accelegrad.regression import SyntheticRegression
 
 # seconds of oracle calls in one training step: Lightning's own 1-2 ms vanish beside it
 ROUND_SECONDS = 0.15

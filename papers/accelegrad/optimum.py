@@ -7,9 +7,9 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from sklearn.svm import LinearSVC
 
-from common.data.base import TensorData
-from common.data.libsvm import SparseTable
-from common.models.hinge import LinearSvm
+from common.data.shared.in_memory import TensorData
+from common.data.tables.libsvm import SparseTable
+from papers.accelegrad.hinge import LinearSvm
 from papers.accelegrad.problems import binary_unit
 
 Array = NDArray[np.float64]

@@ -13,7 +13,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 from torch.nn.functional import pad
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 # BLAS multiplies 16 points in two thirds of the time of 15
 PADDED = 4

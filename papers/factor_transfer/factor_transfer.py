@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.data.dataset import DataSet, SplitName
-from common.distillation.distiller import Distiller, feature_shapes
+from common.base.dataset import DataSet, SplitName
+from common.base.errors import UserError
+from common.base.limits import require
+from common.base.method import TrainingMethod
+from common.base.stages import Stage, require_stage
+from common.base.task import penalty
 from common.distillation.hints import require_kd_weights, require_same_classes
 from common.distillation.losses import KDReduction, computed, kd_loss, unit_vectors
 from common.distillation.teacher import Teacher
-from common.models.features import forward_features
-from common.runs.errors import UserError
-from common.runs.limits import require
-from common.runs.stages import Stage, require_stage
-from common.training.tasks import penalty
+from common.models.features import feature_shapes, forward_features
 
 Reconstruction = Literal["l1", "mse"]
 FactorReduction = Literal["mean", "norm"]
@@ -204,14 +204,14 @@ class ParaphraserModel(nn.Module):
         return measure(found, feature)
 
 
-class FactorTransfer(Distiller):
+class FactorTransfer(TrainingMethod):
     """Stage 2: ce_weight * CE + beta * L_FT(translator(student's feature), factor of the teacher's) + KD.
 
     The translator is trained with the student, by the same optimizer: two optimizers with the same options,
     as in the authors' code, do the same. The deployed network is the student alone.
 
     Args:
-        optimizer: see Distiller.
+        optimizer: see TrainingMethod.
         teacher: the network whose factors are imitated.
         paraphraser: a trained ParaphraserModel of that teacher; null imitates the teacher's last feature.
         rate: k of the paraphraser; 1 without one.

@@ -22,7 +22,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.maxacq.posterior import Belief, Posterior, root
 
 Number = TypeVar("Number", int, float)

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from common.data.loader import RoundLoader
-from common.problems.sampling import ReplicateSampler
-from common.runs.errors import UserError
-from common.runs.module import PaperModule, Progress
+from common.base.errors import UserError
+from common.base.loader import RoundLoader
+from common.base.module import PaperModule, Progress
+from common.base.objective import Objective
+from common.numerics.sampling import ReplicateSampler
 from common.search.module import Design, SearchModule
-from common.search.objective import Objective
 from common.search.searcher import Observations, Searcher, Task
 from common.search.surrogate import Surrogate
 from papers.maxacq.acquisition import MyopicMaximal

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from common.search.linalg import cholesky
+from common.numerics.linalg import cholesky
 
 Kernel = Literal["matern52", "se"]
 # a conditional variance below this share of the prior's is rounding error

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
+from common.numerics.sampling import ReplicateSampler
 from papers.maxacq.acquisition import (
     Acquisition,
     Draws,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.search.searcher import Observations, Searcher
 from papers.maxacq.acquisition import Acquisition, Setting, setting
 from papers.maxacq.budget import Budget

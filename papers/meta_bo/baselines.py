@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
-from common.search.linalg import cholesky
+from common.base.errors import UserError
+from common.numerics.linalg import cholesky
 from common.search.searcher import Observations
 from common.search.surrogate import Surrogate
-from common.search.transfer import TrainingFunctions
 from papers.meta_bo.gp import BoxGP, GPPosterior, Hyperparameters, fit, initial, kernel, stacked
 from papers.meta_bo.searcher import BoxModel, MetaSearcher
+from papers.meta_bo.transfer import TrainingFunctions
 
 
 class Plain(MetaSearcher):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.runs.errors import UserError
-from common.search.linalg import cholesky
+from common.base.errors import UserError
+from common.numerics.linalg import cholesky
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 # the defaults of fancyimpute's SoftImpute, which the authors call: shrinkage is the largest singular value
 # of the matrix with zeros for what is missing, over this; iterations; relative change at which to stop

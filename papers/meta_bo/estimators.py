@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common.search.linalg import cholesky
+from common.numerics.linalg import cholesky
 
 Correction = Literal["once", "recursive"]
 # below this fraction of its scale a variance, or an eigenvalue, is roundoff

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.search.linalg import cholesky
+from common.numerics.linalg import cholesky
 from common.search.surrogate import Surrogate
 
 # of a fit: L-BFGS iterations, and the least variance of noise

@@ -5,9 +5,8 @@ from typing import ClassVar, Literal, Unpack
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.search.searcher import Observations
-from common.search.transfer import TrainingFunctions
 from papers.meta_bo.basis import CosineBasis, fit_weights, learned_cosines, random_cosines
 from papers.meta_bo.completion import soft_impute
 from papers.meta_bo.estimators import (
@@ -19,6 +18,7 @@ from papers.meta_bo.estimators import (
     correction_factor,
 )
 from papers.meta_bo.searcher import MetaSearcher, Shared, check_method
+from papers.meta_bo.transfer import TrainingFunctions
 
 # of the learned basis, as in the authors' code
 LEARNING_RATE, BATCH, PATIENCE = 0.1, 32, 10

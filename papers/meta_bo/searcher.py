@@ -6,10 +6,10 @@ from typing import Any, Protocol, TypedDict
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.search.searcher import Observations, Searcher
-from common.search.transfer import MetaObjective, TrainingFunctions
 from papers.meta_bo.acquisition import Acquisition, Array, PiTarget, improvement, refine, ucb
+from papers.meta_bo.transfer import MetaObjective, TrainingFunctions
 from papers.meta_bo.zeta import Fallback, Zeta, zeta
 
 

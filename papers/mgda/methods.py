@@ -10,8 +10,8 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from common.data.task_spec import TaskSpec
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.base.task_spec import TaskSpec
 from papers.mgda.min_norm import SOLVERS
 from papers.mgda.normalise import Normaliser, divisors, normalised
 from papers.mgda.shared import SharedPass, gram, lengths

@@ -29,8 +29,8 @@ from typing import Concatenate, NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 
-from common.numbers import power_of_four
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.numerics.scaling import power_of_four
 
 # block pivoting: rounds at most, and the gap in lengths of gradients, relative to their sum, that certifies
 PIVOTS, CERTIFIED = 8, 1e-14

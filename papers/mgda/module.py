@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from common.data.dataset import DataSet
-from common.runs.errors import UserError
+from common.base.dataset import DataSet
+from common.base.errors import UserError
 from common.training.multi_task import MultiTask
 from common.training.schedules import Schedule
 from common.training.supervised import SupervisedModule

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.errors import UserError
+from common.base.stages import Stage, require_stage
 from common.models.imagenet_resnet import ImageNetResNet
 from common.models.resnet import ResNet
 from common.models.shapes import require_classes, require_image, require_positive, require_sizes
-from common.runs.errors import UserError
-from common.runs.stages import Stage, require_stage
 from common.training.multi_task import Regression
 
 Dropout = Literal["none", "official", "inverted"]

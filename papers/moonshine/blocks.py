@@ -20,8 +20,8 @@ from typing import Literal
 
 from torch import nn
 
+from common.base.errors import UserError
 from common.models.convolution import conv, conv_norm_relu
-from common.runs.errors import UserError
 
 VALID = (
     "S, S-2x2, G(g), B(b) or BG(b,g) with whole numbers b, g >= 1, or g a fraction of the channels: "

@@ -7,7 +7,7 @@ each becomes a depthwise 3x3 and a 1x1. The downsamplers, the upsamplers and the
 
 from torch import nn
 
-from common.models.erfnet import EPS, ERFNet, ERFNetEncoder, residual_block
+from papers.moonshine.plain_erfnet import EPS, ERFNet, ERFNetEncoder, residual_block
 
 
 def cheap_block(channels: int, dropout: float, dilation: int) -> nn.Module:

@@ -2,11 +2,11 @@
 
 from torch import nn
 
+from common.base.errors import UserError
 from common.models.imagenet_resnet import ImageNetNetwork
 from common.models.preact_resnet import PreactNetwork
 from common.models.shapes import require_classes, require_image, require_sizes
 from common.models.wide_resnet import WideResNet
-from common.runs.errors import UserError
 from papers.moonshine.blocks import parse_block
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from common.distillation.distiller import Distiller
+from common.base.method import TrainingMethod
 from common.distillation.ensembles import Peers, Snapshot
 from common.distillation.teacher import Teacher
 from common.metrics.macs import count_macs
@@ -26,7 +26,7 @@ class WholePass(nn.Module):
         return ensemble_logits(*self.one.run(self.student, inputs))
 
 
-def costs(student: nn.Module, method: Distiller | None, shape: tuple[int, ...]) -> dict[str, float]:
+def costs(student: nn.Module, method: TrainingMethod | None, shape: tuple[int, ...]) -> dict[str, float]:
     """`train_cost`, `test_cost` of the deployed network and `ensemble_cost` of all networks together.
 
     FLOPs are twice the multiply-adds of `count_macs`. Training costs a forward pass of all that takes part:

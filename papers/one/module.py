@@ -6,9 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from common.data.dataset import DataSet
-from common.distillation.distiller import Distiller
-from common.runs.errors import UserError
+from common.base.dataset import DataSet
+from common.base.errors import UserError
+from common.base.method import TrainingMethod
 from common.training.schedules import Schedule
 from common.training.supervised import SupervisedModule
 from papers.one.costs import costs
@@ -40,7 +40,7 @@ class OneModule(SupervisedModule):
         data: DataSet,
         model: nn.Module,
         make_model: Callable[[], nn.Module],
-        method: Callable[..., torch.optim.Optimizer] | Distiller,
+        method: Callable[..., torch.optim.Optimizer] | TrainingMethod,
         schedule: Callable[..., Schedule],
         seed: int,
         epochs: float,

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.data.dataset import DataSet, SplitName
-from common.distillation.distiller import Distiller
+from common.base.dataset import DataSet, SplitName
+from common.base.limits import require
+from common.base.method import TrainingMethod
+from common.base.task import penalty
 from common.distillation.ensembles import ensemble_metrics, evaluation_mode, require_classification
 from common.distillation.losses import computed
 from common.models.split import split
-from common.runs.limits import require
-from common.training.tasks import penalty
 
 
 class Gate(nn.Module):
@@ -91,7 +91,7 @@ def kl_ramp(epoch: int, rampup_epochs: float) -> float:
     return math.exp(-5 * (1 - min(epoch / rampup_epochs, 1)) ** 2)
 
 
-class ONE(Distiller):
+class ONE(TrainingMethod):
     """A network with m more branches of its high layers, whose gated ensemble teaches them all.
 
     The student is the target branch and stays a plain network: only the others' high layers and the gate
@@ -99,7 +99,7 @@ class ONE(Distiller):
     fastest: see benchmarks/one_step.py.
 
     Args:
-        optimizer: see Distiller.
+        optimizer: see TrainingMethod.
         branches: m + 1.
         unshared: number of the last stages that each branch has of its own (1; on ImageNet 2).
         temperature: T.

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
-from common.runs.errors import UserError
-from common.search.linalg import cholesky
+from common.base.errors import UserError
+from common.numerics.linalg import cholesky
+from common.numerics.sampling import ReplicateSampler
 from papers.qff.basis import Axes, CovarianceBasis, FourierBasis, Grid
 from papers.qff.error import kernel_error
 from papers.qff.features import QFF, FeatureFamily, FourierFeatures

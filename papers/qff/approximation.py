@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.data.loader import RoundLoader
-from common.problems.sampling import ReplicateSampler
-from common.runs.errors import UserError
-from common.runs.module import PaperModule, Progress
-from common.search.linalg import cholesky
+from common.base.errors import UserError
+from common.base.loader import RoundLoader
+from common.base.module import PaperModule, Progress
+from common.base.objective import Objective
+from common.numerics.linalg import cholesky
+from common.numerics.sampling import ReplicateSampler
 from common.search.module import STREAMS
-from common.search.objective import Objective
 from common.search.surrogate import Surrogate
 from papers.qff.basis import profile
 from papers.qff.error import LARGE, advice, kernel_error

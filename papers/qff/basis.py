@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.qff.features import FourierFeatures
 from papers.qff.quadrature import SpectralKernel
 

@@ -18,8 +18,8 @@ from scipy.stats import qmc
 from scipy.stats import t as student
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.numerics.sampling import ReplicateSampler
 from papers.qff.quadrature import POWERS, Rule, SpectralKernel, half_grid, rule_of
 
 Form = Literal["paired", "bias", "unpaired"]

@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from common.runs.errors import UserError
-from common.runs.module import PaperModule
-from common.search.additive import Sine
+from common.base.errors import UserError
+from common.base.module import PaperModule
+from common.base.objective import Objective
+from common.data.functions.additive import Sine
 from common.search.module import Design, SearchModule
-from common.search.objective import Objective
 from common.search.searcher import Searcher
 from common.search.surrogate import Surrogate
 from papers.qff.additive import FourierModel

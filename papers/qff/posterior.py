@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from common.search.linalg import cholesky
+from common.numerics.linalg import cholesky
 
 
 class WeightPosterior:

@@ -15,7 +15,7 @@ import torch
 from scipy.special import roots_hermite
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 SpectralKernel = Literal["se", "laplace", "modified_matern_2", "modified_matern_3", "modified_matern_4"]
 Rule = Literal["legendre", "trapezoid"]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, TypedDict, Unpack, cast
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.search.searcher import Observations, Searcher
 from papers.qff.additive import AdditiveModel, ExactModel, FourierModel, Prior
 from papers.qff.error import LARGE, advice

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from common.data.saddle_problems import Array
 from papers.saddle.choice import make_oracle
 from papers.saddle.framework import line_search_first, line_search_second
 from papers.saddle.method import Method, Step, first_guarantee, positive
 from papers.saddle.oracles import OracleName, Tangent
+from papers.saddle.problems import Array
 
 
 class FrankWolfe(Method):

@@ -1,6 +1,6 @@
 """Which oracle answers for which set."""
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.saddle.oracles import LanczosOracle, Oracle, OracleName, TrustRegionOracle
 from papers.saddle.polyhedral import BranchAndBoundOracle, EnumerationOracle
 from papers.saddle.sets import MOST_FACES, Ball, ConstraintSet, Ellipsoids, Polyhedron

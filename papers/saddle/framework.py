@@ -21,8 +21,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from common.data.saddle_problems import Array
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.saddle.choice import make_oracle
 from papers.saddle.method import (
     Method,
@@ -34,6 +33,7 @@ from papers.saddle.method import (
     second_step_size,
 )
 from papers.saddle.oracles import Answer, Kind, OracleName, Tangent
+from papers.saddle.problems import Array
 
 # a stage-2 step with less than this part of gamma is not made
 LEAST_RHO = 1e-3

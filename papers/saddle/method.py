@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from common.data.saddle_problems import Array, SaddleProblem
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.saddle.oracles import Answer
+from papers.saddle.problems import Array, SaddleProblem
 from papers.saddle.sets import ConstraintSet
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from common.data.loader import RoundLoader
-from common.data.saddle_problems import Array, Quadratic, SaddleProblem
-from common.runs.errors import UserError
-from common.runs.module import PaperModule, Progress
+from common.base.errors import UserError
+from common.base.loader import RoundLoader
+from common.base.module import PaperModule, Progress
 from common.training.finite import NonFinite
 from papers.saddle.choice import make_oracle
 from papers.saddle.method import Method, Programme, Step
 from papers.saddle.oracles import Answer, Tangent
 from papers.saddle.pictures import draw
+from papers.saddle.problems import Array, Quadratic, SaddleProblem
 from papers.saddle.sets import ConstraintSet
 
 # seconds of iterations in one training step: Lightning's own 1-2 ms vanish beside it

@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from common.data.saddle_problems import SLACK, Array, symmetric
+from papers.saddle.problems import SLACK, Array, symmetric
 from papers.saddle.sets import Ball, ConstraintSet, Ellipsoids
 from papers.saddle.trust_region import TrustRegion, lanczos_trust_region, local_minimiser, trust_region
 from papers.saddle.units import EPS, power_of_two

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from hydra.utils import instantiate
 
-from common.data.saddle_problems import Array
 from papers.saddle.method import Programme
+from papers.saddle.problems import Array
 
 INK, PALE, PATH, SADDLE, MINIMUM = "#1c2024", "#8b949e", "#0b63c4", "#b5123f", "#157a3c"
 # of the grid on which f is evaluated, each way

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from common.data.saddle_problems import SLACK, Array
 from papers.saddle.oracles import Answer, Oracle, Tangent, answer_from
+from papers.saddle.problems import SLACK, Array
 from papers.saddle.sets import Polyhedron
 from papers.saddle.units import ROUNDING, independent, linear_programme, onto
 

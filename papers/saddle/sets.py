@@ -13,8 +13,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from common.data.saddle_problems import SLACK, Array, symmetric
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from papers.saddle.problems import SLACK, Array, symmetric
 from papers.saddle.units import (
     EPS,
     LINEAR_ERROR,

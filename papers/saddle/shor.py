@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from common.data.saddle_problems import Array
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.saddle.oracles import Answer, Oracle, Tangent
+from papers.saddle.problems import Array
 from papers.saddle.sets import Box, ConstraintSet, Ellipsoids, _root
 
 # taken off the solver's value, as its accuracy

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.data.saddle_problems import Array, symmetric
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from papers.saddle.problems import Array, symmetric
 
 # eigenvalues closer than this fraction of the largest count as one
 SAME = 1e-10

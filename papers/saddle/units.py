@@ -12,8 +12,8 @@ import numpy as np
 from scipy.linalg import qr
 from scipy.optimize import OptimizeResult, linprog, nnls
 
-from common.data.saddle_problems import Array
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from papers.saddle.problems import Array
 
 EPS = float(np.finfo(np.float64).eps)
 # a solved linear system may miss a constraint by this much (in units), and its point is still of the set

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.sdp_cert.network import ReluNetwork
 
 Slopes = Literal["adaptive", "parallel"]

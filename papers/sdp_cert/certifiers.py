@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.sdp_cert.attack import attack
 from papers.sdp_cert.bounds import (
     Intermediate,

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.sdp_cert.network import ReluNetwork
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 
 
 class _Refused(Exception):

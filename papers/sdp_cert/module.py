@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.data.base import ImageData
-from common.data.dataset import DataSet
-from common.data.loader import RoundLoader
-from common.runs.errors import UserError
-from common.runs.module import PaperModule, Progress
+from common.base.dataset import DataSet
+from common.base.errors import UserError
+from common.base.loader import RoundLoader
+from common.base.module import PaperModule, Progress
+from common.data.shared.in_memory import ImageData
 from common.training.schedules import Schedule
 from common.training.supervised import SupervisedModule
 from papers.sdp_cert.bounds import input_box

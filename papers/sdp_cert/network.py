@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.sdp_cert.graph import read_graph
 
 # relative difference of logits in float64 between a module and its matrices, as a part of their spread, ...

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.base.errors import UserError
+from common.base.stages import Stage, require_stage
 from common.models.mlp import MLP
-from common.runs.errors import UserError
-from common.runs.stages import Stage, require_stage
 
 # the paper's image number k is MNIST test image order[k]
 ORDER = "test_order.npy"

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.sdp_cert.bounds import Interval, Objective
 from papers.sdp_cert.network import ReluNetwork
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.sdp_cert.relaxation import Multipliers, Relaxation, certify, interval_multipliers, unit_free
 
 Solver = Literal["clarabel", "scs"]

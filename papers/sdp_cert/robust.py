@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.data.dataset import DataSet
-from common.distillation.distiller import Distiller
-from common.runs.errors import UserError
+from common.base.dataset import DataSet
+from common.base.errors import UserError
+from common.base.method import TrainingMethod
 from papers.sdp_cert.bounds import Interval, crown_objective, interval_bounds, margins
 from papers.sdp_cert.network import ReluNetwork, read_network
 
 
-class RobustTraining(Distiller):
+class RobustTraining(TrainingMethod):
     """What the three share: the student's matrices with their gradients, and a warm-up of eps.
 
     Args:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from common.problems.protocol import Problem
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.spider.method import Method
+from papers.spider.problems.protocol import Problem
 
 
 def check_age(method: Method, age: int) -> None:

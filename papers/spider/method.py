@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from common.problems.protocol import Oracle
-from common.problems.sampling import ReplicateSampler
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.numerics.sampling import ReplicateSampler
+from papers.spider.problems.protocol import Oracle
 
 
 def positive(**values: float | None) -> None:

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from common.data.dataset import DataSet
-from common.data.loader import RoundLoader
-from common.problems.factory import build_problem
-from common.problems.network import NetworkProblem
-from common.problems.protocol import Oracle
-from common.problems.sampling import ReplicateSampler
-from common.runs.errors import UserError
-from common.runs.module import PaperModule, Progress
+from common.base.dataset import DataSet
+from common.base.errors import UserError
+from common.base.loader import RoundLoader
+from common.base.module import PaperModule, Progress
+from common.numerics.sampling import ReplicateSampler
 from common.training.finite import NonFinite
 from papers.spider.measure import check_age, estimator_error, least_curvature
 from papers.spider.method import Method
+from papers.spider.problems.factory import build_problem
+from papers.spider.problems.network import NetworkProblem
+from papers.spider.problems.protocol import Oracle
 from papers.spider.torch_method import TorchMethod
 
 # seconds of method steps in one training step: Lightning's own 1-2 ms vanish beside it
@@ -34,7 +34,7 @@ class SpiderModule(PaperModule):
     Gradient calls are counted by the oracle. The true gradient, by which a first hit is judged, is not.
 
     Args:
-        data, model: the problem (see `common.problems.factory`).
+        data, model: the problem (see `papers.spider.problems.factory`).
         method: a `Method`, or a torch optimizer that only lacks its parameters (it then sees minibatches
             of `data.batch_size`).
         seed: of the first replicate; the others follow on.

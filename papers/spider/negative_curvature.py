@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.problems.protocol import Oracle
 from papers.spider.method import UniformIterate, ceil, positive, row_norms
+from papers.spider.problems.protocol import Oracle
 
 
 @dataclass(frozen=True)

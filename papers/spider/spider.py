@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.spider.method import Method, UniformIterate, ceil, objective_gap, positive, row_norms
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.training.optimizer_checks import check_gradients, check_saved_state
 
 Tensors = tuple[Tensor, ...] | list[Tensor]

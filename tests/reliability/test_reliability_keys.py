@@ -3,9 +3,9 @@
 import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from common.base.errors import UserError
 from common.runs.check import BUILT, check_config
 from common.runs.compose import compose
-from common.runs.errors import UserError
 
 BASE = ["paper=yogi", "dataset=digits", "scale=smoke"]
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from calls import Calls, Ended
 
+from common.base.errors import UserError
 from common.runs.check import load_target
-from common.runs.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ["paper=yogi", "dataset=digits", "model=lenet_300_100", "scale=smoke", "logger=none", "trainer=cpu"]

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
+from common.base.errors import UserError
 from common.claims import claims
 from common.claims.claims import Claim, Run, all_claims, load_claims, parse_claim
-from common.runs.errors import UserError
 
 PAIRED = {"metric": "loss", "a": ["method=a"], "b": ["method=b"], "better": "lower"}
 TREND = {"metric": "loss", "over": "dataset.n", "values": [1, 4, 16], "slope": [-1.2, -0.4]}

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.distillation.ensembles import Independent, Peers, Snapshot, ensemble_metrics
 from common.distillation.mutual import Mutual, mutual_divergence
 from common.models.mlp import MLP
-from common.runs.errors import UserError
 from common.training.schedules import constant, cosine, cyclic_cosine, multistep
 from common.training.tasks import Classification
 

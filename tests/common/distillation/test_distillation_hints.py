@@ -15,18 +15,18 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.data.bundled import Digits
-from common.distillation.distiller import Distiller, feature_shapes
+from common.base.errors import UserError
+from common.base.method import TrainingMethod
+from common.base.stages import Stage
+from common.data.images.digits import Digits
 from common.distillation.hints import AttentionTransfer, KnowledgeDistillation
 from common.distillation.losses import at_loss, attention_map, kd_loss
 from common.distillation.teacher import Teacher
-from common.models.features import forward_features
+from common.models.features import feature_shapes, forward_features
 from common.models.resnet import ResNet
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.pipeline import make_stages
 from common.runs.runner import build, execute, trained_module
-from common.runs.stages import Stage
 from common.training.supervised import SupervisedModule
 from common.training.tasks import Classification, Regression
 
@@ -50,7 +50,7 @@ def digits() -> Digits:
     return Digits(**options)
 
 
-def attached(distiller: Distiller, student: nn.Module) -> Distiller:
+def attached(distiller: TrainingMethod, student: nn.Module) -> TrainingMethod:
     distiller.task = Classification(10)
     distiller.attach(student, lambda: student, digits())
     return distiller
@@ -90,7 +90,7 @@ def test_kd_is_the_weighted_sum_of_its_terms(batch: tuple[Tensor, Tensor]) -> No
 
 @pytest.mark.parametrize("make", [lambda m: kd(m, ce_weight=1.0, kd_weight=0.0), lambda m: at(m, beta=0.0)])
 def test_without_the_teachers_term_the_gradient_is_cross_entropys(
-    make: Callable[[nn.Module], Distiller], batch: tuple[Tensor, Tensor]
+    make: Callable[[nn.Module], TrainingMethod], batch: tuple[Tensor, Tensor]
 ) -> None:
     inputs, targets = batch
     student = resnet()
@@ -179,7 +179,7 @@ NUMBERS = [
 @pytest.mark.parametrize(("key", "value", "valid"), NUMBERS)
 @pytest.mark.parametrize("make", [kd, at])
 def test_a_number_that_weighs_nothing_is_refused_by_its_key(
-    make: Callable[..., Distiller], key: str, value: float, valid: str
+    make: Callable[..., TrainingMethod], key: str, value: float, valid: str
 ) -> None:
     with pytest.raises(UserError, match=f"^method.{key}={value}: must be {valid} and finite$"):
         make(resnet(), **{key: value})
@@ -191,7 +191,7 @@ def test_at_refuses_a_beta_and_a_reference_that_cannot_be(key: str, value: float
         at(resnet(), **{key: value})
 
 
-def penalised(method: Distiller, weight: float, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def penalised(method: TrainingMethod, weight: float, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The loss of a student without and with a penalty of its own."""
     student = resnet()
     attached(method, student)
@@ -203,7 +203,7 @@ def penalised(method: Distiller, weight: float, batch: tuple[Tensor, Tensor]) ->
 @pytest.mark.parametrize("ce_weight", [0.0, 0.1, 1.0, 3.0])
 @pytest.mark.parametrize("make", [kd, at])
 def test_the_students_own_penalty_is_never_scaled(
-    make: Callable[..., Distiller], ce_weight: float, batch: tuple[Tensor, Tensor]
+    make: Callable[..., TrainingMethod], ce_weight: float, batch: tuple[Tensor, Tensor]
 ) -> None:
     plain, found = penalised(make(resnet(width=8), ce_weight=ce_weight, kd_weight=0.9), 7.0, batch)
     torch.testing.assert_close(found - plain, torch.tensor(7.0), rtol=1e-4, atol=1e-4)

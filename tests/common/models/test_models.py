@@ -11,6 +11,7 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.metrics.parameters import count_parameters
 from common.models.autoencoder import Autoencoder
 from common.models.convnet import ConvNet
@@ -19,7 +20,6 @@ from common.models.lenet import LeNet5
 from common.models.linear import LogisticRegression, RobustRegression
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet, PaddedShortcut, ResNet
-from common.runs.errors import UserError
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
 MNIST: dict[str, Any] = {"shape": (1, 28, 28), "classes": 10}

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from common.base.errors import UserError
 from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
-from common.runs.errors import UserError
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
 # networks that are built upon a trained one, sets and priors, which are no networks, are tested elsewhere

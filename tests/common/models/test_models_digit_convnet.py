@@ -10,11 +10,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.models.digit_convnet import DigitConvNet
 from common.models.features import forward_features
-from common.runs.errors import UserError
 
 DIGITS = ((1, 8, 8), 10)
 MNIST = ((1, 28, 28), 10)

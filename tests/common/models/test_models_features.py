@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.base.errors import UserError
 from common.metrics.macs import macs_by_module
 from common.models.features import forward_features
-from common.runs.errors import UserError
 
 CIFAR = ((3, 32, 32), 10)
 NARROW = {"widths": [16, 16, 32, 32]}

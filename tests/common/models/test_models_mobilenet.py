@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
 from common.models.mobilenet import InvertedResidual, MobileNetV1, MobileNetV2
-from common.runs.errors import UserError
 
 CIFAR = ((3, 32, 32), 10)
 IMAGENET = ((3, 224, 224), 1000)

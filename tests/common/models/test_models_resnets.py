@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.models.convolution import conv, conv_norm_relu
@@ -20,7 +21,6 @@ from common.models.resnet import CifarResNet, grouped_bottleneck
 from common.models.resnext import CifarResNeXt, ImageNetResNeXt
 from common.models.senet import SEResNet
 from common.models.wide_resnet import WideResNet
-from common.runs.errors import UserError
 
 CIFAR: tuple[Any, ...] = ((3, 32, 32), 10)
 IMAGENET: tuple[Any, ...] = ((3, 224, 224), 1000)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from common.base.errors import UserError
 from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
 from common.models.mlp import MLP
 from common.models.split import split
-from common.runs.errors import UserError
 
 Build = Callable[..., nn.Module]
 FAMILIES = [

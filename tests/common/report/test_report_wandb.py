@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from wandb_workspaces.reports import v2 as wr
 from wandb_workspaces.reports.v2 import interface
 
+from common.base.errors import UserError
 from common.claims.claims import Bound, Claim, Point, Trend
 from common.claims.claims import Source as ClaimSource
 from common.claims.judge import Verdict
@@ -27,7 +28,6 @@ from common.report.wandb_report import (
     publish,
     table_markdown,
 )
-from common.runs.errors import UserError
 from common.runs.evidence import Evidence
 from common.runs.loggers import run_facts
 

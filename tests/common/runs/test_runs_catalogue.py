@@ -1,7 +1,7 @@
 import pytest
 
+from common.base.errors import UserError
 from common.runs.catalogue import all_entries, check_choices, nested, wanted_entries
-from common.runs.errors import UserError
 
 
 def test_a_glob_selects_every_entry_of_a_table() -> None:

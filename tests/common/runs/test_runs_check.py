@@ -3,8 +3,8 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
+from common.base.errors import UserError
 from common.runs.check import check_config
-from common.runs.errors import UserError
 
 ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1, "betas": [0.9, 0.99], "eps": 1}
 
@@ -42,11 +42,11 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # an earlier test may have imported it
-    monkeypatch.delitem(sys.modules, "common.search.synthetic", raising=False)
-    monkeypatch.delattr("common.search.synthetic", raising=False)
+    monkeypatch.delitem(sys.modules, "common.data.functions.synthetic", raising=False)
+    monkeypatch.delattr("common.data.functions.synthetic", raising=False)
     monkeypatch.setitem(sys.modules, "botorch.test_functions", None)
     with pytest.raises(UserError, match="needs the package botorch: make setup-full"):
-        check(_target_="common.search.synthetic.Levy")
+        check(_target_="common.data.functions.synthetic.Levy")
 
 
 def test_nested_nodes_are_checked_too() -> None:
@@ -63,6 +63,6 @@ def test_nested_nodes_are_checked_too() -> None:
     ],
 )
 def test_options_that_a_constructor_hands_on_are_checked_too(key: str, value: object, message: str) -> None:
-    node = {"_target_": "common.data.bundled.Digits", "limit": 3, "augment": "none", key: value}
+    node = {"_target_": "common.data.images.digits.Digits", "limit": 3, "augment": "none", key: value}
     with pytest.raises(UserError, match=message):
         check_config(OmegaConf.create({"dataset": node}))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from common.base.errors import UserError
 from common.runs import export as command
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.export import export
 from common.runs.runner import execute
 

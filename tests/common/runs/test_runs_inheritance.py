@@ -11,10 +11,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from common.base.errors import UserError
 from common.runs.catalogue import CONF, names, read
 from common.runs.check import load_target
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.inheritance import INHERITANCE, stage_key, stage_keys, stage_run
 from common.runs.keys import run_key
 from common.runs.request import Request

@@ -13,8 +13,8 @@ from calls import Calls
 from pytorch_lightning.loggers import Logger
 from wandb.proto.wandb_internal_pb2 import Record
 
+from common.base.module import PaperModule, Progress
 from common.runs.loggers import close, csv_logger, logged_in, run_facts, wandb_logger
-from common.runs.module import PaperModule, Progress
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ENTRY = "spider.ifo.synthetic_logistic_n1e3_spiderboost_eps0p01"

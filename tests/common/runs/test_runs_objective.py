@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.runs.objective import check_search, objective_value
 
 METRICS: dict[str, Any] = {"validation_loss": 0.5, "test_loss": 0.4, "grad_norm": math.nan, "curve": [1.0]}

@@ -9,8 +9,8 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from common.base.errors import UserError
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.inheritance import composing
 from common.runs.keys import run_key
 from common.runs.pipeline import make_stages

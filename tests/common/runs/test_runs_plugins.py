@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
+from common.base.errors import UserError
 from common.runs import plugins
-from common.runs.errors import UserError
 
 
 def test_installed_launchers_pass() -> None:

@@ -7,9 +7,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
+from common.base.objective import Objective, Space, box
+from common.numerics.sampling import ReplicateSampler
 from common.search.module import SearchModule
-from common.search.objective import Objective, Space, box
 from common.search.searcher import Observations, RandomSearch, Searcher, Task
 from common.search.surrogate import Surrogate
 

@@ -9,11 +9,11 @@ import torch
 from search_toys import Bowl, Broken, Same, SaveAfter, fit, module, surrogate, task
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.base.objective import Space
+from common.numerics.linalg import cholesky
 from common.search import module as search_module
 from common.search.evaluate import evaluate
-from common.search.linalg import cholesky
-from common.search.objective import Space
 from common.search.searcher import Observations, RandomSearch
 
 

@@ -4,9 +4,9 @@ import pytest
 import yaml
 from torch import nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.runs.check_entries import check_row, compose_and_build
 from common.tables import tables
-from common.tables.check_entries import check_row, compose_and_build
 from common.tables.tables import SCALES, Entry, entries, load_tables, papers, runnable
 
 ENTRIES = [entry for paper in papers() for entry in runnable(paper)]

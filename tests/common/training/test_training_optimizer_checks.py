@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from common.training.optimizer_checks import check_gradients, check_saved_state
 
 

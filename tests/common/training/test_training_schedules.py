@@ -6,8 +6,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from common.base.errors import UserError
 from common.runs.catalogue import CONF
-from common.runs.errors import UserError
 from common.training import schedules
 from common.training.schedules import Schedule
 

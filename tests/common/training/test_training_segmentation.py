@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from common.data.dataset import DataSet, SplitName
-from common.data.streamed import StreamedData
-from common.runs.errors import UserError
+from common.base.dataset import DataSet, SplitName
+from common.base.errors import UserError
+from common.data.shared.streamed import StreamedData
 from common.training import segmentation
 from common.training.segmentation import Confusion, Segmentation, mean_iou, nearest, pixel_accuracy
 

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from common.data.base import TensorData
-from common.data.loader import IndexLoader
+from common.base.errors import UserError
+from common.base.loader import IndexLoader
+from common.data.shared.in_memory import TensorData
 from common.metrics.parameters import count_parameters
-from common.models.analytic import NoisyQuadratic, OnlineLinear
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
 from common.runs.callbacks import Checkpoints, ProgressReport
-from common.runs.errors import UserError
 from common.runs.processes import Processes
 from common.training import schedules, supervised
 from common.training.finite import NonFinite
 from common.training.schedules import Schedule
 from common.training.supervised import SupervisedModule
+from papers.yogi.functions import NoisyQuadratic, OnlineLinear
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 

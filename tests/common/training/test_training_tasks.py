@@ -11,15 +11,15 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from common.data.base import TensorData
-from common.data.dataset import DataSet, SplitName
+from common.base.dataset import DataSet, SplitName
+from common.base.errors import UserError
+from common.base.task import Task
+from common.data.shared.in_memory import TensorData
 from common.models.autoencoder import Autoencoder
 from common.models.linear import LogisticRegression, RobustRegression
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
-from common.runs.errors import UserError
 from common.training.task_of import task_of
-from common.training.tasks import Task
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "dataset"
 Array = np.ndarray[Any, np.dtype[Any]]

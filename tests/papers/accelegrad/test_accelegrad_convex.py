@@ -12,8 +12,8 @@ import torch
 from accelegrad_toys import algorithm2
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.numerics.sampling import ReplicateSampler
 from papers.accelegrad.accelegrad import AcceleGrad
 from papers.accelegrad.baselines import AdaNGD, ScalarAdaGrad
 from papers.accelegrad.convex import (

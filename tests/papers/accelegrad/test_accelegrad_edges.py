@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.accelegrad.accelegrad import AcceleGrad
 from papers.accelegrad.baselines import AdaNGD, ScalarAdaGrad
 from papers.yogi.yogi import Yogi

@@ -10,15 +10,15 @@ import torch
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
+from common.base.errors import UserError
 from common.claims.claims import load_claims
-from common.models.hinge import LinearSvm
 from common.runs import runner
 from common.runs.catalogue import all_entries
+from common.runs.check_entries import check_row, compose_and_build
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.evidence import asked
 from common.runs.runner import execute
-from common.tables.check_entries import check_row, compose_and_build
+from papers.accelegrad.hinge import LinearSvm
 from papers.accelegrad.module import Programme, Training
 from papers.accelegrad.optimum import least_objective
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.accelegrad.accelegrad import AcceleGrad, weight
 from papers.accelegrad.baselines import AdaNGD, ScalarAdaGrad
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from common.data.bundled import Digits
+from common.base.stages import Stage
+from common.data.images.digits import Digits
 from common.models.resnet import ResNet
-from common.runs.stages import Stage
 from common.training.tasks import Classification
 from papers.factor_transfer.factor_transfer import FactorTransfer, ParaphraserModel
 

@@ -18,13 +18,13 @@ from factor_transfer_toys import (
 from torch import nn
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.distillation.losses import kd_loss
 from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
 from common.models.resnet import CifarResNet
 from common.models.vgg import VGG
 from common.models.wide_resnet import WideResNet
-from common.runs.errors import UserError
 from papers.factor_transfer.factor_transfer import (
     FactorTransfer,
     Paraphraser,

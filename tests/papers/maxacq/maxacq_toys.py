@@ -7,9 +7,9 @@ from scipy.stats import qmc
 from search_toys import SETTINGS, surrogate
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
+from common.base.objective import Objective
+from common.numerics.sampling import ReplicateSampler
 from common.search.module import SearchModule
-from common.search.objective import Objective
 from papers.maxacq.acquisition import (
     Acquisition,
     EntropySearch,

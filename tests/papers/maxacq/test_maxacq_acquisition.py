@@ -22,7 +22,7 @@ from scipy.stats import multivariate_normal, norm
 from test_maxacq_posterior import botorch_model
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.maxacq.acquisition import (
     EntropySearch,
     ExpectedImprovement,

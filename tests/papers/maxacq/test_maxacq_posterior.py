@@ -11,7 +11,7 @@ from maxacq_toys import normal, posterior, prior, uniform
 from scipy.stats import halfcauchy, lognorm
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.maxacq.fit import fit
 from papers.maxacq.posterior import Prior, condition, root, squared_distances
 

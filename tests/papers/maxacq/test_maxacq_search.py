@@ -8,13 +8,13 @@ import torch
 from maxacq_toys import ALL, METHOD, module, search
 from search_toys import Bowl, Broken, SaveAfter, fit, surrogate, task
 
-from common.data.no_data import NoData
-from common.runs.errors import UserError
-from common.runs.module import PaperModule
+from common.base.errors import UserError
+from common.base.module import PaperModule
+from common.base.objective import Space
+from common.data.functions.no_data import NoData
+from common.data.functions.synthetic import GPDraws
 from common.search import module as search_module
-from common.search.objective import Space
 from common.search.searcher import Observations
-from common.search.synthetic import GPDraws
 from papers.maxacq.module import InnerModule, RuntimeModule, make_module
 from papers.maxacq.searcher import AcquisitionSearch
 

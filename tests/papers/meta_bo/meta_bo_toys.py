@@ -4,10 +4,10 @@ from typing import Any
 
 from torch import Tensor
 
-from common.search.gp_family import GP2d, GPArms
-from common.search.objective import Objective
+from common.base.objective import Objective
 from common.search.searcher import Searcher
 from common.search.surrogate import Surrogate
+from papers.meta_bo.gp_family import GP2d, GPArms
 from papers.meta_bo.module import MetaBOModule
 from papers.meta_bo.pem_bo import PEMBO
 

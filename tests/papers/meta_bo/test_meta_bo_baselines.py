@@ -9,7 +9,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.meta_bo import gp
 from papers.meta_bo.baselines import TLSM, Plain, Pooled, SparsePosterior, TLSMUpstream, standardised_rows
 from papers.meta_bo.gp import GPPosterior, Hyperparameters

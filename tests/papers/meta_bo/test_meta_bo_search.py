@@ -11,12 +11,12 @@ import torch
 from meta_bo_toys import COMMON, arms, broken, module, pem, plane
 from search_toys import SaveAfter, fit
 
-from common.data.no_data import NoData
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.data.functions.no_data import NoData
 from common.search import module as search_module
-from common.search.grasp import MetaGraspAg
 from common.search.searcher import RandomSearch
 from papers.meta_bo.baselines import TLSM, Plain, TLSMUpstream
+from papers.meta_bo.grasp import MetaGraspAg
 
 
 @pytest.fixture(autouse=True)

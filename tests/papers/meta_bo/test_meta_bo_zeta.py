@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.meta_bo.acquisition import improvement, refine, ucb
 from papers.meta_bo.basis import fit_weights, learned_cosines, random_cosines
 from papers.meta_bo.completion import soft_impute, soft_threshold

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.data.task_spec import TaskSpec
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.base.task_spec import TaskSpec
 from papers.mgda.methods import (
     MGDA,
     MGDAUB,

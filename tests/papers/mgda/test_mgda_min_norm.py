@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.mgda import min_norm
 from papers.mgda.min_norm import (
     duality_gap,

@@ -10,8 +10,8 @@ import yaml
 from hydra.utils import get_object
 from torch import nn
 
+from common.base.errors import UserError
 from common.metrics.parameters import count_parameters
-from common.runs.errors import UserError
 from papers.mgda.networks import Mask, PyramidHead
 
 CONF = Path(__file__).parents[3] / "conf" / "model"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from common.base.errors import UserError
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.runner import execute
 from common.tables.tables import metric_keys, runnable
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.metrics.macs import count_macs
 from common.models.preact_resnet import PreactBlock
-from common.runs.errors import UserError
 from papers.moonshine.blocks import Block, Groups, parse_block
 
 ALL = ["S", "S-2x2", "G(2)", "G(N/4)", "G(N)", "B(2)", "B(4)", "BG(2,2)", "BG(2,M/4)", "BG(2,M)", "BG(4,M)"]

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from common.base.errors import UserError
+from common.base.stages import Stage
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
-from common.models.erfnet import ERFNet, ERFNetEncoder, factorised_block
-from common.runs.errors import UserError
-from common.runs.stages import Stage
 from common.tables.tables import Entry, entries
 from papers.moonshine.erfnet import CheapERFNet, CheapERFNetEncoder, cheap_block
+from papers.moonshine.plain_erfnet import ERFNet, ERFNetEncoder, factorised_block
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NETWORKS: dict[str, type[ERFNet]] = {"erfnet": ERFNet, "erfnet_gn": CheapERFNet}

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
 from common.models.imagenet_resnet import ImageNetResNet
 from common.models.wide_resnet import WideResNet
-from common.runs.errors import UserError
 from common.tables.tables import Entry, entries
 from papers.moonshine.blocks import parse_block
 from papers.moonshine.networks import MoonshineResNet, MoonshineSmallNet, MoonshineWideResNet

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.distillation.losses import at_loss, attention_map, kd_loss
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.runner import execute
 from common.tables.tables import Entry, entries, load_tables
 from papers.moonshine.blocks import parse_block

@@ -11,8 +11,8 @@ import yaml
 from hydra.utils import get_object
 from torch import nn
 
+from common.base.method import TrainingMethod
 from common.claims.claims import load_claims
-from common.distillation.distiller import Distiller
 from common.distillation.ensembles import Independent, Snapshot
 from common.distillation.mutual import Mutual
 from common.distillation.teacher import Teacher
@@ -42,7 +42,7 @@ def resnet110() -> nn.Module:
     return network("resnet164")
 
 
-def attached(method: Distiller, make_model: Callable[[], nn.Module]) -> dict[str, float]:
+def attached(method: TrainingMethod, make_model: Callable[[], nn.Module]) -> dict[str, float]:
     method.task = Classification(100)
     data: Any = SimpleNamespace(shape=SHAPE)
     with torch.device("meta"):
@@ -85,7 +85,7 @@ def test_ensembles_cost_as_many_nets_as_they_have() -> None:
         Mutual(optimizer=SGD, nets=2): (2, 2),
         Independent(optimizer=SGD, nets=3): (3, 3),
         Snapshot(optimizer=SGD, snapshots=5): (1, 5),
-        Distiller(optimizer=SGD): (1, 1),
+        TrainingMethod(optimizer=SGD): (1, 1),
     }
     for method, (train, test) in expected.items():
         found = attached(method, resnet32)
@@ -95,7 +95,7 @@ def test_ensembles_cost_as_many_nets_as_they_have() -> None:
 
 
 def test_a_teacher_costs_its_forward_pass_too() -> None:
-    method = Distiller(optimizer=SGD)
+    method = TrainingMethod(optimizer=SGD)
     method.teacher = Teacher(resnet110())  # type: ignore[assignment]
     teacher = costs(resnet110(), None, SHAPE)["test_cost"]
     found = attached(method, resnet32)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.errors import UserError
 from common.models.densenet import DenseNet
 from common.models.imagenet_resnet import ImageNetResNet
 from common.models.mlp import MLP
@@ -21,7 +22,6 @@ from common.models.resnet import CifarResNet, ResNet
 from common.models.vgg import VGG
 from common.models.wide_resnet import WideResNet
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.training.tasks import Classification
 from papers.one.one import ONE, Gate, ensemble_logits, kl_ramp, one_loss
 

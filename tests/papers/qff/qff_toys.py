@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.problems.sampling import ReplicateSampler
-from common.search.additive import GpSample
+from common.data.functions.additive import GpSample
+from common.numerics.sampling import ReplicateSampler
 from common.search.searcher import Task
 from common.search.surrogate import Surrogate
 from papers.qff.additive import AdditiveModel, ExactModel, FourierModel, Prior

@@ -11,7 +11,7 @@ from scipy.stats import norm, qmc
 from scipy.stats import t as student
 from sklearn.kernel_approximation import RBFSampler
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.qff.basis import FourierBasis
 from papers.qff.features import (
     ORF,

@@ -9,7 +9,7 @@ from linear_operator.operators import LowRankRootLinearOperator
 from qff_toys import normal, uniform
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.qff.kernel import QFFKernel
 
 

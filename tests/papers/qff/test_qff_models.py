@@ -10,7 +10,7 @@ from gpytorch.kernels import AdditiveKernel, MaternKernel, RBFKernel, ScaleKerne
 from qff_toys import GRIDS, enough, models, normal, prior, quadrature, streams, uniform, unit_box
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.qff.additive import ExactModel, FourierModel
 from papers.qff.basis import POLYNOMIALS, profile, profile_derivatives
 from papers.qff.features import RFF

@@ -8,14 +8,14 @@ import pytorch_lightning as pl
 import torch
 from qff_toys import UCB, quadrature, sample, surrogate
 
+from common.base.errors import UserError
+from common.base.module import PaperModule
 from common.claims.claims import load_claims
-from common.data.no_data import NoData
+from common.data.functions.additive import Overlap, Sine
+from common.data.functions.no_data import NoData
 from common.runs.check import check_config
 from common.runs.compose import compose
-from common.runs.errors import UserError
-from common.runs.module import PaperModule
 from common.runs.runner import build
-from common.search.additive import Overlap, Sine
 from common.tables.tables import Entry, runnable
 from papers.qff.approximation import KernelError, PosteriorError, StepSeconds, covariance
 from papers.qff.error import kernel_error

@@ -9,7 +9,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.qff.approximation import exact_posterior
 from papers.qff.features import RFF, fixed_features
 from papers.qff.posterior import WeightPosterior

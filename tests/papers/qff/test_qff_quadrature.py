@@ -11,7 +11,7 @@ from qff_toys import uniform
 from scipy.special import roots_hermite
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.qff.basis import profile
 from papers.qff.features import FourierFeatures, qff
 from papers.qff.quadrature import cotangent, half_grid, hermite, hermite_error_bound, rule_of

@@ -12,10 +12,10 @@ from qff_toys import GRIDS, UCB, normal, quadrature, sample, surrogate, task, un
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from common.base.objective import Objective, Space
+from common.data.functions.additive import Overlap
 from common.search import module as search_module
-from common.search.additive import Overlap
-from common.search.objective import Objective, Space
 from common.search.searcher import Observations, RandomSearch, Searcher
 from papers.qff.features import RFF
 from papers.qff.module import AdditiveSearchModule

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from common.data.saddle_problems import (
+from papers.saddle.framework import Framework, StochasticFramework
+from papers.saddle.method import Method, Programme, Step
+from papers.saddle.problems import (
     Array,
     CoupledBox,
     IndefiniteQuadratic,
@@ -15,8 +17,6 @@ from common.data.saddle_problems import (
     QuarticWell,
     SaddleProblem,
 )
-from papers.saddle.framework import Framework, StochasticFramework
-from papers.saddle.method import Method, Programme, Step
 from papers.saddle.sets import Ball, Box, ConstraintSet, Ellipsoids, Polytope, Simplex
 
 KIND = "saddle_problem"

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from saddle_toys import b1, b2, ball, ellipsoids, framework, inside, pairs, programme, run, stochastic
 from scipy.optimize import NonlinearConstraint, minimize
 
-from common.data.saddle_problems import IndefiniteQuadratic
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.saddle.baselines import (
     FrankWolfe,
     PerturbedProjectedGradient,
@@ -20,6 +19,7 @@ from papers.saddle.baselines import (
 from papers.saddle.framework import FiniteSum, Framework, line_search_first, line_search_second
 from papers.saddle.method import first_guarantee, second_guarantee
 from papers.saddle.oracles import Tangent
+from papers.saddle.problems import IndefiniteQuadratic
 
 PAIRS = pairs()
 B1 = programme(b1(), ball(2, 2.0))

@@ -9,16 +9,16 @@ import pytest
 import pytorch_lightning as pl
 from saddle_toys import KIND, b1, b2, ball, box, framework, simplex, stochastic
 
+from common.base.errors import UserError
 from common.claims.claims import load_claims
-from common.data.saddle_problems import MotzkinStraus
 from common.runs.check import check_config
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.runner import build
 from common.tables.tables import runnable
 from papers.saddle.baselines import PerturbedProjectedGradient
 from papers.saddle.module import SaddleModule
 from papers.saddle.pictures import picture, pictures
+from papers.saddle.problems import MotzkinStraus
 
 SETTINGS = {
     "seed": 0, "eps": 0.125, "gamma": 0.25, "max_iterations": 20_000, "start": None, "start_offset": 0.0,
@@ -98,7 +98,7 @@ def test_the_picture_of_a_result_is_the_one_of_the_run(tmp_path: Path) -> None:
     assert isinstance(m, SaddleModule)
     fit(m, tmp_path)
     settings = {
-        "dataset": {"_target_": "common.data.saddle_problems.LinearConstraint", "kind": KIND, "radius": 2.0},
+        "dataset": {"_target_": "papers.saddle.problems.LinearConstraint", "kind": KIND, "radius": 2.0},
         "model": {
             "_target_": "papers.saddle.sets.Polytope", "half_width": 2.0, "normals": None, "offsets": [0.0],
         },

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from saddle_toys import ball, box, ellipsoids, inside, polytope, simplex, symmetric
 
-from common.data.saddle_problems import Array
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.saddle import shor
 from papers.saddle.choice import make_oracle
 from papers.saddle.oracles import Kind, LanczosOracle, Tangent
 from papers.saddle.polyhedral import BranchAndBoundOracle, EnumerationOracle
+from papers.saddle.problems import Array
 from papers.saddle.sets import ConstraintSet
 from papers.saddle.shor import make_shor
 from papers.saddle.trust_region import lanczos_trust_region, local_minimiser, trust_region

@@ -5,8 +5,8 @@ import pytest
 from saddle_toys import KIND, b1, b2, ball, box, ellipsoids, inside, pairs
 from scipy.linalg import eigh
 
-from common.data.saddle_problems import IndefiniteQuadratic, MotzkinStraus, symmetric
-from common.runs.errors import UserError
+from common.base.errors import UserError
+from papers.saddle.problems import IndefiniteQuadratic, MotzkinStraus, symmetric
 
 PAIRS = pairs()
 

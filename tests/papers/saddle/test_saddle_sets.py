@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from saddle_toys import ball, box, ellipsoids, inside, polytope, simplex
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.saddle.sets import ConstraintSet, Ellipsoids, Polyhedron
 
 cp = pytest.importorskip("cvxpy")

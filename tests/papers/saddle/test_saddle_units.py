@@ -20,11 +20,11 @@ from saddle_toys import (
 )
 from scipy.optimize import minimize
 
-from common.data.saddle_problems import Array, MotzkinStraus
-from common.data.saddle_problems import symmetric as checked
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.saddle.choice import make_oracle
 from papers.saddle.oracles import Answer, Kind, Oracle, OracleName, Tangent
+from papers.saddle.problems import Array, MotzkinStraus
+from papers.saddle.problems import symmetric as checked
 from papers.saddle.sets import ConstraintSet, Polytope
 
 KINDS: tuple[Kind, ...] = ("none", "leq", "eq")

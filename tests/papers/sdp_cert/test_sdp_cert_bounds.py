@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sdp_cert_toys import Problem, points, printed_sdp, problem, random_network
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.sdp_cert.attack import attack
 from papers.sdp_cert.bounds import (
     Interval,

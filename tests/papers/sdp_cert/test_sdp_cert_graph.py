@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.sdp_cert.bounds import crown_objective, input_box, interval_bounds, margins
 from papers.sdp_cert.dual import certified_bound
 from papers.sdp_cert.network import check_reading, read_network, relu_network

@@ -11,15 +11,15 @@ import pytest
 import torch
 from sdp_cert_toys import SaveAfter, fit, problem
 
+from common.base.errors import UserError
 from common.claims.claims import load_claims
-from common.data.bundled import Digits
+from common.data.images.digits import Digits
 from common.models.mlp import MLP
 from common.runs.catalogue import all_entries
 from common.runs.check import check_config
+from common.runs.check_entries import check_row
 from common.runs.compose import compose
-from common.runs.errors import UserError
 from common.runs.runner import execute
-from common.tables.check_entries import check_row
 from common.tables.tables import runnable
 from papers.sdp_cert.certifiers import (
     CROWN,

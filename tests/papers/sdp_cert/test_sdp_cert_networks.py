@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from common.data.bundled import Digits
-from common.data.mnist import Mnist
+from common.base.errors import UserError
+from common.data.images.digits import Digits
+from common.data.images.mnist import Mnist
 from common.metrics.parameters import count_parameters
 from common.models.lenet import LeNet5
 from common.models.mlp import MLP
-from common.runs.errors import UserError
 from papers.sdp_cert.bounds import (
     crown_objective,
     input_box,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sdp_cert_toys import Problem, points, problem, random_network
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.sdp_cert.bounds import Interval, input_box, interval_bounds, interval_objective, margins
 from papers.sdp_cert.bounds import optimised_linear_bounds as linear
 from papers.sdp_cert.certifiers import CROWN, IBP, LP, PGD, SDP, Certifier, Exact, Examples, GradCert

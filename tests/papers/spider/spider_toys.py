@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.data.synthetic import SyntheticLogistic
-from common.problems.linear import LogisticProblem
-from common.problems.protocol import Batch, Oracle, Problem
-from common.problems.regulariser import Regulariser
-from common.problems.sampling import ReplicateSampler
+from common.data.tables.synthetic import SyntheticLogistic
+from common.numerics.sampling import ReplicateSampler
 from papers.spider.baselines import SARAH, SCSG, SGD, SNVRG, SVRG, GradientDescent, SpiderBoost
 from papers.spider.method import Method
 from papers.spider.negative_curvature import Lanczos, Neon2
+from papers.spider.problems.linear import LogisticProblem
+from papers.spider.problems.protocol import Batch, Oracle, Problem
+from papers.spider.problems.regulariser import Regulariser
 from papers.spider.spider import SpiderSFO
 from papers.spider.spider_plus import SpiderSFOPlus
 from papers.spider.spider_szo import SpiderSZO

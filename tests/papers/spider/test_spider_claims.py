@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from common.claims.claims import Claim, load_claims
-from common.problems.factory import build_problem
-from common.problems.protocol import Problem
 from common.runs.check import check_config
 from common.runs.compose import compose
 from common.runs.evidence import asked
 from common.runs.runner import build
 from papers.spider.module import SpiderModule
+from papers.spider.problems.factory import build_problem
+from papers.spider.problems.protocol import Problem
 
 CLAIMS = load_claims("spider")
 

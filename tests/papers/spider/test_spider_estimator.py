@@ -4,7 +4,7 @@ import pytest
 import torch
 from spider_toys import Quadratics, Sequences, logistic, normal, oracle, quadratics, spider
 
-from common.problems.protocol import Oracle, Problem
+from papers.spider.problems.protocol import Oracle, Problem
 
 N, STEPS = 6, 3
 

@@ -17,13 +17,13 @@ from spider_toys import (
     spider,
 )
 
-from common.models.analytic import Quartic
-from common.problems.linear import LogisticProblem
-from common.problems.protocol import Oracle
-from common.problems.quartic import QuarticProblem
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.spider.measure import check_age, estimator_error, least_curvature
 from papers.spider.method import Method
+from papers.spider.models import Quartic
+from papers.spider.problems.linear import LogisticProblem
+from papers.spider.problems.protocol import Oracle
+from papers.spider.problems.quartic import QuarticProblem
 
 N, AGE = 6, 2
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from spider_toys import BASELINES, METHODS, any_method, baseline, logistic, oracle, quadratics, spider
 
-from common.problems.protocol import Oracle
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.spider.method import Method, UniformIterate
+from papers.spider.problems.protocol import Oracle
 from papers.spider.torch_method import TorchMethod
 
 SIGNED = logistic().rows.numpy()

@@ -9,10 +9,10 @@ import torch
 from spider_toys import any_method, baseline, spider, synthetic
 from torch import nn
 
-from common.data.bundled import Digits
-from common.data.synthetic import LogisticStream
+from common.base.errors import UserError
+from common.data.images.digits import Digits
 from common.models.linear import LogisticRegression
-from common.runs.errors import UserError
+from papers.spider.data import LogisticStream
 from papers.spider.method import Method
 from papers.spider.module import SpiderModule
 

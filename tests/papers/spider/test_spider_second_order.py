@@ -4,9 +4,9 @@ import pytest
 import torch
 from spider_toys import CPU, normal, oracle, plus, quadratics, spider
 
-from common.models.analytic import Quartic
-from common.problems.quartic import QuarticProblem
+from papers.spider.models import Quartic
 from papers.spider.negative_curvature import Curvature, Lanczos, Neon2, lanczos
+from papers.spider.problems.quartic import QuarticProblem
 
 EPS = 0.03
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spider_toys import logistic, oracle, spider
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.spider.spider import (
     Schedule,
     cost_finite_sum,

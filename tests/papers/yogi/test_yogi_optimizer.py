@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 
-from common.runs.errors import UserError
+from common.base.errors import UserError
 from papers.yogi import yogi as yogi_file
 from papers.yogi.yogi import Yogi
 

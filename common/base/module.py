@@ -1,0 +1,99 @@
+"""The base of every paper's LightningModule: what the runner asks of it."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from common.base.dataset import DataSet
+from common.base.errors import UserError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: `done` of `total` in `unit`, with a few words on how it goes."""
+
+    done: float
+    total: float
+    unit: str
+    text: str
+
+
+class PaperModule(pl.LightningModule):
+    """A paper as a LightningModule, whatever its shape.
+
+    Optimization is manual: one `training_step` is a block of the paper's own steps. What a run
+    measures on its way goes to `history` (kept in checkpoints, written to `result.json`, sent to the
+    logger); what it ends with comes from `results`.
+    """
+
+    data: DataSet
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.history: dict[str, list[float | None]] = {}
+
+    @abstractmethod
+    def progress(self) -> Progress:
+        """How much of the budget is spent."""
+
+    @abstractmethod
+    def results(self) -> dict[str, Any]:
+        """The final metrics, computed once after `fit`; numbers, None or lists of numbers."""
+
+    def network(self) -> nn.Module:
+        """The network that the run trains, for those that start from it.
+
+        Raises:
+            UserError: it trains none.
+        """
+        raise UserError(f"{type(self).__name__} trains no network")
+
+    def search_state(self) -> dict[str, Any]:
+        """What besides parameters must survive a kill: tensors, numbers, strings, lists, dicts."""
+        return {}
+
+    def load_search_state(self, state: dict[str, Any]) -> None:
+        """Put back what `search_state` gave."""
+
+    def record(self, step: float, **values: float) -> None:
+        """Add one point to the history, and send it to the logger.
+
+        All series of the history have one length: a series that this point does not name gets None.
+        """
+        length = len(self.history.get("step", []))
+        for name in values:
+            self.history.setdefault(name, [None] * length)
+        self.history.setdefault("step", [])
+        for name, series in self.history.items():
+            value = {"step": step, **values}.get(name)
+            series.append(None if value is None else float(value))
+        self._send(length)
+
+    def _send(self, index: int) -> None:
+        """Send a point of the history to the logger."""
+        if self.logger is not None:
+            point = {name: series[index] for name, series in self.history.items()}
+            step = point.pop("step")
+            assert step is not None
+            found = {name: value for name, value in point.items() if value is not None}
+            self.logger.log_metrics(found, step=int(step))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer | None:
+        """None: steps are taken by the module itself."""
+        return None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = {name: list(series) for name, series in self.history.items()}
+        checkpoint["search_state"] = self.search_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = checkpoint["history"]
+        # a logger starts empty: what the run logged after the checkpoint comes again
+        for index in range(len(self.history.get("step", []))):
+            self._send(index)
+        self.load_search_state(checkpoint["search_state"])

@@ -1,0 +1,258 @@
+"""Photographs with boxes in the layout of Pascal VOC (Everingham et al. 2010), and BCCD, which shares it.
+
+A folder `Annotations/NAME.xml`, `JPEGImages/NAME.jpg`, `ImageSets/Main/PART.txt` with the names of a part.
+
+Coordinates in the files are of pixels, counted from 1, both ends included: xmin = 1, xmax = W is the whole
+width. So a box here, half-open and from 0, is (xmin - 1, ymin - 1, xmax, ymax). A box whose ends are drawn
+at the same place (xmin = xmax) counts as one without area.
+"""
+
+import math
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import torch
+
+from common.base.dataset import SplitName
+from common.base.errors import UserError
+from common.data.detection.boxes import COLUMNS
+from common.data.detection.detection_data import Archive, DetectionData, Listing, listed_images, unpack_from
+from common.data.shared.decode import image_size
+from common.data.shared.download import DamagedError, describe
+from common.data.shared.prepare import Checksum, bar, prepare
+
+VOC_NAMES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+URL = "http://host.robots.ox.ac.uk/pascal/VOC"
+BCCD_URL = "https://github.com/Shenggan/BCCD_Dataset/archive"
+BCCD_COMMIT = "d272fb14cdff6e473fafeeeba32aba5f560e9e43"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class VocFolder(NamedTuple):
+    """A folder of this layout, its place under `data_dir`, and the archives that make it.
+
+    `inside` is where an archive has the folder's content; its first part may be a pattern.
+    """
+
+    place: str
+    inside: str
+    archives: tuple[Archive, ...]
+
+
+def voc_folder(year: int, archives: dict[str, str]) -> VocFolder:
+    """VOC of a year, from archives {file name: unconfirmed md5}."""
+    place = f"VOCdevkit/VOC{year}"
+    files = (
+        Archive(f"{URL}/voc{year}/{name}", name, Checksum(md5, confirmed=False))
+        for name, md5 in archives.items()
+    )
+    return VocFolder(place, place, tuple(files))
+
+
+VOC2007 = voc_folder(
+    2007,
+    {
+        "VOCtrainval_06-Nov-2007.tar": "c52e279531787c972589f7e41ab4ae64",
+        "VOCtest_06-Nov-2007.tar": "b6e924de25625d8de591ea690078ad9f",
+    },
+)
+VOC2012 = voc_folder(2012, {"VOCtrainval_11-May-2012.tar": "6cd6e144f989b92b3379bac3b3de84fd"})
+BCCD = VocFolder(
+    "bccd/BCCD",
+    "BCCD_Dataset-*/BCCD",
+    # GitHub packs archives anew now and then, so that they have no lasting checksum
+    (Archive(f"{BCCD_URL}/{BCCD_COMMIT}.zip", f"BCCD_Dataset-{BCCD_COMMIT}.zip", None),),
+)
+
+
+class VocLayout(DetectionData):
+    """A set of which each part is one or more lists of names in folders of this layout."""
+
+    NAMES: ClassVar[tuple[str, ...]]
+    # the folders and name lists that make up each part
+    PARTS: ClassVar[dict[SplitName, tuple[tuple[VocFolder, str], ...]]]
+
+    def listing(self, part: SplitName) -> Listing:
+        """All images of a part, in the order of its lists."""
+        paths: list[str] = []
+        annotations: list[Drawn] = []
+        for folder, names in self.PARTS[part]:
+            images, drawn = self._list(folder, names)
+            paths += images
+            annotations += drawn
+        boxes = torch.tensor(
+            [row for drawn in annotations for row in drawn.boxes], dtype=torch.float64
+        ).reshape(-1, COLUMNS)
+        has_area = (boxes[:, 2:4] > boxes[:, :2]).all(1, keepdim=True)
+        boxes[:, :2] -= has_area.double()
+        counts = torch.tensor([len(drawn.boxes) for drawn in annotations])
+        owner = torch.arange(len(annotations)).repeat_interleave(counts)
+        return Listing(paths, torch.tensor([drawn.size for drawn in annotations]), boxes, owner)
+
+    def _list(self, folder: VocFolder, part: str) -> tuple[list[str], list["Drawn"]]:
+        place = prepare(self.data_dir / folder.place, lambda scratch: self._make(folder, scratch))
+        archives = " and ".join(archive.name for archive in folder.archives)
+        advice = f"unpack {archives} there, or move {place.resolve()} away to have that done"
+        source = place / "ImageSets" / "Main" / f"{part}.txt"
+        names = read_names(source, advice)
+        images = listed_images(place / "JPEGImages", [f"{name}.jpg" for name in names], source, advice)
+        labels = {name: label for label, name in enumerate(self.NAMES)}
+        files = [place / "Annotations" / f"{name}.xml" for name in names]
+        pairs = bar(zip(files, images, strict=True), f"reading {self.NAME}", len(files))
+        return images, [read_annotation(file, image, labels, advice) for file, image in pairs]
+
+    def _make(self, folder: VocFolder, scratch: Path) -> None:
+        for archive in folder.archives:
+            unpack_from(archive, self.data_dir, scratch, folder.inside, self.verify)
+
+
+class Drawn(NamedTuple):
+    """An annotation as it is drawn: (height, width), and rows (xmin, ymin, xmax, ymax, label, difficult)."""
+
+    size: tuple[int, int]
+    boxes: list[list[float]]
+
+
+def read_names(source: Path, advice: str) -> list[str]:
+    """The names of a part: the first word of each line.
+
+    Raises:
+        UserError: the list is missing, empty or not text.
+    """
+    try:
+        names = [line.split()[0] for line in source.read_text().splitlines() if line.strip()]
+        if not names:
+            raise DamagedError("it names no image")
+    except (OSError, DamagedError) as error:
+        raise UserError(f"{describe(source, error)}: {advice}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{describe(source, DamagedError('not a text file'))}: {advice}") from error
+    return names
+
+
+def read_annotation(path: Path, image: str, labels: dict[str, int], advice: str) -> Drawn:
+    """An annotation file; where it does not give the size of its image, the image's header does.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        size, boxes = parse_annotation(path.read_bytes(), labels)
+    except (OSError, DamagedError) as error:
+        raise UserError(f"{describe(path, error)}: {advice}") from error
+    try:
+        return Drawn(size or image_size(image), boxes)
+    except (OSError, DamagedError) as error:
+        raise UserError(f"{describe(Path(image), error)}: {advice}") from error
+
+
+def parse_annotation(
+    content: bytes, labels: dict[str, int]
+) -> tuple[tuple[int, int] | None, list[list[float]]]:
+    """The (height, width) of an annotation, None where it gives none, and its boxes as drawn.
+
+    Raises:
+        DamagedError: not XML of this form, an object without a box, or a class that is not in `labels`.
+    """
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise DamagedError("it declares a document type, which annotations do not")
+    try:
+        root = ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise DamagedError(f"not XML: {error}") from error
+    if root.tag != "annotation":
+        raise DamagedError(f"<{root.tag}> instead of <annotation>")
+    boxes = [_parse_object(number, item, labels) for number, item in enumerate(root.findall("object"), 1)]
+    return _parse_size(root), boxes
+
+
+def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
+    found = root.findtext("size/height", ""), root.findtext("size/width", "")
+    try:
+        height, width = (int(number) for number in found)
+    except ValueError:
+        return None
+    # some tools write 0 for a size that they do not know
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _parse_object(number: int, item: ElementTree.Element, labels: dict[str, int]) -> list[float]:
+    name = item.findtext("name", "").strip()
+    if name not in labels:
+        raise DamagedError(f"object {number} is a {name!r}; the classes are {', '.join(labels)}")
+    box = item.find("bndbox")
+    if box is None:
+        raise DamagedError(f"object {number}, a {name}, has no bndbox")
+    row = [_parse_number(box, corner, number) for corner in CORNERS]
+    difficult = item.findtext("difficult", "0").strip()
+    if difficult not in ("0", "1"):
+        raise DamagedError(f"object {number} has difficult = {difficult!r}; it is 0 or 1")
+    return [*row, float(labels[name]), float(difficult)]
+
+
+def _parse_number(box: ElementTree.Element, key: str, number: int) -> float:
+    text = box.findtext(key, "")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DamagedError(f"object {number} has {key} = {text!r}; it is a number")
+    return value
+
+
+class Voc2007(VocLayout):
+    """Pascal VOC 2007, 20 classes: 5,011 images (trainval) for training, 4,952 (test) for testing."""
+
+    NAME: ClassVar = "voc2007"
+    NAMES: ClassVar = VOC_NAMES
+    CLASSES: ClassVar = 20
+    TRAIN_SIZE: ClassVar = 5011
+    TEST_SIZE: ClassVar = 4952
+    PARTS: ClassVar = {"train": ((VOC2007, "trainval"),), "test": ((VOC2007, "test"),)}
+
+
+class Voc2012(VocLayout):
+    """Pascal VOC 2012, 20 classes: 5,717 images (train) for training, 5,823 (val) for testing.
+
+    The annotations of its own test images are not public.
+    """
+
+    NAME: ClassVar = "voc2012"
+    NAMES: ClassVar = VOC_NAMES
+    CLASSES: ClassVar = 20
+    TRAIN_SIZE: ClassVar = 5717
+    TEST_SIZE: ClassVar = 5823
+    PARTS: ClassVar = {"train": ((VOC2012, "train"),), "test": ((VOC2012, "val"),)}
+
+
+class Voc0712(VocLayout):
+    """Both years' trainval, 16,551 images, for training, and the 4,952 of 2007's test for testing."""
+
+    NAME: ClassVar = "voc0712"
+    NAMES: ClassVar = VOC_NAMES
+    CLASSES: ClassVar = 20
+    TRAIN_SIZE: ClassVar = 16_551
+    TEST_SIZE: ClassVar = 4952
+    PARTS: ClassVar = {
+        "train": ((VOC2007, "trainval"), (VOC2012, "trainval")),
+        "test": ((VOC2007, "test"),),
+    }
+
+
+class Bccd(VocLayout):
+    """Blood cells under a microscope, 640x480, 3 classes: 292 images for training, 72 for testing.
+
+    Two of its 4,888 boxes have no area.
+    """
+
+    NAME: ClassVar = "bccd"
+    NAMES: ClassVar = ("RBC", "WBC", "Platelets")
+    CLASSES: ClassVar = 3
+    TRAIN_SIZE: ClassVar = 292
+    TEST_SIZE: ClassVar = 72
+    PARTS: ClassVar = {"train": ((BCCD, "trainval"),), "test": ((BCCD, "test"),)}

@@ -1,0 +1,311 @@
+"""JPEG and PNG files to uint8 tensors: decoded by simplejpeg or Pillow, cropped and resized in one pass.
+
+simplejpeg calls the decoder that Pillow calls too (libjpeg-turbo), gives the same pixels, and takes little
+more than half of Pillow's time; Pillow reads all that is no JPEG in colour, or no faultless one.
+
+Resizing is bilinear over the whole area that a pixel stands for (antialiased, as Pillow's own), rounded to
+uint8; torch's kernel is two to three times as fast as Pillow's. Orientation marks (EXIF) are not followed, as
+is usual with these sets.
+"""
+
+import io
+import math
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from struct import error as StructError
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from common.data.shared.download import DamagedError
+
+FORMATS = ("JPEG", "PNG")
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the result is still this many times as fine as
+# wanted: the resize that follows then gives what it would have given, within a grey level or two.
+DRAFT_GAP = 2.0
+# random-resized-crop (Szegedy et al. 2015, as in ResNet training): fraction of the area, aspect ratio
+CROP_AREA = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+CROP_ATTEMPTS = 10
+
+# which pixels mean one channel, by Pillow's name of the mode; I;16 and I are 16-bit PNGs
+REPAIRS = {
+    "1": "images of one channel, made RGB",
+    "L": "images of one channel, made RGB",
+    "I": "images of one channel, made RGB",
+    "I;16": "images of one channel, made RGB",
+    "I;16B": "images of one channel, made RGB",
+    "LA": "images with alpha, made RGB without it",
+    "RGBA": "images with alpha, made RGB without it",
+    "P": "images with a palette, made RGB",
+    "CMYK": "CMYK images, made RGB",
+}
+
+
+class Box(NamedTuple):
+    """A window of an image in whole pixels, half-open: left <= x < right, top <= y < bottom."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+# (height, width) of an image -> the window that is cut out of it
+Window = Callable[[int, int], Box]
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn all that Pillow raises for a bad file into DamagedError, and keep its warnings quiet.
+
+    Errors of the file system (missing, no permission) go on as they are.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Image.UnidentifiedImageError as error:
+        raise DamagedError("not a JPEG or PNG image") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DamagedError(_one_line(error)) from error
+    except (
+        SyntaxError,
+        ValueError,
+        TypeError,
+        EOFError,
+        IndexError,
+        StructError,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise DamagedError(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _content(path: str) -> bytes:
+    """The whole file, read at once; numpy does it with the fewest calls of the system."""
+    return np.fromfile(path, np.uint8).tobytes()
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """(height, width) from the header alone.
+
+    Raises:
+        DamagedError: not a JPEG or PNG image.
+        OSError: the file is missing or cannot be read.
+    """
+    with reading(), Image.open(path, formats=FORMATS) as image:
+        return image.height, image.width
+
+
+def decode_rgb(
+    path: str, size: tuple[int, int], window: Window | None, note: Callable[[str], None]
+) -> Tensor:
+    """A window of an image file, stretched to `size`.
+
+    Args:
+        path: a JPEG or PNG file of any mode.
+        size: (height, width) of the result.
+        window: what to cut out, given the image's own (height, width); None for the whole image.
+        note: told what was repaired, if the image is not RGB.
+
+    Returns:
+        uint8 [3, height, width], not to be written to. An image or window that has this size already is not
+        resampled.
+
+    Raises:
+        DamagedError: truncated, or not a JPEG or PNG image.
+        OSError: the file is missing or cannot be read.
+    """
+    with reading():
+        content = _content(path)
+        colour_jpeg = _colour_jpeg_size(content)
+        whole = colour_jpeg or _header_size(content)
+        box = window(*whole) if window is not None else Box(0, 0, whole[1], whole[0])
+        shrink = _shrink(box, size)
+        image = _colour_jpeg(content) if colour_jpeg and shrink < 2 else None
+        if image is not None:
+            return resize(image[:, box.top : box.bottom, box.left : box.right], size)
+        return _through_pillow(content, whole, box, size, shrink, note)
+
+
+def decode_labels(
+    path: str, whole: tuple[int, int], box: Box, size: tuple[int, int], classes: Tensor
+) -> Tensor:
+    """A window of an image of class labels, stretched to `size` by nearest neighbour.
+
+    Args:
+        path: a PNG file of one channel or with a palette, one byte a pixel.
+        whole: (height, width) that it must have.
+        box: what to cut out.
+        size: (height, width) of the result.
+        classes: int64 [256], the class of each value of a byte; negative for values that must not occur.
+
+    Returns:
+        The classes, uint8 [height, width].
+
+    Raises:
+        DamagedError: truncated, or not an image of such labels, wherever in it.
+        OSError: the file is missing or cannot be read.
+    """
+    with reading(), Image.open(io.BytesIO(_content(path)), formats=FORMATS) as image:
+        if image.mode not in ("L", "P"):
+            raise DamagedError(f"pixels of mode {image.mode}; labels are one byte a pixel (mode L or P)")
+        if (image.height, image.width) != whole:
+            raise DamagedError(f"{image.width}x{image.height} pixels; its image has {whole[1]}x{whole[0]}")
+        image.load()
+        for value, count in enumerate(image.histogram()):
+            if count > 0 and classes[value] < 0:
+                raise DamagedError(f"{count} pixels of label {value}, which is no class of this set")
+        labels = image.resize((size[1], size[0]), Image.Resampling.NEAREST, box=box).tobytes()
+    values = torch.frombuffer(bytearray(labels), dtype=torch.uint8).view(size)
+    return classes.to(torch.uint8)[values.int()]
+
+
+def to_rgb(image: Image.Image, note: Callable[[str], None]) -> Image.Image:
+    """The image itself if it is RGB; else a converted one, told to `note`.
+
+    One channel is repeated (of 16 bits the higher 8 are taken), alpha is dropped, palettes are looked up,
+    CMYK is converted by Pillow's formula, without colour profiles.
+    """
+    if image.mode == "RGB":
+        return image
+    note(REPAIRS.get(image.mode, f"images of mode {image.mode}, made RGB"))
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65_535) >> 8).astype(np.uint8))
+    # a palette with transparency goes by RGBA, or Pillow takes one colour for another
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [3, h, w] -> [3, *size], bilinear with antialiasing; itself where the size is right."""
+    if image.shape[1:] == size:
+        return image
+    stretched: Tensor = functional.interpolate(
+        image.unsqueeze(0), size, mode="bilinear", antialias=True, align_corners=False
+    )
+    return stretched.squeeze(0)
+
+
+def mirrored(image: Tensor) -> Tensor:
+    """Left and right exchanged: [..., W] -> [..., W]."""
+    return image.flip(-1)
+
+
+def centre_window(size: tuple[int, int], resized: int) -> Window:
+    """What remains of an image whose shorter side is made `resized` and whose centre `size` is kept.
+
+    With (224, 224) and 256: the usual evaluation of ImageNet networks, in one pass. Corners are rounded to
+    whole pixels of the file. An image that is `size` already is kept whole.
+    """
+
+    def window(height: int, width: int) -> Box:
+        if (height, width) == size:
+            return Box(0, 0, width, height)
+        scale = min(height, width) / resized
+        return _centred(height, width, size[0] * scale, size[1] * scale)
+
+    return window
+
+
+def random_window(generator: np.random.Generator) -> Window:
+    """A random part of the image: 8 to 100% of its area, aspect ratio 3/4 to 4/3 (log-uniform).
+
+    After 10 draws that do not fit, the largest centred window of an allowed aspect ratio.
+    """
+
+    def window(height: int, width: int) -> Box:
+        for _ in range(CROP_ATTEMPTS):
+            area = height * width * generator.uniform(*CROP_AREA)
+            ratio = math.exp(generator.uniform(math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])))
+            across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < across <= width and 0 < down <= height:
+                left = int(generator.integers(width - across + 1))
+                top = int(generator.integers(height - down + 1))
+                return Box(left, top, left + across, top + down)
+        low, high = CROP_RATIO
+        return _centred(height, width, min(height, width / low), min(width, height * high))
+
+    return window
+
+
+def _centred(height: int, width: int, down: float, across: float) -> Box:
+    """The window of `down` x `across` pixels around the centre, in whole pixels, inside the image."""
+    down, across = (max(1, min(round(a), b)) for a, b in ((down, height), (across, width)))
+    top, left = (height - down) // 2, (width - across) // 2
+    return Box(left, top, left + across, top + down)
+
+
+def _shrink(box: Box, size: tuple[int, int]) -> float:
+    """How many times finer than wanted a window may be without loss: over `DRAFT_GAP` times finer."""
+    return min((box.right - box.left) / size[1], (box.bottom - box.top) / size[0]) / DRAFT_GAP
+
+
+def _colour_jpeg(content: bytes) -> Tensor | None:
+    """A whole JPEG of `_colour_jpeg_size`; None for a faulty one, of which Pillow tells or makes more."""
+    try:
+        return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
+    except ValueError:
+        return None
+
+
+def _through_pillow(
+    content: bytes,
+    whole: tuple[int, int],
+    box: Box,
+    size: tuple[int, int],
+    shrink: float,
+    note: Callable[[str], None],
+) -> Tensor:
+    """A window of any image as RGB; a JPEG is decoded at a fraction of its size, not below 1 / shrink."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if shrink >= 2:
+            image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
+        image.load()
+        pixels = to_rgb(image, note)
+    if pixels.size != (whole[1], whole[0]):
+        # the window's corners may lie between pixels now, which only Pillow's resize takes
+        across, down = pixels.width / whole[1], pixels.height / whole[0]
+        window = (box.left * across, box.top * down, box.right * across, box.bottom * down)
+        return _tensor(pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR, window))
+    return resize(_tensor(pixels.crop(box)), size)
+
+
+def _header_size(content: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return image.height, image.width
+
+
+def _colour_jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """(height, width) of a JPEG in colour, without black; None for all else."""
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        return None
+    plain = space in ("YCbCr", "RGB") and height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+    return (height, width) if plain else None
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    """An RGB image as uint8 [3, H, W], the channels of a pixel together.
+
+    It shares the memory of Python's bytes, which must not be written to: torch warns of that, `reading`
+    keeps it quiet. A copy would cost as much as the packing.
+    """
+    flat = torch.frombuffer(image.tobytes(), dtype=torch.uint8)
+    return flat.view(image.height, image.width, 3).permute(2, 0, 1)

@@ -1,0 +1,71 @@
+"""Runs of the project as an objective: words, results, failures, refusals."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.base.errors import UserError
+from common.runs.as_objective import Runs
+
+SETTINGS: dict[str, Any] = {
+    "kind": "objective", "words": "paper=saddle dataset=b1 paper.max_iterations=3000", "metric": "f_final",
+    "goal": "minimize", "parameters": {"paper.eps": {"low": 0.01, "high": 1.0, "log": True}},
+    "lengthscale": 0.3, "launcher": "basic", "data_dir": "data",
+}  # fmt: skip
+
+
+def runs(tmp_path: Path, **given: Any) -> Runs:
+    made = Runs(**(SETTINGS | {"output_dir": str(tmp_path)} | given))
+    made.draw([3, 4])
+    return made
+
+
+def test_a_point_is_the_words_of_a_run(tmp_path: Path) -> None:
+    parameters = {
+        "paper.eps": {"low": 0.01, "high": 1.0, "log": True},
+        "paper.max_iterations": {"low": 10, "high": 20, "integer": True},
+        "paper.gamma": {"low": -1.0, "high": 3.0},
+    }
+    words = runs(tmp_path, parameters=parameters, words="paper=saddle").overrides(
+        1, torch.tensor([0.5, 0.26, 0.25], dtype=torch.float64)
+    )
+    assert words == ["paper=saddle", "paper.eps=0.1", "paper.max_iterations=13", "paper.gamma=0", "seed=4"]
+
+
+def test_the_seed_of_the_words_counts_for_all_replicates(tmp_path: Path) -> None:
+    made = runs(tmp_path, words="paper=saddle seed=9")
+    assert made.overrides(1, torch.zeros(1)) == ["paper=saddle", "seed=9", "paper.eps=0.01"]
+
+
+def test_values_are_the_metrics_of_runs_which_are_kept_and_a_failed_run_is_nan(tmp_path: Path) -> None:
+    parameters = {"paper.eps": {"low": -0.5, "high": 0.5}}
+    made = runs(tmp_path, parameters=parameters)
+    values = made.values(torch.tensor([[[0.1], [0.625], [1.0]]], dtype=torch.float64))
+    # eps = -0.4 is refused by the run itself; with a smaller eps f ends nearer to its minimum, -1/4
+    assert values.isnan().tolist() == [[True, False, False]]
+    assert 0.25 > values[0, 1] > values[0, 2] > 0.1
+    assert len(list(tmp_path.glob("saddle/*/result.json"))) == 2
+
+
+def test_runs_that_all_cannot_be_launched_end_with_their_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown paper=sadle; did you mean saddle"):
+        runs(tmp_path, words="paper=sadle").value(0, torch.zeros(1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"metric": "test_accuracy"}, "a search must not look at the test set"),
+        ({"goal": "up"}, "dataset.goal=up"),
+        ({"parameters": {}}, "give at least one key"),
+        ({"parameters": {"seed": {"low": 1}}}, "valid: low, high"),
+        ({"parameters": {"seed": {"low": 2, "high": 1}}}, "valid: low < high"),
+        ({"parameters": {"seed": {"low": 0, "high": 1, "log": True}}}, "low > 0 with log"),
+    ],
+)
+def test_settings_out_of_range_get_one_line(tmp_path: Path, given: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as raised:
+        runs(tmp_path, **given)
+    assert line in str(raised.value)
