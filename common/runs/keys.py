@@ -66,13 +66,17 @@ def run_key(config: DictConfig) -> str:
 
     Whole floats count as integers, so `paper.passes=30` and `paper.passes=30.0` are one run.
     """
-    text = json.dumps(_canonical(identity(config)), sort_keys=True)
-    return f"{_paper(config)}/{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return key_of_identity(identity(config))
 
 
-def _paper(config: DictConfig) -> str:
-    """`spider` of `papers.spider.module.SpiderModule`."""
-    return str(config.paper["_target_"]).split(".")[1]
+def key_of_identity(deciding: dict[str, Any]) -> str:
+    """The run key of what `identity` gives, as it stands in a result's `config`.
+
+    The paper's name is that of its folder: `spider` of `papers.spider.module.SpiderModule`.
+    """
+    paper = str(deciding["paper"]["_target_"]).split(".")[1]
+    text = json.dumps(_canonical(deciding), sort_keys=True)
+    return f"{paper}/{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _canonical(node: Any) -> Any:
