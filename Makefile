@@ -43,9 +43,10 @@ test: setup-full  ## all tests (some use real data under DATA_DIR and are skippe
 soak: setup-full  ## the long form of the tests of reliability: 200 kills, 5,000 mistyped commands, memory; an hour
 	SOAK=1 $(PY) -m pytest -n 2 tests/reliability
 
-check: setup-full  ## ruff, mypy and the tests
+check: setup-full  ## ruff, the floors of imports, mypy and the tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/mypy
 	$(MAKE) test
 
