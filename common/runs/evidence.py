@@ -65,17 +65,19 @@ def asked_forms(result: dict[str, Any]) -> list[tuple[str, ...]]:
 def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Two results of one run as one: the numbers of `new`, and all that either served.
 
-    Those are its entries with what was reported for them, and the words that asked for it.
+    Those are its entries with what was reported for them, the words that asked for it, and what these set.
     """
     entries = list(dict.fromkeys([*old["entries"], *new["entries"]]))
     reported = {**old["reported"], **new["reported"]}
     forms = list(dict.fromkeys([*asked_forms(old), *asked_forms(new)]))
-    return {**new, "entries": entries, "reported": reported, "asked": [list(words) for words in forms]}
+    settings = {**old.get("settings", {}), **new.get("settings", {})}
+    both = {"entries": entries, "reported": reported, "asked": [list(words) for words in forms]}
+    return {**new, **both, "settings": settings}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Results by their run keys, which of them are recorded, and how many records `outputs/` stands in for."""
+    """Results by their run keys, which are recorded, and how many records `outputs/` stands in for."""
 
     by_key: dict[str, dict[str, Any]]
     recorded: frozenset[str]
@@ -104,7 +106,8 @@ class Evidence:
         """Say on stderr whose numbers count where a run was made anew here, if one was."""
         if self.replaced:
             runs = "1 run was" if self.replaced == 1 else f"{self.replaced} runs were"
-            print(f"{runs} made anew in outputs: those numbers count, not the committed ones", file=sys.stderr)
+            text = f"{runs} made anew in outputs: those numbers count, not the committed ones"
+            print(text, file=sys.stderr)
 
     @classmethod
     def of(cls, by_key: dict[str, dict[str, Any]], recorded: frozenset[str] = frozenset()) -> "Evidence":
