@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -38,6 +39,8 @@ class DataSet(pl.LightningDataModule, ABC):
     TEST_SIZE: ClassVar[int]
     # of sets that ask several things of an input, in the order of the targets' columns
     TASKS: ClassVar[tuple[TaskSpec, ...]] = ()
+    # of the files in the folders of `sources` that the set reads, in lower case; none: all
+    SUFFIXES: ClassVar[tuple[str, ...]] = ()
     # examples at once where no gradient is needed, and numbers of them on the CPU: more leave its caches
     EVALUATION_BATCH: ClassVar[int] = 1000
     EVALUATION_NUMBERS: ClassVar[int] = 2**18
@@ -88,6 +91,14 @@ class DataSet(pl.LightningDataModule, ABC):
     @abstractmethod
     def ready(self, item: Any) -> Batch:
         """What a loader's item stands for: inputs and targets on the device, augmented and normalised."""
+
+    def sources(self) -> dict[str, Path]:
+        """The files and folders that the set reads, by names that are the same on every machine.
+
+        Results and checkpoints carry a fingerprint of them, so that other files under the same words are
+        seen. Nothing for sets that are bundled or generated, which is the default. Reads nothing.
+        """
+        return {}
 
     @property
     def evaluation_batch(self) -> int:

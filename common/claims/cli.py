@@ -52,7 +52,9 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return max(code, _judge(claims, _read(passed_on)))
+    evidence = _read(passed_on)
+    evidence.say_replaced()
+    return max(code, _judge(claims, evidence))
 
 
 def _check_words(words: list[str]) -> None:

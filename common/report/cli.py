@@ -43,6 +43,7 @@ def _report(words: list[str]) -> None:
             raise UserError(unknown("paper", name, papers()))
     target = TARGETS[given["to"]]
     evidence = Evidence.read(Path(given["output_dir"]), ROOT / given["results_dir"])
+    evidence.say_replaced()
     # the front page of the site counts over all papers
     report = build(evidence, None if given["to"] == "html" else wanted)
     target(report, wanted, Path(given["into"]))

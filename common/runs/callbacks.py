@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from common.base.errors import UserError
 from common.base.module import PaperModule
+from common.data.shared.fingerprint import fingerprint_of
 from common.runs.processes import Processes
 
 
@@ -30,10 +31,16 @@ class Checkpoints(pl.Callback):
     states of the random number generators travel along, so a resumed run draws what the unbroken one
     would have drawn. Ctrl-C and SIGTERM save at the end of the step under way. Of several processes that
     make the run, the first says when, and writes.
+
+    Attributes:
+        codes: the hashes of the code that has made the run so far, that of this process last.
+        data: the fingerprint of the files that it learns from, taken before its first step.
     """
 
-    def __init__(self, path: Path, every: float, processes: Processes) -> None:
+    def __init__(self, path: Path, every: float, processes: Processes, code: str = "") -> None:
         self.path, self.every, self.processes = path, every, processes
+        self.codes = [code]
+        self.data: dict[str, Any] | None = None
         self.saved = self.started = time.monotonic()
         self.seconds_before = 0.0
         self.stop: int | None = None
@@ -46,14 +53,20 @@ class Checkpoints(pl.Callback):
         return self.seconds_before + time.monotonic() - self.started
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": random_states(), "seconds": self.seconds}
+        known = {"codes": self.codes, "data": self.data}
+        return {"random": random_states(), "seconds": self.seconds, **known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._random, self.seconds_before = state_dict["random"], state_dict["seconds"]
+        self.codes = list(dict.fromkeys([*state_dict.get("codes", []), self.codes[-1]]))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._random is not None:
             restore_random_states(self._random)
+        assert isinstance(pl_module, PaperModule)
+        if self.processes.first:
+            # now all files are there, also those that had to be fetched
+            self.data = fingerprint_of(pl_module.data)
         self.saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:

@@ -253,6 +253,8 @@ def _job_of_sweep(config: DictConfig, folder: Path) -> float | None:
         outcome = _job(config)
         state = "skipped" if outcome.skipped else "passed"
         status |= {"state": state, "result": str(outcome.path), "text": metric_text(outcome.result)}
+        if outcome.since:
+            status |= {"text": f"{'; '.join(outcome.since)}; {status['text']}", "since": outcome.since}
         value = objective_value(outcome.result["metrics"], config.objective)
         if config.objective is not None:
             status |= {"objective": value, "direction": _direction()}
@@ -306,13 +308,11 @@ def metric_text(result: dict[str, Any]) -> str:
 
 def _show(outcome: "Outcome") -> None:
     """Print a run's metrics, beside what was reported, and where its result lies."""
-    from common.runs.code import stale
     from common.runs.runner import made_at
 
     result = outcome.result
     if outcome.skipped:
-        changed = "; the code has changed since" if stale(result) else ""
-        print(f"already done ({made_at(result)}{changed}): force=true runs it anew")
+        print(f"already done ({made_at(result)}{outcome.changed}): force=true runs it anew")
     for name, value in result["metrics"].items():
         if not isinstance(value, list | dict):
             print(f"  {name:<24} {number(value)}")

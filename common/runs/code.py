@@ -1,6 +1,5 @@
 """By which code and settings a result was made, and whether those have changed since."""
 
-import ast
 import hashlib
 import json
 from collections.abc import Iterator
@@ -8,55 +7,91 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from common.tables.tables import ROOT, load_tables
+import yaml
 
-# what a table says beside how its rows are run
-TEXTS = {"about", "metrics", "reported", "source"}
-OURS = ("common.", "papers.")
+from common.runs.reach import Project
+from common.tables.tables import ROOT, SCALES, load_tables, papers, runnable
 
 
 def code_hash(paper: str, choices: dict[str, str], config: dict[str, Any]) -> str:
     """A hash over what decides the result of a run beside its words.
 
-    That is the source files of what the config names by `_target_` and of all that these import in turn,
-    the settings of the paper's tables, its config, its recipes, and the config files of the choices. The
-    machinery that starts runs and writes their results is no part of it, as it is imported by none of them.
+    That is the definitions that the targets of its config reach (`common.runs.reach`), and the values of
+    the config files of its paper, of the paper's recipe for its data set and of its choices. The machinery
+    that starts runs and writes their results is no part of it, as none of them reaches it.
 
     Args:
         paper: its name.
         choices: the choice of each config group, as `{"dataset": "digits"}`.
         config: the resolved config, as in `result.json`.
     """
-    digest = hashlib.sha256(_settings_hash(paper).encode())
-    for path in sorted(_sources(frozenset(_targets(config)))):
-        digest.update(_file_hash(path).encode())
-    for group, choice in sorted(choices.items()):
-        digest.update(f"{group}={choice}{_file_hash(ROOT / 'conf' / group / f'{choice}.yaml')}".encode())
+    digest = hashlib.sha256(_project(ROOT).digest(sorted(set(_targets(config)))).encode())
+    own = frozenset(choices)
+    files = {"paper": paper, f"recipe/{paper}": str(choices.get("dataset")), **choices}
+    for group, choice in sorted(files.items()):
+        # a recipe is no choice, and may be absent
+        said = _values_hash(ROOT / "conf", group, choice, own | {"paper", "recipe"})
+        digest.update(f"{group.split('/')[0]}={choice}{said}".encode())
     return digest.hexdigest()[:12]
 
 
+def settings_hash(asked_for: str, scale: str) -> str:
+    """A hash over what `tables.yaml` sets for words at a scale; nothing where it knows them no more.
+
+    Args:
+        asked_for: an entry's name; or `paper=NAME`, for the budgets of a paper without an entry.
+    """
+    paper = asked_for.removeprefix("paper=").split(".")[0]
+    return _settings(paper).get((asked_for, scale), "")
+
+
 @cache
-def _settings_hash(paper: str) -> str:
-    digest = hashlib.sha256(json.dumps(_settings(load_tables(paper)), default=str).encode())
-    recipes = sorted((ROOT / "conf" / "recipe" / paper).rglob("*.yaml"))
-    for path in [ROOT / "conf" / "paper" / f"{paper}.yaml", *recipes]:
-        digest.update(_file_hash(path).encode())
-    return digest.hexdigest()
+def _settings(paper: str) -> dict[tuple[str, str], str]:
+    if paper not in papers():
+        return {}
+    scales = load_tables(paper).get("scales", {})
+    found = {(f"paper={paper}", scale): _hash_of(scales.get(scale, {})) for scale in SCALES}
+    for row in runnable(paper):
+        for scale in SCALES:
+            found[row.name, scale] = _hash_of([row.choose, row.values, row.budget.get(scale, {})])
+    return found
 
 
-def _settings(node: Any) -> Any:
-    """Tables without what only says what was reported."""
-    if isinstance(node, dict):
-        return {key: _settings(value) for key, value in node.items() if key not in TEXTS}
-    return [_settings(value) for value in node] if isinstance(node, list) else node
+def _hash_of(node: Any) -> str:
+    return hashlib.sha256(json.dumps(node, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+@cache
+def _project(root: Path) -> Project:
+    return Project(root)
+
+
+@cache
+def _values_hash(conf: Path, group: str, choice: str, chosen: frozenset[str]) -> str:
+    """Of what a config file says, without its comments, and of the files that its defaults name.
+
+    Args:
+        conf: the folder of the groups.
+        chosen: groups whose choice was made elsewhere, whatever a default says.
+    """
+    path = conf / group / f"{choice}.yaml"
+    if not path.exists():
+        return ""
+    node = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    said = [_hash_of(node)]
+    for item in node.get("defaults", []):
+        for key, name in item.items() if isinstance(item, dict) else ():
+            other = key.removeprefix("override ").strip().split("@")[0].removeprefix("/")
+            if other not in chosen:
+                said.append(_values_hash(conf, other, str(name), chosen))
+    return _hash_of(said)
 
 
 def _targets(node: Any) -> Iterator[str]:
-    """The modules of this project that a config names."""
+    """What a config names."""
     if isinstance(node, dict):
-        target = str(node.get("_target_", ""))
-        if target.startswith(OURS):
-            yield target.rpartition(".")[0]
+        if "_target_" in node:
+            yield str(node["_target_"])
         for value in node.values():
             yield from _targets(value)
     elif isinstance(node, list):
@@ -64,47 +99,15 @@ def _targets(node: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
-@cache
-def _sources(modules: frozenset[str]) -> frozenset[Path]:
-    """The files of these modules and of all modules of this project that they import, directly or not."""
-    found: set[Path] = set()
-    waiting = list(modules)
-    while waiting:
-        path = _file(waiting.pop())
-        if path is not None and path not in found:
-            found.add(path)
-            waiting += _imports(path)
-    return frozenset(found)
-
-
-def _file(module: str) -> Path | None:
-    base = ROOT.joinpath(*module.split("."))
-    files = (base.with_suffix(".py"), base / "__init__.py")
-    return next((path for path in files if path.exists()), None)
-
-
-@cache
-def _imports(path: Path) -> tuple[str, ...]:
-    """What a file imports from this project, inside functions too; of a package, its members as well."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in names if name.startswith(OURS))
-
-
-@cache
-def _file_hash(path: Path) -> str:
-    """Of a file's name and content; of a missing one nothing."""
-    if not path.exists():
-        return ""
-    name = path.relative_to(ROOT).as_posix()
-    return hashlib.sha256(name.encode() + b"\0" + path.read_bytes()).hexdigest()
-
-
 def stale(result: dict[str, Any]) -> bool:
-    """Whether the code or the settings that made a result, or a run that it needed, have changed since."""
+    """Whether the code or the settings that made a result, or a run that it needed, have changed since.
+
+    A run that went on with other code than it began with was made by no code that there is.
+    """
+    if len(result.get("codes", [])) > 1:
+        return True
+    served = result.get("settings", {})
+    if any(found != settings_hash(words, result["scale"]) for words, found in served.items()):
+        return True
     changed = result["code"] != code_hash(result["paper"], result["choices"], result["config"])
     return changed or any(stale(stage) for stage in result.get("stages", {}).values())

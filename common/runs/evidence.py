@@ -5,7 +5,7 @@ A result is found by the words by which its run was asked for, in a normal form 
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,27 +62,52 @@ def asked_forms(result: dict[str, Any]) -> list[tuple[str, ...]]:
     return [tuple(words) for words in result.get("asked", [])] or [asked(result["overrides"])]
 
 
+def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Two results of one run as one: the numbers of `new`, and all that either served.
+
+    Those are its entries with what was reported for them, the words that asked for it, and what these set.
+    """
+    entries = list(dict.fromkeys([*old["entries"], *new["entries"]]))
+    reported = {**old["reported"], **new["reported"]}
+    forms = list(dict.fromkeys([*asked_forms(old), *asked_forms(new)]))
+    settings = {**old.get("settings", {}), **new.get("settings", {})}
+    both = {"entries": entries, "reported": reported, "asked": [list(words) for words in forms]}
+    return {**new, **both, "settings": settings}
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """Results by their run keys, and which of them are recorded."""
+    """Results by their run keys, which are recorded, and how many records `outputs/` stands in for."""
 
     by_key: dict[str, dict[str, Any]]
     recorded: frozenset[str]
     by_words: dict[tuple[str, ...], str]
     by_entry: dict[str, list[str]]
+    replaced: int = 0
 
     @classmethod
     def read(cls, outputs: Path, results: Path) -> "Evidence":
         """All results below `outputs` (`<paper>/<hex>/result.json`) and `results` (`<paper>/<hex>.json`).
 
-        Where both hold a run, that of `outputs` counts. A file that is no result is passed over, which one
-        line says.
+        Where both hold a run, the numbers of `outputs` count, which were made here, and the entries and
+        words of both (`joined`). A file that is no result is passed over, which one line says.
         """
         committed = _read_all({f"{p.parent.name}/{p.stem}": p for p in sorted(results.glob("*/*.json"))})
         local = {
             f"{p.parent.parent.name}/{p.parent.name}": p for p in sorted(outputs.glob("*/*/result.json"))
         }
-        return cls.of(committed | _read_all(local), frozenset(committed))
+        found = _read_all(local)
+        both = {key: joined(committed[key], found[key]) for key in committed.keys() & found.keys()}
+        evidence = cls.of(committed | found | both, frozenset(committed))
+        other = sum(found[key]["finished"] != committed[key]["finished"] for key in both)
+        return replace(evidence, replaced=other)
+
+    def say_replaced(self) -> None:
+        """Say on stderr whose numbers count where a run was made anew here, if one was."""
+        if self.replaced:
+            runs = "1 run was" if self.replaced == 1 else f"{self.replaced} runs were"
+            text = f"{runs} made anew in outputs: those numbers count, not the committed ones"
+            print(text, file=sys.stderr)
 
     @classmethod
     def of(cls, by_key: dict[str, dict[str, Any]], recorded: frozenset[str] = frozenset()) -> "Evidence":

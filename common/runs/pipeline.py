@@ -1,6 +1,7 @@
 """The runs that a run needs first, made or found by their override strings."""
 
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,6 +108,9 @@ def _make(text: str, name: str, parent: DictConfig, request: Request, execute: E
     if not checkpoint.exists():
         config.force = True
         outcome = execute(config, asked)
+    if outcome.since:
+        again = shlex.join(["python", "run.py", *asked.overrides, "force=true"])
+        print(f"[{asked.label}] already done{outcome.changed}: {again} makes it anew", file=sys.stderr)
     return _loaded(text, run_key(config), checkpoint, outcome.result, config, asked, build)
 
 
@@ -127,6 +131,7 @@ def _loaded(
     paper = run_key(config).split("/")[0]
     about = {"words": text, "key": key, "metrics": metrics, "paper": paper, "choices": choices}
     about |= {"config": settings, "code": result.get("code", code_hash(paper, choices, settings))}
+    about |= {key: result[key] for key in ("scale", "settings", "codes", "data") if key in result}
     return Made(Stage(words=text, key=key, metrics=metrics, model=module.network()), about)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from common.runs.evidence import asked_forms, neutral
+from common.runs.evidence import asked_forms, joined, neutral
 from common.runs.result import read_result, write_json
 from common.tables.tables import ROOT
 
@@ -31,7 +31,8 @@ def record(key: str, result: dict[str, Any], folder: Path) -> Path:
     path = folder / f"{key}.json"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        write_json(path, _joined(read_result(path), _recorded(result)))
+        old, new = read_result(path), _recorded(result)
+        write_json(path, new if old is None else joined(old, new))
     return path
 
 
@@ -50,12 +51,3 @@ def thinned(history: dict[str, list[Any]], points: int) -> dict[str, list[Any]]:
         return curve if last < points else [curve[last * i // (points - 1)] for i in range(points)]
 
     return {name: thin(curve) for name, curve in history.items()}
-
-
-def _joined(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    if old is None:
-        return new
-    entries = list(dict.fromkeys([*old["entries"], *new["entries"]]))
-    reported = {**old["reported"], **new["reported"]}
-    forms = {tuple(words): list(words) for words in [*asked_forms(old), *new["asked"]]}
-    return {**new, "entries": entries, "reported": reported, "asked": list(forms.values())}

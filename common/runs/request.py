@@ -22,8 +22,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out: the result, where it lies, and whether it had been there before."""
+    """What came out: the result, where it lies, and whether it had been there before.
+
+    Attributes:
+        since: of a result that had been there, what has changed since it was made.
+    """
 
     path: Path
     result: dict[str, Any]
     skipped: bool
+    since: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> str:
+        """What has changed since, as the rest of a sentence; empty where nothing has."""
+        return "".join(f"; {what}" for what in self.since)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,28 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w") as file:
-            json.dump(jsonable(content), file, indent=1)
+            file.write(as_text(content))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def as_text(content: dict[str, Any]) -> str:
+    """JSON with a line for each key, and for each key of what a key holds; deeper nodes stand on that line.
+
+    So a person can read a result, and two of them differ in the lines of what differs. Keys keep their order.
+    """
+
+    def one_a_line(node: dict[str, Any], inner: Callable[[Any], str], indent: str) -> str:
+        lines = [f"{indent}{json.dumps(key)}: {inner(value)}" for key, value in node.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent[1:]}}}"
+
+    def second(node: Any) -> str:
+        return one_a_line(node, json.dumps, "  ") if isinstance(node, dict) and node else json.dumps(node)
+
+    return one_a_line(jsonable(content), second, " ") + "\n"
 
 
 def jsonable(node: Any) -> Any:

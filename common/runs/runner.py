@@ -19,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.base.errors import UserError
 from common.base.module import PaperModule
+from common.data.shared.fingerprint import changes, fingerprint_of
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.catalogue import accepted_datasets, all_entries, refuse_dataset, refuse_method
 from common.runs.check import check_config, check_parts
-from common.runs.code import code_hash
+from common.runs.code import code_hash, settings_hash, stale
 from common.runs.environment import environment
 from common.runs.evidence import asked, asked_forms, key_of
 from common.runs.inheritance import stage_keys
@@ -78,11 +79,28 @@ def execute(config: DictConfig, request: Request) -> Outcome:
             result = _run(config, request, paper, directory, processes)
             if processes.first:
                 write_json(path, result)
-        elif processes.first:
-            result = _served(path, result, request)
+        else:
+            served = _served(result, request)
+            if processes.first and served != result:
+                write_json(path, served)
+            result = served
+        since = _changed_since(config, result) if skipped else ()
     if config.record and processes.first:
         record(key, result, results_folder(config.results_dir))
-    return Outcome(path, result, skipped)
+    return Outcome(path, result, skipped, since)
+
+
+def _changed_since(config: DictConfig, result: dict[str, Any]) -> tuple[str, ...]:
+    """What has changed since a result was made: its code or settings, its data."""
+    found = []
+    if len(result.get("codes", [])) > 1:
+        found.append("two codes made it, one before it was stopped and one after")
+    elif stale(result):
+        found.append("the code has changed since")
+    if result.get("data") is not None:
+        what = changes(result["data"], fingerprint_of(_instantiate(config.dataset)))
+        found += [f"the data have changed since: {what}"] if what else []
+    return tuple(found)
 
 
 def _check_request(config: DictConfig, request: Request, paper: str) -> None:
@@ -114,16 +132,16 @@ def _alone(directory: Path, processes: Processes) -> Iterator[None]:
         lock.release()
 
 
-def _served(path: Path, result: dict[str, Any], request: Request) -> dict[str, Any]:
-    """Note on a finished result that it also serves this entry, and by which words it was asked for."""
+def _served(result: dict[str, Any], request: Request) -> dict[str, Any]:
+    """A finished result that also serves this entry, and by which words it was asked for."""
     entries, reported, forms = result["entries"], result["reported"], asked_forms(result)
     if request.entry is not None and request.entry not in entries:
         entries, reported = [*entries, request.entry], {**reported, **_reported(request.entry)}
     if asked(request.overrides) not in forms:
         forms = [*forms, asked(request.overrides)]
     served = {**result, "entries": entries, "reported": reported, "asked": [list(words) for words in forms]}
-    if served != result:
-        write_json(path, served)
+    # these words compose to this run today, whatever they did before
+    served["settings"] = {**result.get("settings", {}), **_settings(result["paper"], request)}
     return served
 
 
@@ -135,7 +153,11 @@ def _run(
     stages = make_stages(config, request, execute, trained_module)
     pl.seed_everything(int(config.seed), workers=True, verbose=False)
     module = build(config, request, stages)
-    checkpoints = Checkpoints(directory / "last.ckpt", float(config.checkpoint_every), processes)
+    settings = identity(config)
+    choices = {group: request.choices[group] for group in ("dataset", "model", "method", "schedule")}
+    # now, as files may be edited while the run goes on
+    code = code_hash(paper, choices, settings)
+    checkpoints = Checkpoints(directory / "last.ckpt", float(config.checkpoint_every), processes, code)
     callbacks: list[pl.Callback] = [checkpoints]
     if processes.first:
         callbacks.append(ProgressReport(request.label, request.terminal))
@@ -146,7 +168,7 @@ def _run(
     trainer = _trainer(config, request, directory, callbacks, processes)
     try:
         with checkpoints:
-            last = processes.agree(_resume_from(checkpoints.path) if processes.first else None)
+            last = processes.agree(_resume_from(checkpoints.path, module, code) if processes.first else None)
             trainer.fit(module, ckpt_path=last, weights_only=True)
             # Lightning's teardown leaves the module on the CPU
             module.to(trainer.strategy.root_device)
@@ -156,9 +178,7 @@ def _run(
         kept = checkpoints.path if checkpoints.path.exists() else "none was made yet"
         raise UserError(f"{error}; last checkpoint: {kept}") from error
     _close_logger(trainer, module, metrics)
-    settings = identity(config)
     about, measured = described(stages)
-    choices = {group: request.choices[group] for group in ("dataset", "model", "method", "schedule")}
     for what, count in module.data.repairs.items():
         print(f"[{request.label}] {module.data.NAME}: {count} {what}", file=sys.stderr)
     return {
@@ -172,9 +192,13 @@ def _run(
         "metrics": {**metrics, **measured},
         "stages": about,
         "reported": _reported(request.entry),
+        "settings": _settings(paper, request),
         "wall_seconds": round(checkpoints.seconds, 3),
         **environment(module.device),
-        "code": code_hash(paper, choices, settings),
+        "code": code,
+        # of a run that went on with other code than it began with
+        **({"codes": checkpoints.codes} if len(checkpoints.codes) > 1 else {}),
+        "data": checkpoints.data,
         "config": settings,
         "history": module.history,
     }
@@ -270,20 +294,32 @@ def _trainer(
     )
 
 
-def _resume_from(path: Path) -> Path | None:
-    """The last checkpoint, if one is there and can be read.
+def _resume_from(path: Path, module: PaperModule, code: str) -> Path | None:
+    """The last checkpoint, if one is there and can be read; other code than made it is said on stderr.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or of other data.
     """
     if not path.exists():
         return None
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        kept = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]["Checkpoints"]
     except Exception as error:
         raise UserError(
             f"checkpoint {path} cannot be read ({type(error).__name__}); delete it to start this run anew"
         ) from error
+    what = changes(kept.get("data"), fingerprint_of(module.data))
+    if what is not None:
+        raise UserError(
+            f"the data have changed since checkpoint {path} was made: {what} (valid: put them back, or "
+            "force=true to start anew)"
+        )
+    if kept.get("codes", [code])[-1] != code:
+        print(
+            f"the code has changed since checkpoint {path} was made: the run goes on, and its result says "
+            "that two codes made it; force=true starts anew",
+            file=sys.stderr,
+        )
     return path
 
 
@@ -301,6 +337,12 @@ def _reported(entry: str | None) -> dict[str, Any]:
         return {}
     row = all_entries()[entry]
     return {entry: {**row.reported, "source": row.source}}
+
+
+def _settings(paper: str, request: Request) -> dict[str, str]:
+    """A hash of what the tables set for the words of a run, by the entry or the paper that they name."""
+    words = request.entry or f"paper={paper}"
+    return {words: settings_hash(words, request.choices["scale"])}
 
 
 def made_at(result: dict[str, Any]) -> str:

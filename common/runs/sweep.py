@@ -79,7 +79,9 @@ def summarise(sweep: Path) -> int:
     best = _best(statuses)
     if best is not None:
         print(f"best: {best['job']} ({number(best['objective'])})")
-    print(f"sweep: {passed} passed, {failed} failed, {skipped} skipped as done ({sweep})")
+    older = sum(status["state"] == "skipped" and bool(status.get("since")) for status in statuses)
+    changed = f", {older} of them made by earlier code or data: force=true makes all anew" if older else ""
+    print(f"sweep: {passed} passed, {failed} failed, {skipped} skipped as done{changed} ({sweep})")
     return 1 if failed else 0
 
 

@@ -17,6 +17,7 @@ URL = (
     "https://raw.githubusercontent.com/beomjoonkim/MetaLearnBO/"
     "c7f0d1e4a22d3613e8fac4643caa61397c6efcf3/data/ag/1800_rrt.mat"
 )
+FILE = "metalearnbo/ag/1800_rrt.mat"
 MD5 = "55de09f3843cc69faf1acb5828c50300"
 SCORES, ACTIONS = "standard_selected_rewards", "standard_selected_thetas"
 
@@ -94,10 +95,14 @@ class MetaGraspAg(ActionScores):
             self.scores = failing_scores(self.PROBLEMS, self.ARMS, failures=0.98, worst=-3.35, best=-0.4)
             self.space = space_of(_features(self.ARMS, self.FEATURES))
             return
-        path = self.data_dir / "metalearnbo" / "ag" / "1800_rrt.mat"
+        path = self.data_dir / FILE
         advice = "fetch it by hand and put it there, or use dataset.source=synthetic"
         self.scores, features = obtain(path, URL, self._read, advice)
         self.space = space_of(standardised(features))
+
+    def sources(self) -> dict[str, Path]:
+        """The file of scores."""
+        return {FILE: self.data_dir / FILE}
 
     def _read(self, path: Path) -> tuple[Tensor, Tensor]:
         if not path.is_file():

@@ -7,6 +7,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, Unpack
 
 import numpy as np
@@ -92,6 +93,10 @@ class CelebA(StreamedData):
         if not records:
             raise UserError(f"{(folder / PARTITION).resolve()} lists no image of the {part} part")
         return records
+
+    def sources(self) -> dict[str, Path]:
+        """The images, and the lists of parts and attributes."""
+        return {name: self.data_dir / "celeba" / name for name in (IMAGES, PARTITION, ATTRIBUTES)}
 
     @cached_property
     def _partition(self) -> dict[str, int]:

@@ -114,6 +114,10 @@ class CityscapesTasks(Cityscapes):
         existing([(files.instances, files.disparity) for _, files in found], advice)
         return found
 
+    def sources(self) -> dict[str, Path]:
+        """The folders of images, masks and disparities."""
+        return super().sources() | {DISPARITY: self.data_dir / "cityscapes" / DISPARITY}
+
     def example(self, record: Record, generator: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         """The image, uint8 [3, *size], and its targets, float32 [4, H / 8, W / 8]."""
         files: Files = record.annotation

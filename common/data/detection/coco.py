@@ -84,6 +84,10 @@ class Coco2017(DetectionData):
             raise UserError(f"{describe(source, error)}: {advice}") from error
         return Listing(listed_images(self._folder(name), names, source, advice), sizes, boxes, owner)
 
+    def sources(self) -> dict[str, Path]:
+        """The folders of both parts, and of the annotations."""
+        return {name: self.data_dir / "coco" / name for name in ARCHIVES}
+
     def _folder(self, name: str) -> Path:
         return prepare(self.data_dir / "coco" / name, lambda scratch: self._make(name, scratch))
 

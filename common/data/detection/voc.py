@@ -105,6 +105,15 @@ class VocLayout(DetectionData):
         pairs = bar(zip(files, images, strict=True), f"reading {self.NAME}", len(files))
         return images, [read_annotation(file, image, labels, advice) for file, image in pairs]
 
+    def sources(self) -> dict[str, Path]:
+        """The lists, images and annotations of each year."""
+        return {
+            f"{folder.place}/{name}": self.data_dir / folder.place / name
+            for parts in self.PARTS.values()
+            for folder, _ in parts
+            for name in ("ImageSets/Main", "JPEGImages", "Annotations")
+        }
+
     def _make(self, folder: VocFolder, scratch: Path) -> None:
         for archive in folder.archives:
             unpack_from(archive, self.data_dir, scratch, folder.inside, self.verify)

@@ -57,6 +57,14 @@ class CifarData(ImageData):
             advice,
         )
 
+    def sources(self) -> dict[str, Path]:
+        """The files of both parts."""
+        return {
+            f"{self.FOLDER}/{name}": self.data_dir / self.FOLDER / name
+            for files in self.FILES.values()
+            for name in files
+        }
+
     def _read_files(self, folder: Path, part: Part) -> Split:
         total = self.TRAIN_SIZE if part == "train" else self.TEST_SIZE
         images = torch.empty(total, *self.SHAPE, dtype=torch.uint8)

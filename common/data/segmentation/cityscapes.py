@@ -5,6 +5,7 @@ masks. Where a folder is absent and its archive lies in `data_dir/cityscapes`, i
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from common.base.dataset import SplitName
@@ -64,3 +65,7 @@ class Cityscapes(SegmentationData):
             for name in names
         ]
         return existing(pairs, advice)
+
+    def sources(self) -> dict[str, Path]:
+        """The folders of images and masks."""
+        return {name: self.data_dir / "cityscapes" / name for name in (IMAGES, MASKS)}

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from common.base.dataset import SplitName
@@ -42,3 +43,10 @@ class Voc2012Segmentation(SegmentationData):
             (f"{folder}/JPEGImages/{name}.jpg", f"{folder}/SegmentationClass/{name}.png") for name in names
         ]
         return existing(pairs, advice)
+
+    def sources(self) -> dict[str, Path]:
+        """The lists, images and masks."""
+        return {
+            name: self.data_dir / VOC2012.place / name
+            for name in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass")
+        }

@@ -156,6 +156,14 @@ class LibsvmData(TensorData):
         """All of one part: float32 [n, d] and labels 0/1."""
         return self._file(self.FILES[part])
 
+    def sources(self) -> dict[str, Path]:
+        """The files of both parts."""
+        return {f"libsvm/{name}": self.data_dir / "libsvm" / name for name in self.file_names()}
+
+    def file_names(self) -> tuple[str, ...]:
+        """The names of the files that are read."""
+        return tuple(self.FILES.values())
+
     def _file(self, name: str) -> Split:
         path = self.data_dir / "libsvm" / name
         advice = (
@@ -205,6 +213,10 @@ class Mushrooms(LibsvmData):
     # stalk-root's columns among the 126, from 0
     STALK_ROOT: ClassVar = slice(54, 61)
 
+    def file_names(self) -> tuple[str, ...]:
+        """LIBSVM's file where it is there, else the pair."""
+        return ("mushrooms",) if (self.data_dir / "libsvm" / "mushrooms").exists() else self.PAIR
+
     def read(self, part: Part) -> Split:
         """All of one part of the fixed holdout split."""
         whole = self._file("mushrooms")
@@ -246,6 +258,7 @@ class Covtype(LibsvmData):
 
     NAME: ClassVar = "covtype"
     SHAPE: ClassVar = (54,)
+    FILE: ClassVar = "covtype.libsvm.binary.scale.bz2"
     TRAIN_SIZE: ClassVar = 464_810
     TEST_SIZE: ClassVar = 116_202
 
@@ -254,10 +267,14 @@ class Covtype(LibsvmData):
         # reading takes seconds and gives both parts: what has not been asked for yet
         self._parts: dict[Part, Split] = {}
 
+    def file_names(self) -> tuple[str, ...]:
+        """One file has both parts."""
+        return (self.FILE,)
+
     def read(self, part: Part) -> Split:
         """All of one part of the fixed holdout split."""
         if part not in self._parts:
-            whole = self._file("covtype.libsvm.binary.scale.bz2")
+            whole = self._file(self.FILE)
             for name in ("train", "test"):
                 self._parts[name] = holdout(whole, whole.targets, self.TEST_SIZE, name)
         return self._parts.pop(part)

@@ -32,6 +32,10 @@ class PennTreebank(TextData):
             "test": self._words("ptb.test.txt", self.TEST_SIZE, None),
         }
 
+    def sources(self) -> dict[str, Path]:
+        """The three files."""
+        return {f"ptb/{name}": self.data_dir / "ptb" / name for name in self.CHECKSUMS}
+
     def _words(self, name: str, count: int, vocabulary_size: int | None) -> list[str]:
         def read(path: Path) -> list[str]:
             return read_words(path, count, vocabulary_size, [self.CHECKSUMS[name]], self.verify)

@@ -40,6 +40,13 @@ class WikiText2(TextData):
         names = [f"wiki.{split}.tokens" for split in ("train", "valid", "test")]
         return obtain_unpacked(self.data_dir / FOLDER, names, archive, self._read_files, self.verify, advice)
 
+    def sources(self) -> dict[str, Path]:
+        """The three files."""
+        return {
+            f"{FOLDER}/{name}": self.data_dir / FOLDER / name
+            for name in (f"wiki.{split}.tokens" for split in ("train", "valid", "test"))
+        }
+
     def _read_files(self, folder: Path) -> Words:
         return {
             "train": self._words(folder / "wiki.train.tokens", self.TRAIN_SIZE, self.CLASSES),

@@ -4,10 +4,21 @@ from typing import Any
 import pytest
 
 from common.runs import code
-from common.runs.code import code_hash, stale
+from common.runs.code import code_hash, settings_hash, stale
 
 CHOICES = {"dataset": "digits", "method": "optimizer/yogi"}
 CONFIG = {"paper": {"_target_": "papers.yogi.module.YogiModule"}, "parts": [{"_target_": "torch.nn.ReLU"}]}
+
+
+def made(**changes: Any) -> dict[str, Any]:
+    """A result of the present code."""
+    words = "paper=yogi"
+    result = {"paper": "yogi", "choices": CHOICES, "config": CONFIG, "scale": "laptop"}
+    result |= {
+        "code": code_hash("yogi", CHOICES, CONFIG),
+        "settings": {words: settings_hash(words, "laptop")},
+    }
+    return {**result, **changes}
 
 
 def test_the_hash_differs_between_papers_and_between_choices() -> None:
@@ -16,84 +27,101 @@ def test_the_hash_differs_between_papers_and_between_choices() -> None:
 
 
 def test_a_result_is_stale_when_its_hash_is_another() -> None:
-    made = {
-        "paper": "yogi",
-        "choices": CHOICES,
-        "config": CONFIG,
-        "code": code_hash("yogi", CHOICES, CONFIG),
-    }
-    assert not stale(made)
-    assert stale({**made, "code": "older"})
+    assert not stale(made())
+    assert stale(made(code="older"))
+
+
+def test_a_result_is_stale_when_a_run_that_it_needed_is() -> None:
+    assert not stale(made(stages={"teacher": made()}))
+    assert stale(made(stages={"teacher": made(code="older")}))
+
+
+def test_a_result_that_two_codes_made_is_stale_though_the_second_is_the_present_one() -> None:
+    now = made()["code"]
+    assert stale(made(codes=["older", now]))
+
+
+def test_a_result_is_stale_when_the_settings_of_an_entry_that_it_serves_are_others_or_gone() -> None:
+    entry = "yogi.table_ae.mnist_adam_default"
+    assert not stale(made(settings={entry: settings_hash(entry, "laptop")}))
+    assert stale(made(settings={entry: settings_hash(entry, "smoke")}))
+    assert stale(made(settings={"yogi.table_ae.gone": "0123456789ab"}))
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of a few files in place of this one."""
     files = {
-        "common/runs/runner.py": "x = 1",
-        "common/training/supervised.py": "from common.data import loader\nx = 1",
-        "common/data/loader.py": "x = 1",
-        "common/data/digits.py": "x = 1",
-        "common/data/mnist.py": "x = 1",
-        "common/models/lazy.py": "x = 1",
-        "papers/yogi/module.py": "import common.training.supervised\nx = 1",
-        "papers/yogi/yogi.py": "def f():\n    from common.models.lazy import x\n",
+        "common/__init__.py": "",
+        "common/digits.py": "class Digits:\n    size = 8\n",
+        "papers/__init__.py": "",
+        "papers/yogi/__init__.py": "",
+        "papers/yogi/module.py": "class YogiModule:\n    x = 1\n",
         "conf/paper/yogi.yaml": "epochs: 1",
         "conf/recipe/yogi/digits.yaml": "limit: 1",
-        "conf/dataset/digits.yaml": "size: 1",
+        "conf/recipe/yogi/mnist.yaml": "limit: 1",
+        "conf/dataset/digits.yaml": "# digits\nsize: 1",
         "conf/dataset/mnist.yaml": "size: 1",
+        "conf/method/kd.yaml": "defaults: [{/method/optimizer@optimizer: sgd}, {override /dataset: mnist}]",
+        "conf/method/optimizer/sgd.yaml": "lr: 1",
+        "conf/method/optimizer/adam.yaml": "lr: 1",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    table = {"id": "t", "about": "old", "rows": [{"id": "r", "set": {"lr": 1}, "reported": {"loss": 1}}]}
     monkeypatch.setattr(code, "ROOT", tmp_path)
-    monkeypatch.setattr(code, "load_tables", lambda paper: {"tables": [table]})
-    for cached in ("_settings_hash", "_sources", "_imports", "_file_hash"):
-        monkeypatch.setattr(code, cached, getattr(code, cached).__wrapped__)
     return tmp_path
 
 
 RUN: dict[str, Any] = {
     "paper": {"_target_": "papers.yogi.module.YogiModule"},
-    "dataset": {"_target_": "common.data.digits.Digits"},
-    "method": {"steps": [{"_target_": "papers.yogi.yogi.Yogi"}]},
+    "method": {"steps": [{"_target_": "common.digits.Digits"}]},
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"),
+    ("name", "text", "changes"),
     [
-        ("papers/yogi/module.py", True),
-        ("common/training/supervised.py", True),
-        ("common/data/loader.py", True),
-        ("common/data/digits.py", True),
-        ("papers/yogi/yogi.py", True),
-        ("common/models/lazy.py", True),
-        ("conf/paper/yogi.yaml", True),
-        ("conf/recipe/yogi/digits.yaml", True),
-        ("conf/dataset/digits.yaml", True),
-        ("common/data/mnist.py", False),
-        ("common/runs/runner.py", False),
-        ("papers/yogi/new.py", False),
-        ("conf/dataset/mnist.yaml", False),
-        ("papers/yogi/README.md", False),
+        ("papers/yogi/module.py", "class YogiModule:\n    x = 2\n", True),
+        ("papers/yogi/module.py", '"""Text."""\nclass YogiModule:\n    x = 1\n', False),
+        ("common/digits.py", "class Digits:\n    size = 9\n", True),
+        ("conf/paper/yogi.yaml", "epochs: 2", True),
+        ("conf/recipe/yogi/digits.yaml", "limit: 2", True),
+        ("conf/recipe/yogi/mnist.yaml", "limit: 2", False),
+        ("conf/dataset/digits.yaml", "size: 2", True),
+        ("conf/dataset/digits.yaml", "# said otherwise\nsize: 1", False),
+        ("conf/dataset/mnist.yaml", "size: 2", False),
+        ("conf/method/kd.yaml", "defaults: [{/method/optimizer@optimizer: adam}]", True),
+        ("conf/method/optimizer/sgd.yaml", "lr: 2", True),
+        ("conf/method/optimizer/adam.yaml", "lr: 2", False),
+        ("papers/yogi/README.md", "text", False),
     ],
 )
 def test_the_hash_follows_what_decides_a_result_and_nothing_else(
-    name: str, changes: bool, project: Path
+    name: str, text: str, changes: bool, project: Path
 ) -> None:
-    before = code_hash("yogi", {"dataset": "digits"}, RUN)
-    (project / name).write_text("changed = 2")
-    assert (code_hash("yogi", {"dataset": "digits"}, RUN) != before) == changes
+    def found() -> str:
+        code._project.cache_clear()
+        code._values_hash.cache_clear()
+        return code_hash("yogi", {"dataset": "digits", "method": "kd"}, RUN)
+
+    before = found()
+    (project / name).write_text(text)
+    assert (found() != before) == changes
 
 
-@pytest.mark.parametrize(("key", "changes"), [("set", True), ("reported", False)])
-def test_the_hash_follows_the_settings_of_a_row_and_not_what_was_reported(
-    key: str, changes: bool, project: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("key", "changes"), [("set", True), ("choose", True), ("reported", False)])
+def test_the_settings_of_a_row_are_what_it_sets_and_not_what_was_reported(
+    key: str, changes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = {"id": "r", "set": {"lr": 1}, "reported": {"loss": 1}}
-    monkeypatch.setattr(code, "load_tables", lambda paper: {"tables": [{"rows": [row]}]})
-    before = code_hash("yogi", {}, RUN)
-    row[key] = {"lr": 2}
-    assert (code_hash("yogi", {}, RUN) != before) == changes
+    def found(row: dict[str, Any]) -> str:
+        tables = {"tables": [{"id": "t", "metrics": {}, "rows": [{"id": "r", **row}, {"id": "other"}]}]}
+        monkeypatch.setattr("common.tables.tables.load_tables", lambda paper: tables)
+        monkeypatch.setattr(code, "load_tables", lambda paper: tables)
+        code._settings.cache_clear()
+        return settings_hash("yogi.t.r", "paper")
+
+    try:
+        assert (found({}) != found({key: {"a": "b"}})) == changes
+    finally:
+        code._settings.cache_clear()

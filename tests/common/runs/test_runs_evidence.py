@@ -82,6 +82,37 @@ def test_evidence_is_read_from_both_folders_and_outputs_win(tmp_path: Path) -> N
     assert evidence.of_entry("yogi.t.other") == []
 
 
+def test_a_run_made_anew_keeps_the_words_and_entries_of_its_record_and_has_its_own_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs, results = tmp_path / "outputs", tmp_path / "results"
+    words = ["entry=yogi.t.a", "scale=laptop", "seed=0"]
+    there = result(*words, entries=["yogi.t.a", "yogi.t.b"], reported={"yogi.t.a": {"x": 1}, "yogi.t.b": {}})
+    there["asked"] += [["paper.epochs=3", "paper=yogi"]]
+    anew = result("entry=yogi.t.a", entries=["yogi.t.a"], reported={"yogi.t.a": {"x": 1}})
+    anew |= {"metrics": {"loss": 2.0}, "finished": "2026-02-01T00:00:00Z"}
+    write(results / "yogi/aaa.json", there)
+    write(outputs / "yogi/aaa/result.json", anew)
+    evidence = Evidence.read(outputs, results)
+    for asked_for in (words, ["entry=yogi.t.a"], ["paper=yogi", "paper.epochs=3"]):
+        found = evidence.find(asked_for)
+        assert found is not None
+        assert found["metrics"] == {"loss": 2.0}
+    assert len(evidence.of_entry("yogi.t.b")) == 1
+    assert found["reported"] == there["reported"]
+    evidence.say_replaced()
+    assert "1 run was made anew in outputs: those numbers count" in capsys.readouterr().err
+
+
+def test_nothing_is_said_of_a_run_that_was_recorded_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results/yogi/aaa.json", result("paper=yogi"))
+    write(tmp_path / "outputs/yogi/aaa/result.json", result("paper=yogi"))
+    Evidence.read(tmp_path / "outputs", tmp_path / "results").say_replaced()
+    assert capsys.readouterr().err == ""
+
+
 def test_a_run_is_found_by_each_of_the_words_that_asked_for_it(tmp_path: Path) -> None:
     both = result("paper=yogi", asked=[["paper=yogi"], ["paper=yogi", "scale=paper"]])
     evidence = Evidence.of({"yogi/aaa": both})

@@ -1,7 +1,10 @@
+from pathlib import Path
+
+import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from common.runs.sweep import ForgetConfigs
+from common.runs.sweep import ForgetConfigs, leave_status, summarise
 
 
 def test_of_a_job_that_has_ended_its_value_is_kept_and_its_configs_are_not() -> None:
@@ -10,3 +13,18 @@ def test_of_a_job_that_has_ended_its_value_is_kept_and_its_configs_are_not() -> 
     ended.return_value = 0.5
     ForgetConfigs().on_job_end(config, ended)
     assert (ended.cfg, ended.hydra_cfg, ended.return_value) == (None, None, 0.5)
+
+
+def test_rows_of_earlier_code_say_so_and_so_does_the_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = {"overrides": [], "seconds": 0.1, "state": "skipped"}
+    leave_status(tmp_path, 0, {**done, "job": "seed=0", "text": "loss 1"})
+    since = ["the code has changed since"]
+    leave_status(tmp_path, 1, {**done, "job": "seed=1", "text": f"{since[0]}; loss 1", "since": since})
+    leave_status(tmp_path, 2, {**done, "job": "seed=2", "text": "loss 1", "state": "passed"})
+    assert summarise(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "the code has changed since; loss 1" in out
+    last = "sweep: 1 passed, 0 failed, 2 skipped as done, 1 of them made by earlier code or data: "
+    assert f"{last}force=true makes all anew" in out
