@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from common.base.errors import UserError
 from common.base.module import PaperModule
 from common.runs.callbacks import Checkpoints, ProgressReport
-from common.runs.catalogue import accepted_datasets, all_entries, refuse_dataset, refuse_method
+from common.runs.catalogue import accepted_datasets, find_entry, refuse_dataset, refuse_method
 from common.runs.check import check_config, check_parts
 from common.runs.code import code_hash
 from common.runs.environment import environment
@@ -299,13 +299,8 @@ def _reported(entry: str | None) -> dict[str, Any]:
     """What the paper reports for an entry: `{entry: {metric: value, "source": ...}}`."""
     if entry is None:
         return {}
-    row = all_entries()[entry]
+    row = find_entry(entry)
     return {entry: {**row.reported, "source": row.source}}
-
-
-def made_at(result: dict[str, Any]) -> str:
-    """The commit and date of a result, in a few words."""
-    return f"commit {(result['commit'] or 'unknown')[:10]}, {result['finished']}"
 
 
 def _quiet() -> None:
