@@ -2,8 +2,8 @@
 
 import sys
 
-from common.runs.cli import main
 from common.runs.pipe import piped
+from common.runs.start import main
 
 if __name__ == "__main__":
     sys.exit(piped(main))

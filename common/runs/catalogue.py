@@ -10,16 +10,15 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
-from hydra.errors import HydraException
 
 from common.base.errors import UserError
 from common.tables.tables import ROOT, SCALES, Entry, load_tables, papers, runnable, unknown
+
+if TYPE_CHECKING:
+    from hydra.core.config_store import ConfigStore
 
 CONF = ROOT / "conf"
 GROUPS = ("paper", "dataset", "model", "method", "schedule", "scale", "trainer", "logger")
@@ -50,7 +49,11 @@ def read(group: str, name: str) -> dict[str, Any]:
     path = CONF / group / f"{name}.yaml"
     if not path.exists():
         raise UserError(unknown(group, name, names(group)))
-    return yaml.safe_load(path.read_text())
+    return _parsed(path)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def check_choices(words: Iterable[str]) -> None:
@@ -76,6 +79,11 @@ def _chosen(word: str, value: str) -> list[str]:
     """The names that a word gives a group; none of a glob or of what cannot be parsed: Hydra sees to it."""
     if "(" not in value:
         return value.split(",")
+    # a command line without functions needs no grammar, and so no Hydra before it is refused
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+    from hydra.errors import HydraException
+
     try:
         parsed = OverridesParser.create().parse_override(word).value()
     except HydraException:
@@ -112,6 +120,19 @@ def all_entries() -> dict[str, Entry]:
     return {entry.name: entry for paper in papers() for entry in runnable(paper)}
 
 
+def find_entry(name: str) -> Entry:
+    """An entry by its name; only the tables of its paper are read.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    paper = name.split(".")[0]
+    found = {entry.name: entry for entry in runnable(paper)} if paper in papers() else all_entries()
+    if name not in found:
+        raise UserError(unknown("entry", name, list(found)))
+    return found[name]
+
+
 def wanted_entries(words: list[str]) -> list[Entry]:
     """The entries that `entry=` on the command line names, each glob resolved.
 
@@ -122,11 +143,8 @@ def wanted_entries(words: list[str]) -> list[Entry]:
     patterns = [part for text in asked for part in _parts(text) if part not in ("null", "")]
     if not patterns:
         return []
-    known = all_entries()
-    found: dict[str, Entry] = {}
-    for pattern in patterns:
-        found |= {name: known[name] for name in _matching(pattern, list(known))}
-    return list(found.values())
+    found = [entry for pattern in patterns for entry in _matching(pattern)]
+    return list({entry.name: entry for entry in found}.values())
 
 
 def _parts(text: str) -> list[str]:
@@ -141,19 +159,18 @@ def _parts(text: str) -> list[str]:
     return parts
 
 
-def _matching(pattern: str, known: list[str]) -> list[str]:
+def _matching(pattern: str) -> list[Entry]:
     if not pattern.startswith("glob:"):
-        if pattern not in known:
-            raise UserError(unknown("entry", pattern, known))
-        return [pattern]
+        return [find_entry(pattern)]
+    known = all_entries()
     matched = fnmatch.filter(known, pattern.removeprefix("glob:"))
     if not matched:
         raise UserError(f"entry=glob({pattern[5:]}) matches no entry; make -s entries lists all {len(known)}")
-    return matched
+    return [known[name] for name in matched]
 
 
 def register(words: list[str]) -> None:
-    """Put recipes, budgets and the wanted entries into Hydra's ConfigStore.
+    """Put recipes, budgets and entries, those that the words may choose, into Hydra's ConfigStore.
 
     Args:
         words: the overrides of the command line.
@@ -161,6 +178,8 @@ def register(words: list[str]) -> None:
     Raises:
         UserError: an unknown paper or entry.
     """
+    from hydra.core.config_store import ConfigStore
+
     wanted = wanted_entries(words)
     store = ConfigStore.instance()
     for group in ("recipe", "paper_at", "entry", "entry_at"):
@@ -168,22 +187,48 @@ def register(words: list[str]) -> None:
     store.store(group="paper_at", name="none", package="_global_", node={})
     # a sweep over papers or entries first composes without any: these stand in then
     blanks = [("entry_at/None", scale) for scale in SCALES] + [("paper_at/None", scale) for scale in SCALES]
-    for group, name in [*blanks, *(("recipe/None", name) for name in names("dataset"))]:
+    datasets = _wanted_datasets(words, wanted)
+    for group, name in [*blanks, *(("recipe/None", name) for name in datasets)]:
         store.store(group=group, name=name, package="_global_", node={})
-    for paper in _wanted_papers(words) | {entry.paper for entry in wanted}:
-        _register_paper(store, paper)
+    for paper in _wanted_papers(words, wanted):
+        _register_paper(store, paper, datasets)
     for entry in wanted:
         _register_entry(store, entry)
 
 
-def _wanted_papers(words: list[str]) -> set[str]:
+def _wanted_papers(words: list[str], wanted: list[Entry]) -> set[str]:
     texts = [word.removeprefix("paper=") for word in words if word.startswith("paper=")]
-    return {name for text in texts for name in re.findall(r"\w+", text) if name in papers()}
+    named = {name for text in texts for name in re.findall(r"\w+", text) if name in papers()}
+    return named | {entry.paper for entry in wanted}
 
 
-def _register_paper(store: ConfigStore, paper: str) -> None:
+def _wanted_datasets(words: list[str], wanted: list[Entry]) -> list[str]:
+    """The data sets that a command line may choose: those of its words and entries, and the defaults."""
+    texts = [word.split("=", 1)[1] for word in words if word.lstrip("+").startswith("dataset=")]
+    if any("(" in text for text in texts):
+        return names("dataset")
+    files = [
+        CONF / "config.yaml",
+        *(CONF / "paper" / f"{paper}.yaml" for paper in _wanted_papers(words, wanted)),
+    ]
+    chosen = {_default_dataset(path) for path in files} | {entry.choose.get("dataset") for entry in wanted}
+    chosen |= {name for text in texts for name in re.findall(r"[^,\s'\"]+", text)}
+    return [name for name in names("dataset") if name in chosen]
+
+
+@cache
+def _default_dataset(path: Path) -> str | None:
+    """The data set that the defaults of a config file choose, if they choose one."""
+    for item in _parsed(path).get("defaults", []):
+        for key, choice in item.items() if isinstance(item, dict) else ():
+            if key in ("dataset", "override /dataset"):
+                return str(choice)
+    return None
+
+
+def _register_paper(store: "ConfigStore", paper: str, datasets: list[str]) -> None:
     accepts = read("paper", paper)["accepts"]["datasets"]
-    for name in names("dataset"):
+    for name in datasets:
         if (CONF / "recipe" / paper / f"{name}.yaml").exists():
             continue
         # a set that the paper does not take composes all the same (with any model): the job refuses it,
@@ -196,7 +241,7 @@ def _register_paper(store: ConfigStore, paper: str) -> None:
         store.store(group=f"paper_at/{paper}", name=scale, package="_global_", node=nested(values))
 
 
-def _register_entry(store: ConfigStore, entry: Entry) -> None:
+def _register_entry(store: "ConfigStore", entry: Entry) -> None:
     chosen = {"paper": entry.paper, "paper_at": "none"} | entry.choose
     overrides: list[Any] = [{f"override /{group}": choice} for group, choice in chosen.items()]
     node = {"defaults": ["_self_", *overrides], **nested(entry.values)}

@@ -9,11 +9,10 @@ import json
 import math
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from pydantic import TypeAdapter, ValidationError
 
 from common.base.errors import UserError
 from common.tables.tables import unknown
@@ -58,14 +57,23 @@ def check_config(config: DictConfig) -> None:
     Raises:
         UserError: the first key that does not fit, with what is valid.
     """
+    check_top_level(config)
+    for path, node in _targets("", OmegaConf.to_container(config, resolve=True)):
+        _check_node(path, node)
+
+
+def check_top_level(config: DictConfig) -> None:
+    """Check the keys that belong to no `_target_`; nothing is imported for it.
+
+    Raises:
+        UserError: the first key that does not fit, with what is valid.
+    """
     known = [*TOP_LEVEL, *BUILT, *REFERRED_TO]
     for key in map(str, config):
         if key not in known:
             raise UserError(unknown("key", key, known))
         if key in TOP_LEVEL:
             _check_value(key, config[key], TOP_LEVEL[key])
-    for path, node in _targets("", OmegaConf.to_container(config, resolve=True)):
-        _check_node(path, node)
 
 
 def _targets(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -146,12 +154,35 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 def _check_value(path: str, value: Any, hint: Any) -> None:
     if not _finite(value):
         raise UserError(f"{path}={value}: must be finite")
+    if _plainly_fits(value, hint):
+        return
+    # only what is wrong, or of a type less plain, costs its import
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         adapter = TypeAdapter(hint, config={"arbitrary_types_allowed": True})
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise UserError(f"{path}={value}: {reason} (valid: {_readable(hint)})") from error
+
+
+def _plainly_fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of a plain type as it stands: what this denies may fit all the same."""
+    if hint is Any:
+        return True
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):
+        return any(_plainly_fits(value, part) for part in parts)
+    if origin is Literal:
+        return any(type(value) is type(part) and value == part for part in parts)
+    if origin is list and type(value) is list:
+        return all(_plainly_fits(item, parts[0]) for item in value)
+    if origin is tuple and type(value) is list and Ellipsis not in parts:
+        return len(value) == len(parts) and all(map(_plainly_fits, value, parts))
+    if hint is float and type(value) is int:
+        return abs(value) < 2**53
+    return hint in (bool, int, float, str, type(None)) and type(value) is hint
 
 
 def _finite(value: Any) -> bool:

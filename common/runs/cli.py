@@ -1,15 +1,17 @@
 """`run.py`: the command line around Hydra: help, one-line errors, exit codes, sweeps."""
 
 import errno
+import gc
 import multiprocessing
 import os
 import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
@@ -24,16 +26,15 @@ from omegaconf.errors import OmegaConfBaseException
 from common.base.errors import UserError
 from common.runs import catalogue, keys, sweep
 from common.runs.batch import Batch
-from common.runs.objective import check_search, objective_value
-from common.runs.plugins import check_plugins
-from common.runs.result import number
-from common.runs.words import quoted
+from common.runs.finished import finished
+from common.runs.objective import objective_value
+from common.runs.plugins import check_plugins, load_plugins
+from common.runs.refusal import check_words
+from common.runs.request import Outcome, Request
+from common.runs.result import made_at, number
+from common.runs.words import MULTIRUN, quoted
 from common.tables.tables import metric_keys, papers, unknown
 
-if TYPE_CHECKING:
-    from common.runs.request import Outcome
-
-MULTIRUN = ("-m", "--multirun")
 CONFIG_PATH = str(catalogue.CONF)
 _failure: list[Exception] = []
 
@@ -91,20 +92,43 @@ def _summed_up(code: int, folder: Path) -> int:
 
 
 def _launch(words: list[str], folder: Path | None) -> None:
-    _check_words(words)
+    check_words(words)
     catalogue.register(words)
+    load_plugins(words)
+    if folder is None and is_plain(words):
+        run_once(words)
+    else:
+        _launch_by_hydra(words, folder)
+    if _failure:
+        raise _failure.pop()
+
+
+def is_plain(words: list[str]) -> bool:
+    """Whether these are words of a single run, without an option or a mode."""
+    return not any(word.startswith("-") or "hydra.mode=" in word for word in words)
+
+
+def run_once(words: list[str]) -> None:
+    """Make a single run as `hydra.main` would, which composes first of all to read `hydra.mode`."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(CONFIG_PATH, job_name="run", version_base="1.3"):
+        engine = GlobalHydra.instance().hydra
+        assert engine is not None
+        engine.run("config", task, [*words, "hydra.mode=RUN"])
+
+
+def _launch_by_hydra(words: list[str], folder: Path | None) -> None:
     if folder is not None:
         sweep.note_varying(folder, words)
         # before the options: Hydra takes no override after them
         sys.argv.insert(1, f"++hydra.job.env_set.{sweep.VARIABLE}={folder.resolve()}")
     hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")(task)()
-    if _failure:
-        raise _failure.pop()
 
 
 def _launch_list(jobs: list[list[str]], words: list[str], folder: Path) -> None:
     """Launch the jobs that compose; those that do not have failed already."""
     check_plugins(words)
+    load_plugins(words)
     sweep.note_different(folder, jobs)
     mark = f"++hydra.job.env_set.{sweep.VARIABLE}={folder.resolve()}"
     batch = Batch([*words, mark], jobs)
@@ -114,7 +138,7 @@ def _launch_list(jobs: list[list[str]], words: list[str], folder: Path) -> None:
         but_for_seed = frozenset(word for word in job if not word.startswith("seed="))
         try:
             if but_for_seed not in composed:
-                _check_words(job)
+                check_words(job)
                 batch.compose(job)
             composed.add(but_for_seed)
             legal.append(job)
@@ -212,20 +236,6 @@ def _unknown_key(key: str, words: list[str]) -> str:
     return unknown("key", leaf, valid).replace(f"key={leaf}", f"key {key}", 1)
 
 
-def _check_words(words: list[str]) -> None:
-    """Refuse what has no chance: no paper at all, or an unknown choice of a config group.
-
-    Raises:
-        UserError: with the nearest names.
-    """
-    given = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and word[0] not in "-~")
-    if not {"paper", "entry", "--config-name"} & set(given) and "--info" not in words:
-        raise UserError(f"name a paper (paper=spider; valid: {', '.join(papers())}) or an entry (entry=...)")
-    catalogue.check_choices(words)
-    check_plugins(words)
-    check_search(given)
-
-
 def task(config: DictConfig) -> float | None:
     """One job: alone it keeps its error for `_launch`; in a sweep it leaves its status behind.
 
@@ -274,14 +284,38 @@ def _direction() -> str:
     return str(getattr(direction, "name", direction))
 
 
-def _job(config: DictConfig) -> "Outcome":
+def _job(config: DictConfig) -> Outcome:
     """Make the run; heavy imports wait until here, so that a wrong word is refused at once."""
-    from common.runs.request import Request
-    from common.runs.runner import execute
-
     choices = dict(HydraConfig.get().runtime.choices)
     terminal = sys.stderr.isatty() and multiprocessing.current_process().name == "MainProcess"
-    return execute(config, Request(choices, _overrides(), _label(), terminal))
+    request = Request(choices, _overrides(), _label(), terminal)
+    outcome = finished(config, request)
+    if outcome is not None:
+        return outcome
+    if terminal and "torch" not in sys.modules:
+        print(f"[{request.label}] importing torch", file=sys.stderr)
+    with _nothing_collected():
+        from common.runs.runner import execute
+
+    return execute(config, request)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Let what is imported first stay out of all garbage collections.
+
+    The collector would go through the million objects of torch and Lightning again and again, while they
+    are made and afterwards: a fifth of the seconds that their import takes.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _overrides() -> list[str]:
@@ -306,10 +340,8 @@ def metric_text(result: dict[str, Any]) -> str:
     return ", ".join(f"{k} {number(v)}" for k, v in list(numbers.items())[:6])
 
 
-def _show(outcome: "Outcome") -> None:
+def _show(outcome: Outcome) -> None:
     """Print a run's metrics, beside what was reported, and where its result lies."""
-    from common.runs.runner import made_at
-
     result = outcome.result
     if outcome.skipped:
         print(f"already done ({made_at(result)}{outcome.changed}): force=true runs it anew")

@@ -111,3 +111,10 @@ def stale(result: dict[str, Any]) -> bool:
         return True
     changed = result["code"] != code_hash(result["paper"], result["choices"], result["config"])
     return changed or any(stale(stage) for stage in result.get("stages", {}).values())
+
+
+def code_changes(result: dict[str, Any]) -> list[str]:
+    """What has changed in the code since a result was made, in words; nothing where it is as it was."""
+    if len(result.get("codes", [])) > 1:
+        return ["two codes made it, one before it was stopped and one after"]
+    return ["the code has changed since"] if stale(result) else []

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from common.base.errors import UserError
-from common.runs.catalogue import all_entries, check_choices
+from common.runs.catalogue import check_choices, find_entry
 from common.runs.check import load_target
 from common.runs.compose import compose
 from common.runs.evidence import key_of
@@ -219,7 +219,7 @@ def _keys_of_entry(words: list[str]) -> set[str]:
     names = [word.removeprefix("entry=") for word in words if word.startswith("entry=")]
     if not names:
         return set()
-    entry = all_entries()[names[-1]]
+    entry = find_entry(names[-1])
     return set(entry.values).union(*entry.budget.values())
 
 

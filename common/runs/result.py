@@ -60,6 +60,11 @@ def read_result(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and "metrics" in content else None
 
 
+def made_at(result: dict[str, Any]) -> str:
+    """The commit and date of a result, in a few words."""
+    return f"commit {(result['commit'] or 'unknown')[:10]}, {result['finished']}"
+
+
 def number(value: Any) -> str:
     """A metric as a person writes it."""
     if value is None:

@@ -21,9 +21,9 @@ from common.base.errors import UserError
 from common.base.module import PaperModule
 from common.data.shared.fingerprint import changes, fingerprint_of
 from common.runs.callbacks import Checkpoints, ProgressReport
-from common.runs.catalogue import accepted_datasets, all_entries, refuse_dataset, refuse_method
+from common.runs.catalogue import accepted_datasets, find_entry, refuse_dataset, refuse_method
 from common.runs.check import check_config, check_parts
-from common.runs.code import code_hash, settings_hash, stale
+from common.runs.code import code_changes, code_hash, settings_hash
 from common.runs.environment import environment
 from common.runs.evidence import asked, asked_forms, key_of
 from common.runs.inheritance import stage_keys
@@ -92,11 +92,7 @@ def execute(config: DictConfig, request: Request) -> Outcome:
 
 def _changed_since(config: DictConfig, result: dict[str, Any]) -> tuple[str, ...]:
     """What has changed since a result was made: its code or settings, its data."""
-    found = []
-    if len(result.get("codes", [])) > 1:
-        found.append("two codes made it, one before it was stopped and one after")
-    elif stale(result):
-        found.append("the code has changed since")
+    found = code_changes(result)
     if result.get("data") is not None:
         what = changes(result["data"], fingerprint_of(_instantiate(config.dataset)))
         found += [f"the data have changed since: {what}"] if what else []
@@ -335,7 +331,7 @@ def _reported(entry: str | None) -> dict[str, Any]:
     """What the paper reports for an entry: `{entry: {metric: value, "source": ...}}`."""
     if entry is None:
         return {}
-    row = all_entries()[entry]
+    row = find_entry(entry)
     return {entry: {**row.reported, "source": row.source}}
 
 
@@ -343,11 +339,6 @@ def _settings(paper: str, request: Request) -> dict[str, str]:
     """A hash of what the tables set for the words of a run, by the entry or the paper that they name."""
     words = request.entry or f"paper={paper}"
     return {words: settings_hash(words, request.choices["scale"])}
-
-
-def made_at(result: dict[str, Any]) -> str:
-    """The commit and date of a result, in a few words."""
-    return f"commit {(result['commit'] or 'unknown')[:10]}, {result['finished']}"
 
 
 def _quiet() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 # a value that is itself made of overrides, as in teacher=model=resnet56 method=distillation/none
 NESTED = re.compile(r"(?P<key>[^=]+)=(?P<value>[\w./@]+=.*)", re.DOTALL)
 
+MULTIRUN = ("-m", "--multirun")
+
 
 def quoted(words: Iterable[str]) -> list[str]:
     """The words, with quotes around values that are override strings: a shell takes those away."""

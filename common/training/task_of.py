@@ -7,13 +7,11 @@ from torch import nn
 from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.task import Task
-from common.training.multi_task import MultiTask
-from common.training.segmentation import Segmentation
 from common.training.tasks import Classification, Online, Own, Reconstruction, Regression
 
 
 def task_of(model: nn.Module, data: DataSet, pixels: Literal["sum", "mean"]) -> Task:
-    """The task that a model is for.
+    """The task that a model is for; those with modules of their own are imported where they are wanted.
 
     Raises:
         UserError: an autoencoder on inputs outside [0, 1].
@@ -26,8 +24,12 @@ def task_of(model: nn.Module, data: DataSet, pixels: Literal["sum", "mean"]) -> 
     if model.task == "online":
         return Online()
     if model.task == "segmentation":
+        from common.training.segmentation import Segmentation
+
         return Segmentation.of(model, data)
     if model.task == "multi_task":
+        from common.training.multi_task import MultiTask
+
         return MultiTask.of(model, data)
     if model.task == "own":
         return Own(model)

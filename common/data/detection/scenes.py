@@ -8,12 +8,12 @@ come from a fixed seed of their own: the sets are the same in every run. Pixels 
 from typing import ClassVar, Literal, NamedTuple, Unpack
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from common.base.dataset import check
 from common.base.errors import UserError
 from common.data.detection.boxes import COLUMNS, LABEL, PADDING
+from common.data.shared.bundled_digits import read_digits
 from common.data.shared.in_memory import ImageData, Options, Part, Split
 
 # of the 1,797 digits, in their order, for training; the others are for testing
@@ -33,12 +33,9 @@ class Pool(NamedTuple):
 
 def pool(part: Part) -> Pool:
     """The digits of one part."""
-    digits = load_digits()
+    images, labels = read_digits()
     rows = slice(None, POOL) if part == "train" else slice(POOL, None)
-    return Pool(
-        torch.from_numpy(digits.images[rows]).to(torch.uint8),
-        torch.from_numpy(digits.target[rows]).long(),
-    )
+    return Pool(images[rows], labels[rows])
 
 
 def generator_of(part: Part) -> torch.Generator:

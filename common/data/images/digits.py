@@ -2,9 +2,7 @@
 
 from typing import ClassVar
 
-import torch
-from sklearn.datasets import load_digits
-
+from common.data.shared.bundled_digits import read_digits
 from common.data.shared.in_memory import ImageData, Part, Split
 
 
@@ -26,7 +24,6 @@ class Digits(ImageData):
 
     def read(self, part: Part) -> Split:
         """All of one part, as uint8 [n, 1, 8, 8] and labels 0..9."""
-        digits = load_digits()
+        images, labels = read_digits()
         rows = slice(None, self.TRAIN_SIZE) if part == "train" else slice(self.TRAIN_SIZE, None)
-        images = torch.from_numpy(digits.images[rows]).to(torch.uint8)[:, None]
-        return Split(images, torch.from_numpy(digits.target[rows]).long())
+        return Split(images[rows, None], labels[rows])

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import pooch
-import requests
 from filelock import FileLock
 
 from common.base.errors import UserError
@@ -83,6 +81,10 @@ def fetch(url: str, path: Path) -> None:
         FetchError: no connection, a timeout, or an HTTP error.
         OSError: the file cannot be written.
     """
+    # most runs fetch nothing
+    import pooch
+    import requests
+
     pooch.get_logger().setLevel("ERROR")
     print(f"downloading {url}", file=sys.stderr)
     store = pooch.create(
