@@ -75,8 +75,8 @@ class Evidence:
     def read(cls, outputs: Path, results: Path) -> "Evidence":
         """All results below `outputs` (`<paper>/<hex>/result.json`) and `results` (`<paper>/<hex>.json`).
 
-        Where both hold a run, that of `outputs` counts. A file that is no result is passed over, which one
-        line says.
+        Where both hold a run, that of `outputs` counts. Debug runs are none. A file that is no result is
+        passed over, which one line says.
         """
         committed = _read_all({f"{p.parent.name}/{p.stem}": p for p in sorted(results.glob("*/*.json"))})
         local = {
@@ -119,6 +119,6 @@ def _read_all(paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
         result = read_result(path)
         if result is None or not set(result) >= REQUIRED:
             print(f"passed over, as it is no result: {path}", file=sys.stderr)
-        else:
+        elif "debug" not in result["config"]:
             found[key] = result
     return found
