@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TESTS ?= tests
 
-.PHONY: help setup setup-full demo claims report test soak check bench entries check-entries clean
+.PHONY: help setup setup-full demo claims report test soak check bench entries check-entries hooks image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -58,6 +58,12 @@ entries: setup  ## the name of every entry, one a line
 
 check-entries: setup-full  ## compose every entry at every scale and build its model without memory
 	$(PY) -m common.runs.check_entries
+
+hooks: setup-full  ## let git run ruff, mypy and the floors of imports at each commit
+	$(VENV)/bin/pre-commit install
+
+image:  ## a container image that runs the demo: docker run --rm reprise
+	docker build --tag reprise .
 
 clean:  ## remove the virtual environment (data and outputs stay)
 	rm -rf $(VENV)

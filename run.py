@@ -2,8 +2,13 @@
 
 import sys
 
-from common.runs.pipe import piped
-from common.runs.start import main
+from common.runs import completion
 
 if __name__ == "__main__":
+    if completion.wanted(sys.argv[1:]):
+        sys.exit(completion.main(sys.argv[1:]))
+
+    from common.runs.pipe import piped
+    from common.runs.start import main
+
     sys.exit(piped(main))

@@ -90,7 +90,8 @@ class Evidence:
         """All results below `outputs` (`<paper>/<hex>/result.json`) and `results` (`<paper>/<hex>.json`).
 
         Where both hold a run, the numbers of `outputs` count, which were made here, and the entries and
-        words of both (`joined`). A file that is no result is passed over, which one line says.
+        words of both (`joined`). Debug runs are none. A file that is no result is passed over, which one line
+        says.
         """
         committed = _read_all({f"{p.parent.name}/{p.stem}": p for p in sorted(results.glob("*/*.json"))})
         local = {
@@ -144,6 +145,6 @@ def _read_all(paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
         result = read_result(path)
         if result is None or not set(result) >= REQUIRED:
             print(f"passed over, as it is no result: {path}", file=sys.stderr)
-        else:
+        elif "debug" not in result["config"]:
             found[key] = result
     return found

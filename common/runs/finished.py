@@ -24,6 +24,9 @@ def finished(config: DictConfig, request: Request) -> Outcome | None:
     """
     if config.force or config.record or config.trainer.get("strategy") == "ddp":
         return None
+    # a debug run is made because something has changed
+    if config.get("debug") is not None:
+        return None
     check_parts(config)
     if not _judged_by_key(config, request):
         return None

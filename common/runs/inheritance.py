@@ -88,6 +88,8 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
     else:
         words = [word for word in shlex.split(text) if not word.startswith(f"{CHECKPOINT}=")]
         config, asked = _composed(words, name, parent, request)
+    if config.get("debug") is not None:
+        raise UserError("a debug run is nothing to learn from: leave debug= out")
     _check_data(name, parent, config)
     if INHERITANCE[name].one_teacher:
         _check_teacher(parent, request, config, asked)

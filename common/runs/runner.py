@@ -22,8 +22,9 @@ from common.base.module import PaperModule
 from common.data.shared.fingerprint import changes, fingerprint_of
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.catalogue import accepted_datasets, find_entry, refuse_dataset, refuse_method
-from common.runs.check import check_config, check_parts
+from common.runs.check import check_config, check_parts, load_target
 from common.runs.code import code_changes, code_hash, settings_hash
+from common.runs.debug import Debug, check_debug
 from common.runs.environment import environment
 from common.runs.evidence import asked, asked_forms, key_of
 from common.runs.inheritance import stage_keys
@@ -71,10 +72,12 @@ def execute(config: DictConfig, request: Request) -> Outcome:
     directory.mkdir(parents=True, exist_ok=True)
     processes = processes_of(config.trainer)
     with under_way(key), _alone(directory, processes):
-        skipped = processes.agree(read_result(path) is not None and not config.force)
+        # a debug run is made because something has changed
+        anew = config.force or config.get("debug") is not None
+        skipped = processes.agree(read_result(path) is not None and not anew)
         result = read_result(path) if skipped else None
         if result is None:
-            if config.force and processes.first:
+            if anew and processes.first:
                 (directory / "last.ckpt").unlink(missing_ok=True)
             result = _run(config, request, paper, directory, processes)
             if processes.first:
@@ -102,6 +105,9 @@ def _changed_since(config: DictConfig, result: dict[str, Any]) -> tuple[str, ...
 def _check_request(config: DictConfig, request: Request, paper: str) -> None:
     """The paper takes this kind of data set and this kind of method."""
     choices, accepts = request.choices, config.accepts
+    if config.get("debug") is not None:
+        module = load_target(config.paper["_target_"], "paper")
+        check_debug(choices["debug"], module, config.record, config.trainer.get("strategy") is not None)
     if choices["dataset"] not in accepted_datasets(paper):
         raise refuse_dataset(paper, choices["dataset"])
     if choices["method"].split("/")[0] not in accepts.methods:
@@ -157,6 +163,11 @@ def _run(
     callbacks: list[pl.Callback] = [checkpoints]
     if processes.first:
         callbacks.append(ProgressReport(request.label, request.terminal))
+    debug: Debug | None = None
+    if config.get("debug") is not None:
+        debug = _instantiate(config.debug)
+        debug.attach(module, request.label, directory)
+        callbacks.append(debug)
     if processes.size > 1:
         shares = Shares(processes)
         shares.attach(module)
@@ -168,7 +179,7 @@ def _run(
             trainer.fit(module, ckpt_path=last, weights_only=True)
             # Lightning's teardown leaves the module on the CPU
             module.to(trainer.strategy.root_device)
-            metrics = module.results()
+            metrics = module.results() if debug is None else debug.results()
             checkpoints.save(trainer)
     except NonFinite as error:
         kept = checkpoints.path if checkpoints.path.exists() else "none was made yet"
@@ -178,7 +189,7 @@ def _run(
     for what, count in module.data.repairs.items():
         print(f"[{request.label}] {module.data.NAME}: {count} {what}", file=sys.stderr)
     return {
-        "entries": [request.entry] if request.entry else [],
+        "entries": [request.entry] if request.entry and debug is None else [],
         "overrides": request.overrides,
         "asked": [list(asked(request.overrides))],
         "paper": paper,
@@ -187,7 +198,7 @@ def _run(
         "seed": int(config.seed),
         "metrics": {**metrics, **measured},
         "stages": about,
-        "reported": _reported(request.entry),
+        "reported": _reported(request.entry if debug is None else None),
         "settings": _settings(paper, request),
         "wall_seconds": round(checkpoints.seconds, 3),
         **environment(module.device),

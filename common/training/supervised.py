@@ -76,6 +76,8 @@ class SupervisedModule(PaperModule):
         self.loader: BlockLoader
         self.schedule: Schedule
         self.steps = 0
+        # a debug run makes so many, whatever the epochs
+        self.debug_steps: int | None = None
         self.last_loss: float | None = None
         self.epoch_loss, self.epoch_steps = 0.0, 0
         self.epoch_watched: dict[str, float] = {}
@@ -101,6 +103,8 @@ class SupervisedModule(PaperModule):
 
     @property
     def total_steps(self) -> int:
+        if self.debug_steps is not None:
+            return self.debug_steps
         return max(1, round(self.epochs * self.loader.steps_per_epoch))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
