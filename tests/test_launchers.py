@@ -74,14 +74,15 @@ def statuses(folder: Path) -> list[dict[str, Any]]:
 
 
 # the test of a cluster stops all of Ray at its end
-ALONE = {"ray": [pytest.mark.usefixtures("ray_alone")]}
 
 
-@pytest.mark.parametrize("launcher", [pytest.param(name, marks=ALONE.get(name, [])) for name in LAUNCHERS])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.usefixtures("slurm")
 def test_a_sweep_has_the_same_summary_and_exit_code_under_every_launcher(
-    launcher: str, run: Run, tmp_path: Path
+    launcher: str, run: Run, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    if launcher == "ray":
+        request.getfixturevalue("ray_alone")
     done = run(*SWEEP, *LAUNCHERS[launcher])
     assert done.returncode == 1, done.stderr
     assert "sweep: 1 passed, 1 failed, 0 skipped as done" in done.stdout

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.base.errors import UserError
 from common.runs.catalogue import check_choices, find_entry
-from common.runs.check import load_target
+from common.runs.check import check_config, check_parts, load_target
 from common.runs.compose import compose
 from common.runs.evidence import key_of
 from common.runs.keys import STAGED, run_key
@@ -85,6 +85,9 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
     if is_path(text):
         with composing():
             config, asked = compose(list(result_beside(Path(text))["overrides"]))
+        # a crafted result may name what it will
+        check_parts(config)
+        check_config(config)
     else:
         words = [word for word in shlex.split(text) if not word.startswith(f"{CHECKPOINT}=")]
         config, asked = _composed(words, name, parent, request)

@@ -97,6 +97,7 @@ def test_a_wrong_word_that_the_run_key_does_not_cover_is_refused_where_the_run_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("common.runs.finished.code_changes", lambda result: [])
     config, request = compose([*SMOKE])
     result = {"metrics": {}, "entries": [], "reported": {}, "asked": [list(asked(request.overrides))]}
     path = tmp_path / "outputs" / run_key(config) / "result.json"

@@ -85,8 +85,12 @@ def test_one_entry_trains_teacher_paraphraser_and_student_and_the_next_the_stude
     assert metrics["teacher_test_accuracy"] > 0
     assert metrics["paraphraser_test_relative_error"] > 0
     before = finished(tmp_path)
-    outcome(tmp_path, "entry=factor_transfer.digits.ft", "seed=1")
+    outcome(tmp_path, "entry=factor_transfer.digits.ft", "paper.epochs=2")
     assert len(finished(tmp_path) - before) == 1
+    # another seed draws other examples, for all three
+    before = finished(tmp_path)
+    outcome(tmp_path, "entry=factor_transfer.digits.ft", "seed=1")
+    assert len(finished(tmp_path) - before) == 3
     # the paraphraser of the claims is the one that students use
     before = finished(tmp_path)
     outcome(tmp_path, "entry=factor_transfer.paraphraser.k_0p5")
