@@ -372,7 +372,8 @@ class _Operations(TorchDispatchMode):
 
     @staticmethod
     def _place(x: Tensor) -> int:
-        return x.untyped_storage()._cdata
+        place: int = x.untyped_storage()._cdata
+        return place
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
