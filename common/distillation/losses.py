@@ -4,6 +4,7 @@ Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (KD); Zago
 More Attention to Attention", ICLR 2017 (AT).
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -19,17 +20,22 @@ def computed(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def unit_vectors(vectors: Tensor) -> Tensor:
-    """v / ||v||_2 of each row of [b, d], whatever the unit of v; a row of zeros stays 0.
+def without_unit(values: Tensor) -> Tensor:
+    """Each example of [b, ...] times the power of two that makes its largest number about 1.
 
-    The rows are first scaled by a power of two, which changes no digit, so that their squares neither
-    vanish nor overflow.
+    That changes no digit, and squares of it neither vanish nor overflow.
     """
-    largest = vectors.detach().abs().amax(1, keepdim=True)
+    largest = values.detach().abs().flatten(1).amax(1)
     _, exponents = torch.frexp(largest)
-    # float32 holds no powers of two beyond these
-    scales = torch.ldexp(torch.ones_like(largest), -exponents.clamp(-126, 126))
-    return functional.normalize(vectors * scales, dim=1)
+    # the type holds no powers of two beyond these
+    limit = math.frexp(torch.finfo(values.dtype).max)[1] - 2
+    scales = torch.ldexp(torch.ones_like(largest), -exponents.clamp(-limit, limit))
+    return values * scales.view(-1, *[1] * (values.ndim - 1))
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """v / ||v||_2 of each row of [b, d], whatever the unit of v; a row of zeros stays 0."""
+    return functional.normalize(without_unit(vectors), dim=1)
 
 
 def kd_loss(
@@ -54,7 +60,7 @@ def kd_loss(
 
 def attention_map(feature: Tensor) -> Tensor:
     """f(A) / ||f(A)||_2, f the mean over channels of A^2: [b, c, h, w] to [b, h*w] (AT, section 3.1)."""
-    return unit_vectors(computed(feature).square().mean(1).flatten(1))
+    return unit_vectors(without_unit(computed(feature)).square().mean(1).flatten(1))
 
 
 def at_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: ATReduction) -> Tensor:

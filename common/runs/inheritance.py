@@ -91,12 +91,25 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
     else:
         words = [word for word in shlex.split(text) if not word.startswith(f"{CHECKPOINT}=")]
         config, asked = _composed(words, name, parent, request)
+        for trained in _trained_configs(text):
+            _check_data(name, parent, trained)
     if config.get("debug") is not None:
         raise UserError("a debug run is nothing to learn from: leave debug= out")
     _check_data(name, parent, config)
     if INHERITANCE[name].one_teacher:
         _check_teacher(parent, request, config, asked)
     return config, asked
+
+
+def _trained_configs(text: str) -> list[DictConfig]:
+    """Of the run whose checkpoint an override string names, if its result is beside it: what it learned from.
+
+    The words say only what network it is.
+    """
+    paths = [Path(word.partition("=")[2]) for word in shlex.split(text) if word.startswith(f"{CHECKPOINT}=")]
+    results = [read_result(path.parent / "result.json") for path in paths]
+    with composing():
+        return [compose(list(result["overrides"]))[0] for result in results if result is not None]
 
 
 def is_path(text: str) -> bool:

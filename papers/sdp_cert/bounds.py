@@ -109,6 +109,24 @@ def interval_objective(
     return at.squeeze(-1) + goal.constants
 
 
+def rounding(network: ReluNetwork, layers: list[Interval], box: Interval, goal: Objective) -> Tensor:
+    """What float64 may be off in a margin of the network, or in a bound of it, on the box: [e, k].
+
+    Sums of n terms are off by n eps times the sum of their absolute values; that of each layer goes through
+    all after it, but where its units are always off.
+    """
+    eps = 4 * torch.finfo(torch.float64).eps
+    size, off = box.lower.abs().maximum(box.upper.abs()), torch.zeros_like(box.lower)
+    for W, b, layer in zip(network.weights, network.biases, layers, strict=False):
+        size, off = size @ W.mT.abs() + b.abs(), off @ W.mT.abs()
+        off = off + eps * (W.shape[1] + 2) * size
+        size = torch.where(layer.upper > 0, size, 0.0)
+    W, b = network.weights[-1], network.biases[-1]
+    logits = off @ W.mT.abs() + eps * (W.shape[1] + 2) * (size @ W.mT.abs() + b.abs())
+    label = (goal.targets.shape[1] * (goal.targets.shape[1] + 1) // 2 - goal.targets.sum(1))[:, None]
+    return logits.gather(1, goal.targets) + logits.gather(1, label)
+
+
 def lower_slopes(layers: list[Interval], slopes: Slopes) -> list[Tensor]:
     """The slope in [0, 1] of the line below each unstable ReLU, each [e, 1, n].
 

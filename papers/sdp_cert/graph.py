@@ -4,8 +4,9 @@ torch.fx records what a module's forward does. Between two ReLUs each value is L
 there, and each operation is applied to L and to c apart: to L without its own constant. So the matrices of a
 chain of nn.Linear are its weights to the last bit, however large a bias is.
 
-What torch.fx does not see is left to `network.check_reading`: an alias changed in place, random numbers drawn
-in the forward, a question whether the input is a tensor.
+What torch.fx does not see is refused as well: an alias changed in place, random numbers drawn in the forward,
+a question whether the input is a tensor. The module and its graph are run once each, and must do the same
+operations (`check_operations`).
 """
 
 import math
@@ -17,6 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from common.base.errors import UserError
 
@@ -356,6 +359,55 @@ def _trace(module: nn.Module) -> tuple[nn.Module, fx.Graph]:
             f"{_named(path, type(part).__name__)} cannot be certified: its forward could not be traced, "
             f"as one with control flow that depends on the input cannot ({reason})"
         ) from error
+
+
+class _Operations(TorchDispatchMode):
+    """Notes the kernels that are run on a tensor and on what is made of it, and those that draw numbers."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        # kept, so that no memory is given to another tensor
+        self.made, self.memory = [x], {self._place(x)}
+
+    @staticmethod
+    def _place(x: Tensor) -> int:
+        place: int = x.untyped_storage()._cdata
+        return place
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        touches = any(self._place(x) in self.memory for x in given)
+        if touches:
+            found = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+            self.made += found
+            self.memory |= {self._place(x) for x in found}
+        if touches or torch.Tag.nondeterministic_seeded in func.tags:
+            self.names.append(str(func))
+        return result
+
+
+def check_operations(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """The module does to its input what its graph says, kernel by kernel; both are run once.
+
+    Raises:
+        UserError: it does something else.
+    """
+    whole, graph = _trace(module)
+    done = []
+    for one in (module, fx.GraphModule(whole, graph)):
+        x = torch.full((2, *shape), 0.5, dtype=torch.float64)
+        with _Operations(x) as operations:
+            one(x)
+        done.append(operations.names)
+    if done[0] != done[1]:
+        other = next((a for a, b in zip(*done, strict=False) if a != b), "one more or less")
+        raise UserError(
+            f"{type(module).__name__} does other operations than those of its graph ({other}) and cannot be "
+            "certified (valid: nothing changed in place but by a ReLU, as x = x + 1 for x += 1; no random "
+            "numbers; no question whether the input is a tensor)"
+        )
 
 
 def read_graph(module: nn.Module, shape: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:

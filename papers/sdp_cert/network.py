@@ -5,13 +5,15 @@ x_{i+1} = relu(W_i x_i + b_i),  i = 0..L-1;   logits f(x_0) = W_L x_L + b_L     
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.base.errors import UserError
-from papers.sdp_cert.graph import read_graph
+from papers.sdp_cert.graph import check_operations, read_graph
 
 # relative difference of logits in float64 between a module and its matrices, as a part of their spread, ...
 AGREES = 1e-9
@@ -95,6 +97,7 @@ def read_network(module: nn.Module, shape: tuple[int, ...]) -> ReluNetwork:
         if not values.isfinite().all():
             raise UserError(f"{name} holds numbers that are not finite; the network cannot be certified")
     network = relu_network(*read_graph(source, shape))
+    _runs(source, check_operations, source, shape)
     generator = torch.Generator().manual_seed(0)
     inside = torch.rand(8, network.inputs, generator=generator, dtype=torch.float64)
     outside = torch.randn(8, network.inputs, generator=generator, dtype=torch.float64)
@@ -132,11 +135,20 @@ def _copy(module: nn.Module) -> nn.Module:
         raise UserError(f"{type(module).__name__} cannot be copied in float64 ({error})") from error
 
 
-def _compare(source: nn.Module, network: ReluNetwork, shape: tuple[int, ...], x: Tensor) -> None:
+def _runs(source: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives that runs the module.
+
+    Raises:
+        UserError: the module cannot be run.
+    """
     try:
-        given = source(x.view(-1, *shape))
+        return function(*arguments)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{type(source).__name__} cannot be run in float64 ({error})") from error
+
+
+def _compare(source: nn.Module, network: ReluNetwork, shape: tuple[int, ...], x: Tensor) -> None:
+    given = _runs(source, source, x.view(-1, *shape))
     read = network(x)
     spread = (read - read.mean(1, keepdim=True)).abs().max()
     size = ReluNetwork(tuple(W.abs() for W in network.weights), tuple(b.abs() for b in network.biases))

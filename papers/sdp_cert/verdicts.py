@@ -8,6 +8,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from papers.sdp_cert.bounds import interval_bounds, rounding
 from papers.sdp_cert.certifiers import Certifier, Examples
 
 Verdict = Literal["wrong", "refuted", "certified", "open"]
@@ -43,13 +44,15 @@ class Judged:
 def judge(method: Certifier, examples: Examples, indices: list[int]) -> list[Judged]:
     """Run a certifier, and those that come before it, on a batch.
 
-    A wrong clean prediction counts as not certified. Methods that decide see only the targets that are open
-    by
-    then: bounds not below 0, of examples that no attack has refuted.
+    A wrong clean prediction counts as not certified. A bound certifies where it is below 0 by more than
+    rounding, so that the network in float64 keeps its class as well. Methods that decide see only the targets
+    that are open by then: of bounds that do not certify, and of examples that no attack has refuted.
     """
     logits = examples.network(examples.x)
     right = logits.argmax(1) == examples.labels
     goal = examples.goal
+    layers = interval_bounds(examples.network, examples.box)
+    below = -rounding(examples.network, layers, examples.box, goal)
     upper = torch.full_like(goal.constants, torch.inf)
     lower = torch.full_like(upper, -torch.inf)
     uppers: dict[str, Tensor] = {}
@@ -59,7 +62,7 @@ def judge(method: Certifier, examples: Examples, indices: list[int]) -> list[Jud
         refuted = (lower >= 0).any(1)
         asked = right[:, None] & torch.ones_like(failed)
         if one is method and method.decides:
-            asked = asked & (upper >= 0) & ~refuted[:, None]
+            asked = asked & ~(upper < below) & ~refuted[:, None]
         if not asked.any():
             continue
         found = one.bounds(examples, asked)
@@ -69,12 +72,12 @@ def judge(method: Certifier, examples: Examples, indices: list[int]) -> list[Jud
             uppers[one.NAME] = torch.where(asked, above, torch.nan)
             upper = torch.where(asked, upper.minimum(above), upper)
         if found.lower is not None:
-            below = torch.where(found.lower.isnan(), -torch.inf, found.lower)
-            lowers[one.NAME] = torch.where(asked, below, torch.nan)
-            lower = torch.where(asked, lower.maximum(below), lower)
+            attained = torch.where(found.lower.isnan(), -torch.inf, found.lower)
+            lowers[one.NAME] = torch.where(asked, attained, torch.nan)
+            lower = torch.where(asked, lower.maximum(attained), lower)
         if found.failed is not None:
             failed |= found.failed
-    certified, refuted = (upper < 0).all(1), (lower >= 0).any(1)
+    certified, refuted = (upper < below).all(1), (lower >= 0).any(1)
     judged = []
     for e, index in enumerate(indices):
         verdict: Verdict = "open"

@@ -66,6 +66,24 @@ def test_attention_maps_are_unit_vectors_whatever_the_scale_order_or_copies_of_c
     torch.testing.assert_close(attention_map(feature.repeat(1, 3, 1, 1)), maps)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "factor"),
+    [(torch.float32, f) for f in (2.0**-80, 2.0**100)] + [(torch.float64, f) for f in (2.0**-900, 2.0**900)],
+)
+def test_attention_maps_have_no_unit_where_squares_of_it_have_no_number(
+    dtype: torch.dtype, factor: float
+) -> None:
+    feature = normal(3, 4, 5, 5).to(dtype)
+    torch.testing.assert_close(attention_map(factor * feature), attention_map(feature), rtol=0, atol=0)
+    vectors = normal(3, 7).to(dtype)
+    torch.testing.assert_close(unit_vectors(factor * vectors), unit_vectors(vectors), rtol=0, atol=0)
+    values = feature.requires_grad_()
+    (slope,) = torch.autograd.grad(attention_map(values).square().mul(torch.arange(25)).sum(), values)
+    scaled = (factor * feature.detach()).requires_grad_()
+    (other,) = torch.autograd.grad(attention_map(scaled).square().mul(torch.arange(25)).sum(), scaled)
+    torch.testing.assert_close(factor * other, slope, rtol=1e-5, atol=1e-6)
+
+
 def test_at_in_both_reductions_is_what_numpy_computes() -> None:
     student, teacher = normal(3, 4, 5, 5), normal(3, 2, 5, 5, seed=1)
     maps = []

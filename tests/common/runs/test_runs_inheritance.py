@@ -181,6 +181,32 @@ def test_a_checkpoint_of_a_run_on_other_data_is_refused(dataset: str, tmp_path: 
         stage("teacher", config, request)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["dataset=fashion_mnist"], r"data of common.*Digits, and this run has data of common"),
+        (["dataset=digits", "dataset.normalise=none"], 'dataset.normalise="standard"'),
+        (
+            ["dataset=digits", "dataset.validation=0.2"],
+            "it learns from examples that this run, .*, holds out",
+        ),
+        (["dataset=digits"], None),
+    ],
+)
+def test_a_checkpoint_named_beside_its_network_is_judged_by_the_run_that_made_it(
+    words: list[str], says: str | None, tmp_path: Path
+) -> None:
+    overrides = ["paper=yogi", "dataset=digits", "model=resnet20", "method=optimizer/adam"]
+    (tmp_path / "result.json").write_text(json.dumps({"overrides": overrides, "metrics": {}}))
+    teacher = f"teacher='model=resnet20 method=optimizer/adam checkpoint={tmp_path}/last.ckpt'"
+    config, request = compose(["paper=moonshine", "method=distillation/kd", *words, teacher])
+    if says is None:
+        stage("teacher", config, request)
+    else:
+        with pytest.raises(UserError, match=says):
+            stage("teacher", config, request)
+
+
 def rows(config: DictConfig, split: str) -> set[bytes]:
     """The images of a split, each as its bytes (the few digits that occur twice count once)."""
     data = instantiate(config.dataset, _convert_="all")

@@ -171,6 +171,18 @@ def asks_for_a_tensor(net: Net, x: Tensor) -> Tensor:
     return net.last(F.relu(net.first(x.abs() if isinstance(x, Tensor) else x)))
 
 
+def asks_for_a_sign(net: Net, x: Tensor) -> Tensor:
+    if isinstance(x, Tensor) and x.min() < -100:
+        x = x.abs()
+    return net.last(F.relu(net.first(x)))
+
+
+def through_numpy(net: Net, x: Tensor) -> Tensor:
+    if isinstance(x, Tensor):
+        x = torch.from_numpy(x.numpy() + 0.0)
+    return net.last(F.relu(net.first(x)))
+
+
 def changed_in_place(net: Net, x: Tensor) -> Tensor:
     h = net.first(x)
     other = h
@@ -216,9 +228,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: chain(Step(lambda x: x.view(-1, 2)), linear(2), nn.ReLU()),
         r"layer 0 \(Step\): view cannot be certified: it joins the examples",
     ),
-    "random": (lambda: Net(random), "Net gives other logits than the layers of its graph"),
-    "question": (lambda: Net(asks_for_a_tensor), "Net gives other logits"),
-    "in place": (lambda: Net(changed_in_place), "Net gives other logits"),
+    "random": (lambda: Net(random), r"Net does other operations than those of its graph \(aten.randn"),
+    "question": (lambda: Net(asks_for_a_tensor), r"Net does other operations .* \(aten.abs"),
+    "question of a value": (lambda: Net(asks_for_a_sign), r"Net does other operations .* \(aten.min"),
+    "by numpy": (lambda: Net(through_numpy), "Net does other operations"),
+    "in place": (lambda: Net(changed_in_place), r"Net does other operations .* \(aten.add_"),
     "two outputs": (lambda: Net(lambda net, x: (net.first(x), x)), "not one row of logits an example"),
     "no layer": (nn.Sequential, "ends with a ReLU or has no layer"),
     "shape": (lambda: chain(linear(5), nn.ReLU()), r"layer 0 \(Linear\) cannot be certified: mat1"),
@@ -244,6 +258,17 @@ def test_a_module_that_is_no_chain_of_affine_maps_and_relus_is_refused_by_name(
     with pytest.raises(UserError, match=line) as error:
         read_network(module, (4,))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("function", [changed_in_place, random, asks_for_a_tensor])
+def test_what_a_graph_does_not_show_is_refused_where_no_logits_tell(
+    function: Callable[[Net, Tensor], Tensor],
+) -> None:
+    # the hidden units are off at all usual inputs, and what changes them changes no logits there
+    module = Net(function)
+    module.first.bias.data.fill_(-1e3)
+    with pytest.raises(UserError, match="does other operations than those of its graph"):
+        read_network(module, (4,))
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e-7, 1.0, 1e8])

@@ -9,7 +9,7 @@ import torch
 from sdp_cert_toys import Problem, points, problem, random_network
 
 from common.base.errors import UserError
-from papers.sdp_cert.bounds import Interval, input_box, interval_bounds, interval_objective, margins
+from papers.sdp_cert.bounds import Interval, input_box, interval_bounds, interval_objective, margins, rounding
 from papers.sdp_cert.bounds import optimised_linear_bounds as linear
 from papers.sdp_cert.certifiers import CROWN, IBP, LP, PGD, SDP, Certifier, Exact, Examples, GradCert
 from papers.sdp_cert.dual import certified_bound, solve
@@ -264,3 +264,40 @@ def test_grad_cert_has_no_units() -> None:
     upper, _ = gradient_bounds(p.network, sweeps=50, rank=None, seed=0)
     scaled, _ = gradient_bounds(in_units(p, logits=1e-8, inputs=1e4).network, sweeps=50, rank=None, seed=0)
     assert torch.allclose(scaled * 1e12, upper, rtol=1e-9)
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1.0, 1e8])
+def test_a_margin_of_rounding_certifies_nothing(factor: float) -> None:
+    # class 1 reaches class 0 in a corner of the box: the true bound is 0, and rounding has it on either side
+    bounds = []
+    for seed in range(40):
+        p = problem([3, 4, 2], eps=0.05, seed=seed, clip=False)
+        corners = torch.cartesian_prod(*torch.stack([p.box.lower[0], p.box.upper[0]], 1))
+        logits = p.network(corners)
+        label, other = int(p.labels), 1 - int(p.labels)
+        bias = p.network.biases[1].clone()
+        bias[other] -= (logits[:, other] - logits[:, label]).max()
+        tied = relu_network(
+            [p.network.weights[0], factor * p.network.weights[1]], [p.network.biases[0], factor * bias]
+        )
+        found = tied(corners)
+        examples = Examples(network=tied, x=p.x, labels=p.labels, box=p.box, eps=0.05, seed=0)
+        for method in (IBP(), CROWN(slopes="adaptive", intermediate="crown"), lp("highs")):
+            one = judge(method, examples, [0])[0]
+            bounds.append(one.upper[method.NAME][0] if one.upper else math.inf)
+            assert one.verdict != "certified" or float((found[:, other] - found[:, label]).max()) < -1e-13
+    # without the margin for rounding some of these would have been certificates
+    assert min(bounds) < 0
+
+
+def test_rounding_covers_what_two_orders_of_summation_differ_by() -> None:
+    p = problem([50, 60, 5], eps=0.1, seed=0, examples=3)
+    allowed = rounding(p.network, p.layers, p.box, p.goal)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    moved = relu_network(
+        [p.network.weights[0][order], p.network.weights[1][:, order]],
+        [p.network.biases[0][order], p.network.biases[1]],
+    )
+    difference = (p.network(p.x) - moved(p.x)).abs().amax(1, keepdim=True)
+    assert (difference > 0).any() and (difference <= allowed).all()
+    assert (allowed < 1e-11).all()
