@@ -11,6 +11,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from common.runs import catalogue
+from common.runs.plugins import load_plugins
 from common.runs.words import quoted
 
 Job = Sequence[str]
@@ -27,6 +28,7 @@ class Batch:
     def __init__(self, words: Sequence[str], jobs: Sequence[Job]) -> None:
         shared = [word for word in words if not word.lstrip("+").startswith("hydra")]
         self.jobs = [quoted([*shared, *job]) for job in jobs]
+        load_plugins(list(words))
         catalogue.register([*words, *(word for job in jobs for word in job)])
         GlobalHydra.instance().clear()
         hydra.initialize_config_dir(str(catalogue.CONF), job_name="run", version_base="1.3")

@@ -128,7 +128,6 @@ def _launch_by_hydra(words: list[str], folder: Path | None) -> None:
 def _launch_list(jobs: list[list[str]], words: list[str], folder: Path) -> None:
     """Launch the jobs that compose; those that do not have failed already."""
     check_plugins(words)
-    load_plugins(words)
     sweep.note_different(folder, jobs)
     mark = f"++hydra.job.env_set.{sweep.VARIABLE}={folder.resolve()}"
     batch = Batch([*words, mark], jobs)
