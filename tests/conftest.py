@@ -32,6 +32,22 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("steady")
 
 
+# what a test asks for when it starts processes
+STARTS = {"run", "quick", "calls", "ray_alone"}
+# files and folders of which every test starts processes, or takes seconds
+SLOW = ("reliability", "test_steady.py", "test_launchers.py", "test_commands.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `slow` what starts processes by a fixture, or stands in a slow file; others say it themselves."""
+    tests = Path(__file__).parent
+    slow = [tests / name for name in SLOW]
+    for item in items:
+        starts = STARTS & set(getattr(item, "fixturenames", ()))
+        if starts or any(item.path.is_relative_to(place) for place in slow):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Where real data lie: DATA_DIR, or `data` in the project."""
