@@ -13,16 +13,17 @@ from multiprocessing import get_context
 from typing import Any
 
 from benchmarks.figures import Figure, merge, names, records
+from common.runs.environment import commit
 
 
-def measure(name: str) -> tuple[dict[str, Figure], dict[str, dict[str, Any]]] | str:
+def measure(name: str, code: str | None) -> tuple[dict[str, Figure], dict[str, dict[str, Any]]] | str:
     """The figures of a benchmark and their records, or the module that it lacks."""
     try:
         module = import_module(f"benchmarks.{name}")
     except ModuleNotFoundError as error:
         return str(error.name)
     figures = module.main()
-    return figures, records(name, figures)
+    return figures, records(name, figures, code)
 
 
 def main(wanted: list[str]) -> int:
@@ -31,11 +32,12 @@ def main(wanted: list[str]) -> int:
     if unknown:
         print(f"error: unknown {', '.join(sorted(unknown))}; valid: {', '.join(names())}", file=sys.stderr)
         return 1
-    passed = True
+    # before README changes, which would make it a commit with changes
+    code, passed = commit(), True
     for name in wanted or names():
         print(f"== {name}", flush=True)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            found = process.submit(measure, name).result()
+            found = process.submit(measure, name, code).result()
         if isinstance(found, str):
             print(f"not measured: {found} is not installed (make setup-full)")
             continue

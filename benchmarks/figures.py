@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 
 from common.base.errors import UserError
-from common.runs.environment import commit, cpu
+from common.runs.environment import cpu
 
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results.json", FOLDER.parent / "README.md"
@@ -107,10 +107,10 @@ def options(main: Main, words: list[str]) -> dict[str, Any]:
     return found
 
 
-def records(benchmark: str, figures: dict[str, Figure]) -> dict[str, dict[str, Any]]:
-    """The figures by `benchmark.figure`, each with the circumstances in which this process measured it."""
+def records(benchmark: str, figures: dict[str, Figure], code: str | None) -> dict[str, dict[str, Any]]:
+    """The figures by `benchmark.figure`, each with the commit of the code, and where this process measured it."""
     circumstances = {
-        "commit": commit(),
+        "commit": code,
         "processor": cpu(),
         "threads": torch.get_num_threads(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

@@ -38,8 +38,9 @@ STARTS = {"run", "quick", "calls", "ray_alone"}
 SLOW = ("reliability", "test_steady.py", "test_launchers.py", "test_commands.py")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `slow` what starts processes by a fixture, or stands in a slow file; others say it themselves."""
+    """Mark as `slow` what starts processes by a fixture or stands in a slow file; others say so."""
     tests = Path(__file__).parent
     slow = [tests / name for name in SLOW]
     for item in items:

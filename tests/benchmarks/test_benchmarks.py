@@ -66,9 +66,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_benchmark_measured_again_replaces_its_own_figures_alone(elsewhere: Path) -> None:
     fast, slow = Figure(20.0, "x as fast", "a step", "a peer"), Figure(1234.5, "s", "a sweep")
-    merge("one", records("one", {"step": fast, "gone": slow}))
-    merge("two", records("two", {"sweep": slow}))
-    merge("one", records("one", {"step": Figure(0.5004, "x its time", "a step", "a peer")}))
+    merge("one", records("one", {"step": fast, "gone": slow}, "abcdefghij"))
+    merge("two", records("two", {"sweep": slow}, "abcdefghij"))
+    again = Figure(0.5004, "x its time", "a step", "a peer")
+    merge("one", records("one", {"step": again}, "abcdefghij+"))
     kept: dict[str, Any] = json.loads((elsewhere / "results.json").read_text())
     assert [(name, record["value"]) for name, record in kept.items()] == [
         ("one.step", 0.5004),
@@ -82,7 +83,8 @@ def test_a_benchmark_measured_again_replaces_its_own_figures_alone(elsewhere: Pa
         ["| a step", "a peer", "0.5 x its time"],
         ["| a sweep", "", "1,234 s"],
     ]
-    assert all(kept["one.step"]["commit"][:7] in row for row in rows[2:])
+    assert all(", abcdefg, " in row for row in rows[2:])
+    assert kept["one.step"]["commit"] == "abcdefghij+"
 
 
 @pytest.mark.parametrize(
