@@ -1,33 +1,23 @@
 """Measure all benchmarks, or those that are named, and write their figures into results.json and README.md.
 
-    python -m benchmarks [name ...]
+    python -m benchmarks [--tiny] [name ...]
 
 Each is measured in a process of its own, one after the other; its figures are kept as soon as it has ended.
-One whose peer is not installed is left out and said. Ends with 1 if a figure misses its goal.
+One whose peer is not installed is left out and said. Ends with 1 if a figure misses its goal. With `--tiny`
+sizes are tiny, and nothing is kept: it shows that all of them run.
 """
 
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
 from multiprocessing import get_context
-from typing import Any
 
-from benchmarks.figures import Figure, merge, names, records
+from benchmarks.figures import measure, merge, names, records
 from common.runs.environment import commit
 
 
-def measure(name: str, code: str | None) -> tuple[dict[str, Figure], dict[str, dict[str, Any]]] | str:
-    """The figures of a benchmark and their records, or the module that it lacks."""
-    try:
-        module = import_module(f"benchmarks.{name}")
-    except ModuleNotFoundError as error:
-        return str(error.name)
-    figures = module.main()
-    return figures, records(name, figures, code)
-
-
-def main(wanted: list[str]) -> int:
+def main(words: list[str]) -> int:
     """Measure, keep and print; the exit code."""
+    tiny, wanted = "--tiny" in words, [word for word in words if word != "--tiny"]
     unknown = set(wanted) - set(names())
     if unknown:
         print(f"error: unknown {', '.join(sorted(unknown))}; valid: {', '.join(names())}", file=sys.stderr)
@@ -37,15 +27,16 @@ def main(wanted: list[str]) -> int:
     for name in wanted or names():
         print(f"== {name}", flush=True)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            found = process.submit(measure, name, code).result()
+            found = process.submit(measure, name, tiny).result()
         if isinstance(found, str):
             print(f"not measured: {found} is not installed (make setup-full)")
             continue
-        figures, kept = found
-        merge(name, kept)
+        figures, threads = found
         for figure in figures.values():
             print(figure.line(), flush=True)
-        passed &= all(figure.passed for figure in figures.values())
+        if not tiny:
+            merge(name, records(name, figures, code, threads))
+            passed &= all(figure.passed for figure in figures.values())
     return 0 if passed else 1
 
 

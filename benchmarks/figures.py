@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -107,12 +108,23 @@ def options(main: Main, words: list[str]) -> dict[str, Any]:
     return found
 
 
-def records(benchmark: str, figures: dict[str, Figure], code: str | None) -> dict[str, dict[str, Any]]:
-    """The figures by `benchmark.figure`, each with the commit of the code, and where this process measured it."""
+def measure(name: str, tiny: bool) -> tuple[dict[str, Figure], int] | str:
+    """The figures of a benchmark and the threads of their process, or the module that it lacks."""
+    try:
+        module = import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        return str(error.name)
+    return module.main(tiny=tiny), torch.get_num_threads()
+
+
+def records(
+    benchmark: str, figures: dict[str, Figure], code: str | None, threads: int
+) -> dict[str, dict[str, Any]]:
+    """The figures by `benchmark.figure`, each with the commit of the code, where and when it was measured."""
     circumstances = {
         "commit": code,
         "processor": cpu(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     return {f"{benchmark}.{name}": asdict(figure) | circumstances for name, figure in figures.items()}

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import figures
+from benchmarks.__main__ import main
 from benchmarks.figures import BEGIN, END, README, Figure, merge, names, options, read, records, with_table
 from common.base.errors import UserError
 
@@ -55,6 +58,23 @@ def test_every_record_says_which_code_made_it_where_and_belongs_to_a_benchmark()
         assert record["commit"] and record["processor"] and record["threads"] >= 1
 
 
+@pytest.mark.slow
+def test_the_command_measures_in_a_process_of_its_own_and_keeps_nothing_tiny() -> None:
+    before = README.read_bytes(), read()
+    command = [sys.executable, "-m", "benchmarks", "--tiny", "data_path"]
+    done = subprocess.run(command, cwd=README.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("== data_path\n") and " x as fast" in done.stdout
+    assert (README.read_bytes(), read()) == before
+
+
+def test_a_benchmark_that_there_is_not_is_refused_with_those_that_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["yogi_stepp"]) == 1
+    assert capsys.readouterr().err.startswith("error: unknown yogi_stepp; valid: accelegrad_grid, ")
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results and README of this test's own."""
@@ -66,10 +86,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_benchmark_measured_again_replaces_its_own_figures_alone(elsewhere: Path) -> None:
     fast, slow = Figure(20.0, "x as fast", "a step", "a peer"), Figure(1234.5, "s", "a sweep")
-    merge("one", records("one", {"step": fast, "gone": slow}, "abcdefghij"))
-    merge("two", records("two", {"sweep": slow}, "abcdefghij"))
+    merge("one", records("one", {"step": fast, "gone": slow}, "abcdefghij", 1))
+    merge("two", records("two", {"sweep": slow}, "abcdefghij", 1))
     again = Figure(0.5004, "x its time", "a step", "a peer")
-    merge("one", records("one", {"step": again}, "abcdefghij+"))
+    merge("one", records("one", {"step": again}, "abcdefghij+", 2))
     kept: dict[str, Any] = json.loads((elsewhere / "results.json").read_text())
     assert [(name, record["value"]) for name, record in kept.items()] == [
         ("one.step", 0.5004),
