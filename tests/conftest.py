@@ -35,7 +35,20 @@ def pytest_configure(config: pytest.Config) -> None:
 # what a test asks for when it starts processes
 STARTS = {"run", "quick", "calls", "ray_alone"}
 # files and folders of which every test starts processes, or takes seconds
-SLOW = ("reliability", "test_steady.py", "test_launchers.py", "test_commands.py")
+SLOW = (
+    "reliability",
+    "test_claims_command.py",
+    "test_commands.py",
+    "test_evidence.py",
+    "test_launchers.py",
+    "test_report_command.py",
+    "test_stages_command.py",
+    "test_steady.py",
+    "common/report/test_report_wandb.py",
+    "common/runs/test_runs_export.py",
+    "papers/saddle/test_saddle_units.py",
+    "papers/sdp_cert/test_sdp_cert_units.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
