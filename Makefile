@@ -40,7 +40,7 @@ report: setup  ## the site in report/: claims, tables and figures from the resul
 test: setup-full  ## all tests (some use real data under DATA_DIR and are skipped without)
 	$(PY) -m pytest -n 2 $(TESTS)
 
-test-fast: setup-full  ## the tests for daily work: those that start no process and train for no second; under 2 minutes
+test-fast: setup-full  ## the tests for daily work: all but the slow ones, which start processes or train for seconds
 	$(PY) -m pytest -n 2 -m 'not slow' $(TESTS)
 
 soak: setup-full  ## the long form of the tests of reliability: 200 kills, 5,000 mistyped commands, memory; an hour
