@@ -45,9 +45,20 @@ SLOW = (
     "test_stages_command.py",
     "test_steady.py",
     "common/report/test_report_wandb.py",
+    "common/data/images/test_data_curves.py",
+    "common/runs/test_runs_as_objective.py",
     "common/runs/test_runs_export.py",
+    "common/runs/test_runs_record.py",
+    "common/search/test_search_module.py",
+    "papers/factor_transfer/test_factor_transfer_claims.py",
+    "papers/moonshine/test_moonshine_claims.py",
+    "papers/moonshine/test_moonshine_erfnet.py",
+    "papers/moonshine/test_moonshine_networks.py",
+    "papers/moonshine/test_moonshine_tables.py",
+    "papers/one/test_one_costs.py",
     "papers/saddle/test_saddle_units.py",
     "papers/sdp_cert/test_sdp_cert_units.py",
+    "papers/yogi/test_yogi_claims.py",
 )
 
 
