@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TESTS ?= tests
 
-.PHONY: help setup setup-full demo claims report test soak check bench entries check-entries hooks image clean
+.PHONY: help setup setup-full demo claims report test test-fast soak check bench entries check-entries hooks image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -40,6 +40,9 @@ report: setup  ## the site in report/: claims, tables and figures from the resul
 test: setup-full  ## all tests (some use real data under DATA_DIR and are skipped without)
 	$(PY) -m pytest -n 2 $(TESTS)
 
+test-fast: setup-full  ## the tests for daily work: all but the slow ones, which start processes or train for seconds
+	$(PY) -m pytest -n 2 -m 'not slow' $(TESTS)
+
 soak: setup-full  ## the long form of the tests of reliability: 200 kills, 5,000 mistyped commands, memory; an hour
 	SOAK=1 $(PY) -m pytest -n 2 tests/reliability
 
@@ -50,8 +53,8 @@ check: setup-full  ## ruff, the floors of imports, mypy and the tests
 	$(VENV)/bin/mypy
 	$(MAKE) test
 
-bench: setup-full  ## every benchmark, each against a peer in one process
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) -m benchmarks.$$(basename $$file .py) || exit 1; done
+bench: setup-full  ## every benchmark (or BENCH=name) against its peer; writes benchmarks/results.json and README's table
+	$(PY) -m benchmarks $(BENCH)
 
 entries: setup  ## the name of every entry, one a line
 	@$(PY) -m common.tables.tables

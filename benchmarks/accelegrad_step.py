@@ -1,11 +1,11 @@
 """Seconds of one optimizer step on ResNet-50's parameters: AcceleGrad and torch's SGD with momentum, in turn.
 
-Run: python -m benchmarks.accelegrad_step [device]. Prints medians of the times and of each round's ratio, and
-exits with 1 if AcceleGrad takes more than 1.3 times as long as `torch.optim.SGD(foreach=True)`.
+Run: python -m benchmarks.accelegrad_step [device=cuda]. Prints medians of the times and of each
+round's ratio, and exits with 1 if AcceleGrad takes more than 1.3 times as long as
+`torch.optim.SGD(foreach=True)`.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch.optim import Optimizer
 
+from benchmarks.figures import Figure, command
 from common.models.resnet import ResNet
 from papers.accelegrad.accelegrad import AcceleGrad
 from papers.accelegrad.baselines import ScalarAdaGrad
@@ -21,11 +22,11 @@ ROUNDS = 31
 LIMIT = 1.3
 
 
-def resnet50_parameters(device: str) -> list[torch.nn.Parameter]:
-    """The 161 parameter tensors of ResNet-50 with 1000 classes, each with a gradient."""
+def resnet50_parameters(device: str, width: int) -> list[torch.nn.Parameter]:
+    """The 161 parameter tensors of ResNet-50 with 1000 classes, each with a gradient; its width is 64."""
     torch.manual_seed(0)
     model = ResNet(
-        shape=(3, 32, 32), classes=1000, blocks=[3, 4, 6, 3], width=64, block="bottleneck", shortcut="B"
+        shape=(3, 32, 32), classes=1000, blocks=[3, 4, 6, 3], width=width, block="bottleneck", shortcut="B"
     ).to(device)
     parameters = list(model.parameters())
     for parameter in parameters:
@@ -49,32 +50,36 @@ def _wait(device: str) -> None:
 
 
 def measure(
-    build: Callable[[list[torch.nn.Parameter]], Optimizer], device: str
+    build: Callable[[list[torch.nn.Parameter]], Optimizer], device: str, width: int, rounds: int
 ) -> tuple[float, float, float]:
     """Medians of the seconds of SGD and of another, and of their ratios, round by round."""
-    sgd = torch.optim.SGD(resnet50_parameters(device), lr=1e-3, momentum=0.9, foreach=True)
-    other = build(resnet50_parameters(device))
+    sgd = torch.optim.SGD(resnet50_parameters(device, width), lr=1e-3, momentum=0.9, foreach=True)
+    other = build(resnet50_parameters(device, width))
     steps = 1 if device == "cpu" else 20
-    rounds = [(seconds(sgd, device, steps), seconds(other, device, steps)) for _ in range(ROUNDS + 5)][5:]
-    theirs, ours = zip(*rounds, strict=True)
-    return statistics.median(theirs), statistics.median(ours), statistics.median(b / a for a, b in rounds)
+    pairs = [(seconds(sgd, device, steps), seconds(other, device, steps)) for _ in range(rounds + 5)][5:]
+    theirs, ours = zip(*pairs, strict=True)
+    return statistics.median(theirs), statistics.median(ours), statistics.median(b / a for a, b in pairs)
 
 
-def main() -> int:
-    """Measure and print."""
-    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+def main(tiny: bool = False, device: str = "cpu") -> dict[str, Figure]:
+    """Measure each optimizer."""
     builders: dict[str, Callable[[list[torch.nn.Parameter]], Optimizer]] = {
         "AcceleGrad": AcceleGrad,
         "AcceleGrad, ball": partial(AcceleGrad, radius=1.0),
         "ScalarAdaGrad": ScalarAdaGrad,
     }
-    print(f"{device}, {torch.get_num_threads()} threads")
+    width, rounds = (1, 1) if tiny else (64, ROUNDS)
     ratios = {}
     for name, build in builders.items():
-        sgd, ours, ratios[name] = measure(build, device)
+        sgd, ours, ratios[name] = measure(build, device, width, rounds)
         print(f"{name:18} {1e3 * ours:7.2f} ms a step, SGD {1e3 * sgd:7.2f} ms: {ratios[name]:.2f}")
-    return int(ratios["AcceleGrad"] > LIMIT)
+    what = f"AcceleGrad's step, ResNet-50's parameters, {device}"
+    return {
+        device: Figure(
+            ratios["AcceleGrad"], "x its time", what, "`torch.optim.SGD(foreach=True)`", at_most=LIMIT
+        )
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.figures import Figure, command
 from common.data.images.cifar import Cifar10
 
 EXAMPLES, BATCH, TURNS = 2_560, 128, 15
@@ -85,33 +86,39 @@ def cifar_like(examples: int) -> Cifar10:
     return data
 
 
-def samples_per_second(epoch: Callable[[], Iterable[object]]) -> float:
+def samples_per_second(epoch: Callable[[], Iterable[object]], examples: int) -> float:
     """Go through one epoch of batches."""
     start = time.perf_counter()
     for _ in epoch():
         pass
-    return EXAMPLES / (time.perf_counter() - start)
+    return examples / (time.perf_counter() - start)
 
 
-def main() -> None:
+def main(tiny: bool = False) -> dict[str, Figure]:
+    """Measure both in turn."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    data = cifar_like(EXAMPLES)
+    examples, turns = (BATCH, 1) if tiny else (EXAMPLES, TURNS)
+    data = cifar_like(examples)
     assert data.train.targets is not None
     transforms: list[Transform] = [random_crop, random_flip, to_float, Normalise(Cifar10.MEAN, Cifar10.STD)]
     samples = PerSample(data.train.inputs, data.train.targets, transforms)
     loader = DataLoader(samples, BATCH, shuffle=True, num_workers=0)
 
     def batched() -> Iterable[object]:
-        order = torch.randperm(EXAMPLES).split(BATCH)
+        order = torch.randperm(examples).split(BATCH)
         return (data.batch("train", index, augment=True) for index in order)
 
-    turns = [(samples_per_second(batched), samples_per_second(lambda: loader)) for _ in range(TURNS)]
-    print(f"batched tensors    {statistics.median(ours for ours, _ in turns):10,.0f} samples/s")
-    print(f"DataLoader, 1 core {statistics.median(theirs for _, theirs in turns):10,.0f} samples/s")
-    ratio = statistics.median(ours / theirs for ours, theirs in turns)
-    print(f"ratio              {ratio:10.1f} x  (at least 10)")
+    rates = [
+        (samples_per_second(batched, examples), samples_per_second(lambda: loader, examples))
+        for _ in range(turns)
+    ]
+    print(f"batched tensors    {statistics.median(ours for ours, _ in rates):10,.0f} samples/s")
+    print(f"DataLoader, 1 core {statistics.median(theirs for _, theirs in rates):10,.0f} samples/s")
+    ratio = statistics.median(ours / theirs for ours, theirs in rates)
+    what = "CIFAR crop, flip and normalise on tensors"
+    return {"ratio": Figure(ratio, "x as fast", what, "`DataLoader` with per-sample transforms", at_least=10)}
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

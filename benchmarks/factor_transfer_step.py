@@ -1,13 +1,12 @@
 """Seconds of a student's step with factor transfer beside those of bare PyTorch, in turn.
 
-Run: python -m benchmarks.factor_transfer_step [batch]. ResNet-56 teaches ResNet-20, on random images of
+Run: python -m benchmarks.factor_transfer_step [batch=128]. ResNet-56 teaches ResNet-20, on random images of
 CIFAR's size, on the GPU where there is one. Bare PyTorch makes the student's step by cross-entropy and one
 forward pass of the teacher; the step of factor transfer (encoder, translator and their loss included) is to
 take at most 1.1 times as long. On the CPU it is processor time, which other programs do not change.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.figures import Figure, command
 from common.base.stages import Stage
 from common.data.images.digits import Digits
 from common.models.resnet import CifarResNet
@@ -92,11 +92,11 @@ def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
     optimizer.step()
 
 
-def seconds(steps: dict[str, Callable[[], None]], cuda: bool) -> dict[str, list[float]]:
+def seconds(steps: dict[str, Callable[[], None]], cuda: bool, rounds: int) -> dict[str, list[float]]:
     """The time of each in each round, in turn; the first two rounds are not counted."""
     clock = time.perf_counter if cuda else time.process_time
     found: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS + 2):
+    for _ in range(rounds + 2):
         for name, make in steps.items():
             start = clock()
             make()
@@ -106,9 +106,9 @@ def seconds(steps: dict[str, Callable[[], None]], cuda: bool) -> dict[str, list[
     return {name: times[2:] for name, times in found.items()}
 
 
-def main() -> None:
-    """Measure and print."""
-    batch = int(sys.argv[1]) if len(sys.argv) > 1 else 128
+def main(tiny: bool = False, batch: int = 128) -> dict[str, Figure]:
+    """Measure both steps in turn."""
+    batch, rounds = (2, 1) if tiny else (batch, ROUNDS)
     cuda = torch.cuda.is_available()
     torch.backends.cudnn.benchmark = cuda
     torch.manual_seed(0)
@@ -134,12 +134,16 @@ def main() -> None:
             "factor transfer": lambda: step(optimizer, lambda: distiller.loss(student, images, labels)),
         },
         cuda,
+        rounds,
     )
     for name, times in found.items():
         print(f"{name:16} {1e3 * statistics.median(times):8.1f} ms a step")
     ratios = [ours / plain for ours, plain in zip(found["factor transfer"], found["bare"], strict=True)]
-    print(f"factor transfer / bare: {statistics.median(ratios):.3f} (<= 1.1)")
+    what = f"factor transfer's step, ResNet-56 to ResNet-20, batch {batch}"
+    peer = "the student's step by cross-entropy, and a pass of the teacher"
+    ratio = statistics.median(ratios)
+    return {"cuda" if cuda else "cpu": Figure(ratio, "x its time", what, peer, at_most=1.1)}
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -1,6 +1,6 @@
 """A folder of JPEG images through the loader's 2 workers, against Pillow's own decoding in 2 processes.
 
-    python -m benchmarks.folder_stream
+    python -m benchmarks.folder_stream [images=5000] [turns=5]
 
 5,000 JPEG files of 224x224 pixels (sums of smooth random waves and noise, quality 90, about 20 KB each) are
 written to a temporary folder. Pillow's rate: `Image.open(path).convert("RGB")` of every file, half of them in
@@ -8,7 +8,6 @@ each of two processes, and nothing else. Ours: uint8 batches out of the loader, 
 them. The two are measured in turn; the ratios are medians over the turns.
 """
 
-import argparse
 import multiprocessing
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.figures import Figure, command
 from common.data.images.image_folder import ImageFolder
 
 IMAGES, SIZE, CLASSES, WORKERS, BATCH, TURNS = 5_000, 224, 10, 2, 100, 5
@@ -56,7 +56,7 @@ def pillow_rate(paths: list[Path]) -> float:
         return len(paths) / (time.perf_counter() - start)
 
 
-def stream_rate(folder: Path, augment: Literal["none", "flip", "resized_crop"]) -> float:
+def stream_rate(folder: Path, augment: Literal["none", "flip", "resized_crop"], batch: int) -> float:
     """Images a second out of one epoch of the training loader, after its first batches."""
     data = ImageFolder(
         kind="image_classification",
@@ -67,7 +67,7 @@ def stream_rate(folder: Path, augment: Literal["none", "flip", "resized_crop"]) 
         validation=0.0,
         normalise="standard",
         verify=True,
-        batch_size=BATCH,
+        batch_size=batch,
         workers=WORKERS,
         folder="images",
         classes=CLASSES,
@@ -88,27 +88,35 @@ def stream_rate(folder: Path, augment: Literal["none", "flip", "resized_crop"]) 
     return seen / (time.perf_counter() - start)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--turns", type=int, default=TURNS)
-    arguments = parser.parse_args()
+def main(tiny: bool = False, images: int = IMAGES, turns: int = TURNS) -> dict[str, Figure]:
+    """Measure all three in turn."""
+    images, turns, batch = (40, 1, 4) if tiny else (images, turns, BATCH)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder, arguments.images)
+        write_images(folder, images)
         paths = sorted(folder.glob("images/train/*/*.jpg"))
         rates: dict[str, Callable[[], float]] = {
-            "Pillow, open and convert": lambda: pillow_rate(paths),
-            "loader, evaluation geometry": lambda: stream_rate(folder, "none"),
-            "loader, random resized crop": lambda: stream_rate(folder, "resized_crop"),
+            "pillow": lambda: pillow_rate(paths),
+            "evaluation": lambda: stream_rate(folder, "none", batch),
+            "resized_crop": lambda: stream_rate(folder, "resized_crop", batch),
         }
-        turns = [{what: rate() for what, rate in rates.items()} for _ in range(arguments.turns)]
+        found = [{what: rate() for what, rate in rates.items()} for _ in range(turns)]
     for what in rates:
-        rate = statistics.median(turn[what] for turn in turns)
-        ratio = statistics.median(turn[what] / turn["Pillow, open and convert"] for turn in turns)
-        print(f"{what:30} {rate:8,.0f} images/s   {ratio:5.2f} x")
+        print(f"{what:14} {statistics.median(turn[what] for turn in found):8,.0f} images/s")
+    what = f"{images:,} JPEG images of {SIZE} px from a folder, {WORKERS} workers"
+    peer = f"Pillow alone, open and convert, {WORKERS} processes"
+    geometry = {"evaluation": "", "resized_crop": ", random resized crops"}
+    return {
+        name: Figure(
+            statistics.median(turn[name] / turn["pillow"] for turn in found),
+            "x the images a second",
+            what + more,
+            peer,
+        )
+        for name, more in geometry.items()
+    }
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

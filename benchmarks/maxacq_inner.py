@@ -18,6 +18,7 @@ from botorch.sampling import SobolQMCNormalSampler
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from torch import Tensor
 
+from benchmarks.figures import Figure, command
 from common.numerics.sampling import ReplicateSampler
 from papers.maxacq.acquisition import ExpectedImprovement, setting
 from papers.maxacq.budget import Budget
@@ -91,20 +92,20 @@ def ours(parts: list[tuple[Tensor, Tensor]], dim: int, form: str, evaluations: i
     return FORMS[form](problem(parts, dim, seed), maximiser, Budget(evaluations=evaluations))
 
 
-def compare(dim: int, n: int, form: str) -> None:
-    """One line: BoTorch, ours at the same value, and ours for 16 seeds."""
-    parts = [data(dim, n, seed) for seed in range(TASKS)]
+def compare(dim: int, n: int, form: str, tasks: int, ladder: tuple[int, ...]) -> dict[str, Figure]:
+    """BoTorch, ours with the least budget of a ladder at the same value, and ours for 16 seeds."""
+    parts = [data(dim, n, seed) for seed in range(tasks)]
     peer_time = peer_value = 0.0
     for part in parts:
         spent, x = seconds(lambda part=part: by_botorch(part, dim, form), runs=1)  # type: ignore[misc]
-        peer_time, peer_value = peer_time + spent / TASKS, peer_value + value(part, x, dim) / TASKS
-    for evaluations in LADDER:
+        peer_time, peer_value = peer_time + spent / tasks, peer_value + value(part, x, dim) / tasks
+    for evaluations in ladder:
         timed = [
             seconds(lambda part=part, e=evaluations: ours([part], dim, form, e, 0), runs=2)  # type: ignore[misc]
             for part in parts
         ]
-        own_value = sum(value(part, x, dim) for part, (_, x) in zip(parts, timed, strict=True)) / TASKS
-        own_time = sum(spent for spent, _ in timed) / TASKS
+        own_value = sum(value(part, x, dim) for part, (_, x) in zip(parts, timed, strict=True)) / tasks
+        own_time = sum(spent for spent, _ in timed) / tasks
         if own_value >= peer_value:
             break
     many = [data(dim, n, seed) for seed in range(SEEDS)]
@@ -117,15 +118,29 @@ def compare(dim: int, n: int, form: str) -> None:
         f" | {SEEDS} seeds {many_time:.3f} s: {many_time / own_time:.1f} times one",
         flush=True,
     )
+    what = f"maxacq: q-EI to the same value{reached}, d = q = {dim}, n = {n}, {form}"
+    return {
+        f"{form}_d{dim}": Figure(
+            peer_time / own_time, "x as fast", what, "`botorch.optim.optimize_acqf`", at_least=3.0
+        ),
+        f"{form}_d{dim}_seeds": Figure(
+            many_time / own_time, "x its time", f"{what}, {SEEDS} seeds at once", "one seed", at_most=5.0
+        ),
+    }
 
 
-def main() -> None:
+def main(tiny: bool = False) -> dict[str, Figure]:
+    """Compare on two sizes, in both forms."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    sizes = [(2, 4)] if tiny else [(4, 32), (8, 64)]
+    tasks, ladder = (1, (16,)) if tiny else (TASKS, LADDER)
+    figures: dict[str, Figure] = {}
     for form in ("joint", "greedy"):
-        compare(4, 32, form)
-        compare(8, 64, form)
+        for dim, n in sizes:
+            figures |= compare(dim, n, form, tasks, ladder)
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from benchmarks.figures import Figure, command
 from papers.meta_bo.acquisition import ucb
 from papers.meta_bo.estimators import ArmsPosterior, ArmsPrior, BasisPrior, correction_factor
 from papers.meta_bo.grasp import failing_scores
@@ -24,12 +25,12 @@ def timed(call: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - began, found
 
 
-def batched(scores: torch.Tensor) -> np.ndarray:
+def batched(scores: torch.Tensor, problems: int) -> np.ndarray:
     """All problems at once, Schur updates, columns of the covariance when they are needed."""
-    kept = ~torch.eye(len(scores), dtype=torch.bool)[:PROBLEMS]
+    kept = ~torch.eye(len(scores), dtype=torch.bool)[:problems]
     posterior = ArmsPosterior(ArmsPrior(scores, kept))
-    N, rows = posterior.prior.N, torch.arange(PROBLEMS)
-    seen = torch.zeros(PROBLEMS, scores.shape[1], dtype=torch.bool)
+    N, rows = posterior.prior.N, torch.arange(problems)
+    seen = torch.zeros(problems, scores.shape[1], dtype=torch.bool)
     for _ in range(ROUNDS):
         factor = correction_factor(posterior.count, N, "once")[:, None]
         multiplier = zeta(posterior.count, N, DELTA, "paper", "numerator_only")[:, None]
@@ -58,22 +59,27 @@ def one_by_one(scores: np.ndarray, problems: int) -> np.ndarray:
     return np.array(paths)
 
 
-def over_arms() -> None:
-    scores = failing_scores(1800, 162, failures=0.9, worst=-3.35, best=-0.4)
-    ours, paths = timed(lambda: batched(scores))
-    peer, expected = timed(lambda: one_by_one(scores.numpy(), PROBLEMS))
+def over_arms(tasks: int, arms: int, problems: int) -> dict[str, Figure]:
+    scores = failing_scores(tasks, arms, failures=0.9, worst=-3.35, best=-0.4)
+    ours, paths = timed(lambda: batched(scores, problems))
+    peer, expected = timed(lambda: one_by_one(scores.numpy(), problems))
     same = float((np.asarray(paths) == np.asarray(expected)).mean())
     print(
-        f"{PROBLEMS} problems x {ROUNDS} rounds: {ours:.2f} s batched, {peer:.2f} s one by one in numpy "
+        f"{problems} problems x {ROUNDS} rounds: {ours:.2f} s batched, {peer:.2f} s one by one in numpy "
         f"({peer / ours:.1f}x; {100 * same:.1f}% of the arms are the same)",
         flush=True,
     )
+    what = f"meta_bo: {problems} problems of {tasks:,} x {arms}, {ROUNDS} rounds"
+    return {
+        "arms": Figure(peer / ours, "x as fast", what, "numpy, problem by problem"),
+        "arms_seconds": Figure(ours, "s", what, at_most=10.0),
+    }
 
 
-def over_weights() -> None:
-    """Mean and variance at 1,000 points after 20 observations, K = 2,048, N = 1,000."""
+def over_weights(K: int, N: int) -> dict[str, Figure]:
+    """Mean and variance at N points after 20 observations, from N draws of K weights."""
     generator = torch.Generator().manual_seed(0)
-    W, seen, at = (torch.randn(n, 2048, generator=generator, dtype=torch.float64) for n in (1000, 20, 1000))
+    W, seen, at = (torch.randn(n, K, generator=generator, dtype=torch.float64) for n in (N, 20, N))
     y = torch.randn(20, generator=generator, dtype=torch.float64)
     prior = BasisPrior(W)
     ours, found = timed(lambda: prior.posterior(seen, y, 1e-5).predict(at))
@@ -88,19 +94,22 @@ def over_weights() -> None:
     peer, expected = timed(dense)
     worst = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))  # type: ignore[call-overload]
     print(
-        f"weights K=2048, N=1000, t=20: {ours:.3f} s by the factor, {peer:.3f} s with a K x K matrix that is "
+        f"weights K={K}, N={N}, t=20: {ours:.3f} s by the factor, {peer:.3f} s with a K x K matrix that is "
         f"there already ({peer / ours:.1f}x; they differ by at most {worst:.1e})",
         flush=True,
     )
     update, _ = timed(lambda: prior.posterior(seen, y, 1e-5))
     print(f"  of which conditioning alone {update:.4f} s", flush=True)
+    what = f"meta_bo: posterior over K = {K:,} weights, N = {N:,}, after 20 observations"
+    return {"weights": Figure(peer / ours, "x as fast", what, "a K x K matrix that is there already")}
 
 
-def main() -> None:
+def main(tiny: bool = False) -> dict[str, Figure]:
+    """Measure both."""
     torch.set_num_threads(1)
-    over_arms()
-    over_weights()
+    arms, weights = ((30, 24, 2), (64, 30)) if tiny else ((1800, 162, PROBLEMS), (2048, 1000))
+    return over_arms(*arms) | over_weights(*weights)
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.figures import Figure, command
 from common.data.functions.additive import GpSample
 from common.numerics.sampling import ReplicateSampler
 from common.search.searcher import Observations, Searcher, Task
@@ -62,21 +63,28 @@ def search(searcher: Searcher, evaluations: int) -> list[float]:
     return rounds
 
 
-def searches() -> None:
+def searches(tiny: bool) -> dict[str, Figure]:
+    """Each searcher once; the figures are of Thompson sampling."""
+    figures = {}
     bounds = {"beta": 2.0, "bound": 1.0, "delta": 0.1}
     makers: dict[str, tuple[int, Callable[[], Searcher]]] = {
         "qff_ts": (500, lambda: FourierThompson(features=quadrature(), **GRIDS)),
         "qff_ucb": (500, lambda: FourierUCB(features=quadrature(), **bounds, **GRIDS)),
         "exact_gp_ts": (200, lambda: ExactThompson(**GRIDS)),
     }
-    for name, (evaluations, make) in makers.items():
+    for name, (most, make) in makers.items():
+        evaluations = 12 if tiny else most
         seconds, rounds = seconds_of(lambda make=make, t=evaluations: search(make(), t))  # type: ignore[misc]
-        early, late = np.median(rounds[20:70]), np.median(rounds[-50:])
+        early, late = np.median(rounds[20:70] or rounds), np.median(rounds[-50:])
         print(
             f"{name:<12} T={evaluations} d=10: {seconds:6.2f} s ({sum(rounds):.2f} CPU s); a round "
             f"{1e3 * early:6.2f} CPU ms at n about 50, {1e3 * late:6.2f} at the end ({late / early:.2f})",
             flush=True,
         )
+        if name == "qff_ts":
+            what = f"qff: {evaluations} rounds of Thompson sampling, d = 10, 32 features a dimension"
+            figures["ts_seconds"] = Figure(sum(rounds), "s of one core", what, at_most=10.0)
+    return figures
 
 
 class Exact(gpytorch.models.ExactGP):
@@ -101,7 +109,7 @@ def exact(x: Tensor, y: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         return found.mean, found.variance
 
 
-def posteriors() -> None:
+def posteriors(tiny: bool) -> dict[str, Figure]:
     """Mean and variance at 100 points, from nothing, given n observations of one variable."""
     features = fixed_features(quadrature(), "se", [LENGTHSCALE], seed=0)
 
@@ -111,13 +119,14 @@ def posteriors() -> None:
         return posterior.mean_at(phi)[0], posterior.variance_at(phi)[0]
 
     at = torch.linspace(-0.5, 0.5, 100, dtype=torch.float64)[:, None]
-    for n in (500, 1000, 2000, 4000):
+    figures = {}
+    for n in (20,) if tiny else (500, 1000, 2000, 4000):
         generator = torch.Generator().manual_seed(n)
         x = torch.rand(n, 1, generator=generator, dtype=torch.float64) - 0.5
         y = (6.0 * x[:, 0]).sin() + NOISE * torch.randn(n, generator=generator, dtype=torch.float64)
         runs = [
             (seconds_of(lambda x=x, y=y: ours(x, y, at)), seconds_of(lambda x=x, y=y: exact(x, y, at)))
-            for _ in range(3)
+            for _ in range(1 if tiny else 3)
         ]  # type: ignore[misc]
         fast, slow = (min(run[side][0] for run in runs) for side in (0, 1))
         (mean, variance), (peer_mean, peer_variance) = runs[0][0][1], runs[0][1][1]
@@ -127,9 +136,19 @@ def posteriors() -> None:
             f"ratio {slow / fast:7.1f}; differences: means {errors[0]:.1e}, variances {errors[1]:.1e}",
             flush=True,
         )
+        what = f"qff: posterior of {n:,} observations, the same to {max(errors):.0e}"
+        goal = 100.0 if n == 4000 else None
+        figures[f"posterior_{n}"] = Figure(
+            slow / fast, "x as fast", what, "GPyTorch's exact one", at_least=goal
+        )
+    return figures
+
+
+def main(tiny: bool = False) -> dict[str, Figure]:
+    """Measure searches and posteriors."""
+    torch.manual_seed(0)
+    return searches(tiny) | posteriors(tiny)
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
-    searches()
-    posteriors()
+    command(main)

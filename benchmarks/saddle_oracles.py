@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
+from benchmarks.figures import Figure, command
 from papers.saddle.choice import make_oracle
 from papers.saddle.oracles import Tangent
 from papers.saddle.problems import Array
@@ -31,9 +33,10 @@ def best_of(runs: int, call: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def trust_regions() -> None:
+def trust_regions(dims: tuple[int, ...]) -> dict[str, Figure]:
     """Both ways, with a general h and in the hard case h = 0 (which a saddle always is)."""
-    for dim in (10, 50, 200, 2_000):
+    figures = {}
+    for dim in dims:
         H = symmetric(dim, 0)
         for name, h in (("general", np.random.default_rng(1).standard_normal(dim)), ("hard", np.zeros(dim))):
             runs = 1 if dim == 2_000 else 5
@@ -42,16 +45,23 @@ def trust_regions() -> None:
             if dim >= 200:
                 found = best_of(runs, lambda H=H, h=h: lanczos_trust_region(lambda v: H @ v, h, 1.0, 0))  # type: ignore[misc]
                 line += f"   Lanczos {found:8.4f} s"
+                what = f"saddle: trust region, d = {dim:,}, {name}, by Lanczos"
+                goal = 2.0 if dim == 2_000 else None
+                figures[f"lanczos_{dim}_{name}"] = Figure(found, "s", what, at_most=goal)
             print(line, flush=True)
+            what = f"saddle: trust region, d = {dim:,}, {name}, by eigendecomposition"
+            goal = 0.1 if dim == 200 else None
+            figures[f"exact_{dim}_{name}"] = Figure(exact, "s", what, at_most=goal)
+    return figures
 
 
-def others() -> None:
+def others(tiny: bool) -> None:
     """Ellipsoids by Shor's bound, box and simplex by enumeration, all with grad'(u - x) <= 0."""
     sets = [
         Ellipsoids(
             shape=(d,), classes=None, radius=1.0, count=m, condition=10.0, design_seed=0, matrices=None
         )
-        for d, m in ((10, 3), (50, 10))
+        for d, m in (((4, 2),) if tiny else ((10, 3), (50, 10)))
     ]
     for region in [*sets, Box(shape=(6,), classes=None, half_width=1.0), Simplex(shape=(10,), classes=None)]:
         d = region.dim
@@ -65,6 +75,13 @@ def others() -> None:
         print(f"{region.name:<12} d={d:>3} {what:<5} {seconds:8.4f} s   rho {answer.rho:.6f}", flush=True)
 
 
+def main(tiny: bool = False) -> dict[str, Figure]:
+    """Measure all oracles; the figures are of trust regions."""
+    torch.set_num_threads(1)
+    figures = trust_regions((10, 200) if tiny else (10, 50, 200, 2_000))
+    others(tiny)
+    return figures
+
+
 if __name__ == "__main__":
-    trust_regions()
-    others()
+    command(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from common.base.errors import UserError
+from benchmarks.figures import Figure, command
 from common.data.images.mnist import Mnist
 from papers.sdp_cert.bounds import Objective, input_box, interval_bounds, margins, optimised_linear_bounds
 from papers.sdp_cert.dual import certified_bound, solve
@@ -24,20 +24,22 @@ from papers.sdp_cert.relaxation import Relaxation, relax
 BATCH = 27
 
 
-def digits_like() -> Relaxation:
-    """BATCH targets of three inputs of a random 64-32-10 network."""
+def digits_like(d: int, hidden: int) -> Relaxation:
+    """BATCH targets of three inputs of a random network from d inputs to 10 classes."""
     generator = torch.Generator().manual_seed(0)
-    weights = [torch.randn(n, m, generator=generator).double() / m**0.5 for n, m in ((32, 64), (10, 32))]
-    network = relu_network(weights, [torch.zeros(32), torch.zeros(10)])
-    x = torch.rand(3, 64, generator=generator).double()
+    weights = [
+        torch.randn(n, m, generator=generator).double() / m**0.5 for n, m in ((hidden, d), (10, hidden))
+    ]
+    network = relu_network(weights, [torch.zeros(hidden), torch.zeros(10)])
+    x = torch.rand(3, d, generator=generator).double()
     box = input_box(x, 0.1, True)
     goal = margins(network, network(x).argmax(1))
     return relax(network, interval_bounds(network, box), box, goal, linear_cut=False, layerwise=False)
 
 
-def against_cvxpy() -> None:
+def against_cvxpy(d: int, hidden: int) -> dict[str, Figure]:
     """Seconds a target, each solver in turn on the same target, then the batch."""
-    r = digits_like()
+    r = digits_like(d, hidden)
     one = r.take(torch.tensor([0]))
     solve(one, tolerance=1e-3, max_steps=3, decide=False)
     seconds, bounds = {}, {}
@@ -55,12 +57,22 @@ def against_cvxpy() -> None:
     began = time.perf_counter()
     solve(r, tolerance=1e-4, max_steps=100, decide=False)
     batched = (time.perf_counter() - began) / len(r)
-    peer = min(seconds["clarabel"], seconds["scs"])
     print(f"batch of {len(r)} {batched:.4f} s a target")
-    print(f"ratio to the faster of cvxpy's: {peer / seconds['interior']:.1f}x, batched {peer / batched:.1f}x")
+    what = f"sdp_cert: SDP bound of a {d}-{hidden}-10 network"
+    peers = {name: f"cvxpy with {solver}" for name, solver in (("clarabel", "Clarabel"), ("scs", "SCS"))}
+    together = f"{what}, a target of {len(r)} at once"
+    return {
+        name: Figure(
+            seconds[name] / seconds["interior"], "x as fast", f"{what}, one target", peer, at_least=5.0
+        )
+        for name, peer in peers.items()
+    } | {
+        f"{name}_batched": Figure(seconds[name] / batched, "x as fast", together, peer, at_least=20.0)
+        for name, peer in peers.items()
+    }
 
 
-def pgd_nn() -> None:
+def pgd_nn() -> dict[str, Figure]:
     """The first image's target 0 of the paper's PGD-NN: until the bound is below 0."""
     folder = os.environ.get("DATA_DIR", "data")
     model = OfficialNetwork(
@@ -83,16 +95,28 @@ def pgd_nn() -> None:
     lp = float(optimised_linear_bounds(network, layers, box, goal, steps=200, lr=0.1, stop_below=None))
     began, worked = time.perf_counter(), time.process_time()
     bound, _, _ = certified_bound(network, layers, box, goal, decide=True)
+    spent = time.perf_counter() - began
     print(
-        f"PGD-NN, image 0, target 0: LP {lp:.2f}; SDP certified {float(bound):.3f} after "
-        f"{time.perf_counter() - began:.0f} s ({time.process_time() - worked:.0f} s of one core)"
+        f"PGD-NN, image 0, target 0: LP {lp:.2f}; SDP certified {float(bound):.3f} after {spent:.0f} s "
+        f"({time.process_time() - worked:.0f} s of one core)"
     )
+    return {
+        "pgd_nn": Figure(spent, "s", "sdp_cert: first target of PGD-NN certified", at_most=240.0),
+        "pgd_nn_bound": Figure(float(bound), "", "sdp_cert: bound of PGD-NN's first target", at_most=0.0),
+    }
+
+
+def main(tiny: bool = False) -> dict[str, Figure]:
+    """Against cvxpy; PGD-NN where its files are."""
+    torch.set_num_threads(1)
+    if tiny:
+        return against_cvxpy(6, 4)
+    figures = against_cvxpy(64, 32)
+    if Path(os.environ.get("DATA_DIR", "data"), "sdp_cert").exists():
+        return figures | pgd_nn()
+    print("PGD-NN: no data_dir/sdp_cert here, not measured")
+    return figures
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    against_cvxpy()
-    if Path(os.environ.get("DATA_DIR", "data"), "sdp_cert").exists():
-        pgd_nn()
-    else:
-        print(UserError("PGD-NN: no data_dir/sdp_cert here, not run"))
+    command(main)

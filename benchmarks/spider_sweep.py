@@ -1,6 +1,6 @@
 """The SPIDER sweep: gradient calls and seconds to ||grad f|| <= 3e-3, and twenty seeds at once.
 
-Run as `python benchmarks/spider_sweep.py`, on one core. Goals: the sweep in under 60 s; twenty replicates
+Run as `python -m benchmarks.spider_sweep`, on one core. Goals: the sweep in under 60 s; twenty replicates
 in one batch at least 5 times faster than one after the other.
 """
 
@@ -9,6 +9,7 @@ import time
 
 import torch
 
+from benchmarks.figures import Figure, command
 from common.data.tables.synthetic import SyntheticLogistic
 from common.models.linear import LogisticRegression
 from common.numerics.sampling import ReplicateSampler
@@ -43,15 +44,15 @@ def logistic(n: int) -> Problem:
     return build_problem(data, model, torch.device("cpu"))
 
 
-def methods() -> dict[str, Method]:
+def methods(eps: float) -> dict[str, Method]:
     """GD and the three variance-reduced methods, with the settings of their theorems."""
     return {
-        "GD": GradientDescent(eps=EPS, step_size=None, smoothness=None),
+        "GD": GradientDescent(eps=eps, step_size=None, smoothness=None),
         "SVRG": SVRG(batch_size=None, epoch_length=None, step_size=None, smoothness=None),
         "SpiderBoost": SpiderBoost(S1=None, S2=None, q=None, step_size=None, smoothness=None),
         "SPIDER-SFO": SpiderSFO(
             option=2,
-            eps=EPS,
+            eps=eps,
             n0=1.0,
             smoothness=None,
             gap=None,
@@ -66,8 +67,8 @@ def methods() -> dict[str, Method]:
 
 
 @torch.no_grad()
-def passes_to_eps(method: Method, problem: Problem, seed: int, replicates: int) -> list[float]:
-    """Calls / n of each replicate until the true gradient, looked at every 5 steps, is at most EPS."""
+def passes_to_eps(method: Method, problem: Problem, seed: int, replicates: int, eps: float) -> list[float]:
+    """Calls / n of each replicate until the true gradient, looked at every 5 steps, is at most eps."""
     assert problem.n is not None
     oracle = Oracle(problem, ReplicateSampler(seed, replicates, problem.n, problem.device, problem.dtype))
     method.start(oracle, problem.start(replicates), own_stop=False)
@@ -75,46 +76,56 @@ def passes_to_eps(method: Method, problem: Problem, seed: int, replicates: int) 
         method.step()
         if method.k % 5 == 0:
             norms = torch.linalg.vector_norm(problem.true_gradient(method.x), dim=1)
-            oracle.retire(norms <= EPS)
+            oracle.retire(norms <= eps)
     return [calls / problem.n for calls in oracle.counter.ifo]
 
 
-def sweep() -> None:
+def sweep(sizes: tuple[int, ...], eps: float) -> dict[str, Figure]:
     """Passes of every method at every n, and their slope in log n."""
-    problems = {n: logistic(n) for n in SIZES}
-    names = list(methods())
+    problems = {n: logistic(n) for n in sizes}
+    names = list(methods(eps))
     calls: dict[str, list[float]] = {name: [] for name in names}
     begin = time.perf_counter()
     for n, problem in problems.items():
-        for name, method in methods().items():
+        for name, method in methods(eps).items():
             start = time.perf_counter()
-            (passes,) = passes_to_eps(method, problem, 0, 1)
+            (passes,) = passes_to_eps(method, problem, 0, 1, eps)
             calls[name].append(passes * n)
             print(f"n={n:>7,}  {name:<12} {passes:8.1f} passes  {time.perf_counter() - start:6.2f} s")
-    print(f"sweep: {time.perf_counter() - begin:.1f} s (goal: under 60)")
+    spent = time.perf_counter() - begin
     for name in names:
-        slope = math.log(calls[name][-1] / calls[name][0]) / math.log(SIZES[-1] / SIZES[0])
+        slope = math.log(calls[name][-1] / calls[name][0]) / math.log(sizes[-1] / sizes[0])
         print(f"calls ~ n^{slope:.2f}  {name}")
+    what = f"spider sweep, n = {', '.join(f'{n:,}' for n in sizes)}, {len(names)} methods"
+    return {"sweep": Figure(spent, "s", what, at_most=60.0)}
 
 
-def replicates_at_once() -> None:
-    """Twenty seeds in one batch against twenty runs in turn, at n = 1,000."""
-    problem = logistic(SIZES[0])
+def replicates_at_once(n: int, replicates: int, eps: float) -> dict[str, Figure]:
+    """Seeds in one batch against as many runs in turn, on n examples."""
+    problem = logistic(n)
+    figures = {}
     for name in ("SVRG", "SpiderBoost", "SPIDER-SFO"):
         start = time.perf_counter()
-        together = passes_to_eps(methods()[name], problem, 0, REPLICATES)
+        together = passes_to_eps(methods(eps)[name], problem, 0, replicates, eps)
         batched = time.perf_counter() - start
         start = time.perf_counter()
-        alone = [passes_to_eps(methods()[name], problem, seed, 1)[0] for seed in range(REPLICATES)]
+        alone = [passes_to_eps(methods(eps)[name], problem, seed, 1, eps)[0] for seed in range(replicates)]
         in_turn = time.perf_counter() - start
-        ratio = in_turn / batched
         print(
-            f"{name:<12} {REPLICATES} seeds at once {batched:5.2f} s, in turn {in_turn:6.2f} s: "
-            f"{ratio:.1f}x (goal: 5x), same counts: {together == alone}"
+            f"{name:<12} {replicates} seeds at once {batched:5.2f} s, in turn {in_turn:6.2f} s, "
+            f"same counts: {together == alone}"
         )
+        what = f"spider: {replicates} seeds of {name} at once, n = {n:,}"
+        figures[name] = Figure(in_turn / batched, "x as fast", what, "one run after the other", at_least=5.0)
+    return figures
+
+
+def main(tiny: bool = False) -> dict[str, Figure]:
+    """Measure the sweep, and the replicates."""
+    torch.set_num_threads(1)
+    sizes, replicates, eps = ((50, 60), 2, 0.1) if tiny else (SIZES, REPLICATES, EPS)
+    return sweep(sizes, eps) | replicates_at_once(sizes[0], replicates, eps)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    sweep()
-    replicates_at_once()
+    command(main)

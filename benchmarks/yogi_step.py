@@ -11,17 +11,18 @@ import pytorch_optimizer
 import torch
 from torch.optim import Optimizer
 
+from benchmarks.figures import Figure, command
 from common.models.resnet import ResNet
 from papers.yogi.yogi import Yogi
 
 ROUNDS = 15
 
 
-def resnet50_parameters() -> list[torch.nn.Parameter]:
-    """The 161 parameter tensors of ResNet-50 with 1000 classes, each with a gradient."""
+def resnet50_parameters(width: int) -> list[torch.nn.Parameter]:
+    """The 161 parameter tensors of ResNet-50 with 1000 classes, each with a gradient; its width is 64."""
     torch.manual_seed(0)
     model = ResNet(
-        shape=(3, 32, 32), classes=1000, blocks=[3, 4, 6, 3], width=64, block="bottleneck", shortcut="B"
+        shape=(3, 32, 32), classes=1000, blocks=[3, 4, 6, 3], width=width, block="bottleneck", shortcut="B"
     )
     parameters = list(model.parameters())
     for parameter in parameters:
@@ -29,10 +30,10 @@ def resnet50_parameters() -> list[torch.nn.Parameter]:
     return parameters
 
 
-def step_seconds(optimizers: dict[str, Optimizer]) -> dict[str, float]:
+def step_seconds(optimizers: dict[str, Optimizer], rounds: int) -> dict[str, float]:
     """The median time of a step of each, every round in turn; the first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in optimizers}
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         for name, optimizer in optimizers.items():
             start = time.perf_counter()
             optimizer.step()
@@ -40,20 +41,27 @@ def step_seconds(optimizers: dict[str, Optimizer]) -> dict[str, float]:
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
-def main() -> None:
-    """Measure and print."""
-    seconds = step_seconds(
-        {
-            "yogi": Yogi(resnet50_parameters()),
-            "pytorch_optimizer.Yogi": pytorch_optimizer.Yogi(resnet50_parameters(), foreach=True),
-            "torch.optim.Adam": torch.optim.Adam(resnet50_parameters(), foreach=True),
-        }
-    )
+def main(tiny: bool = False) -> dict[str, Figure]:
+    """Measure all three in turn."""
+    width, rounds = (1, 1) if tiny else (64, ROUNDS)
+    peers = {"pytorch_optimizer.Yogi": pytorch_optimizer.Yogi, "torch.optim.Adam": torch.optim.Adam}
+    optimizers: dict[str, Optimizer] = {"yogi": Yogi(resnet50_parameters(width))}
+    optimizers |= {name: peer(resnet50_parameters(width), foreach=True) for name, peer in peers.items()}
+    seconds = step_seconds(optimizers, rounds)
     for name, value in seconds.items():
         print(f"{name:24} {1e3 * value:7.1f} ms a step")
-    print(f"yogi / pytorch_optimizer.Yogi: {seconds['yogi'] / seconds['pytorch_optimizer.Yogi']:.2f} (<= 1)")
-    print(f"yogi / torch.optim.Adam:       {seconds['yogi'] / seconds['torch.optim.Adam']:.2f} (<= 1.3)")
+    limits = {"pytorch_optimizer.Yogi": 1.0, "torch.optim.Adam": 1.3}
+    return {
+        name: Figure(
+            seconds["yogi"] / seconds[name],
+            "x its time",
+            "Yogi's step, ResNet-50's parameters",
+            f"`{name}(foreach=True)`",
+            at_most=limit,
+        )
+        for name, limit in limits.items()
+    }
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -32,6 +32,47 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("steady")
 
 
+# what a test asks for when it starts processes
+STARTS = {"run", "quick", "calls", "ray_alone"}
+# files and folders of which every test starts processes, or takes seconds
+SLOW = (
+    "reliability",
+    "test_claims_command.py",
+    "test_commands.py",
+    "test_evidence.py",
+    "test_launchers.py",
+    "test_report_command.py",
+    "test_stages_command.py",
+    "test_steady.py",
+    "common/report/test_report_wandb.py",
+    "common/data/images/test_data_curves.py",
+    "common/runs/test_runs_as_objective.py",
+    "common/runs/test_runs_export.py",
+    "common/runs/test_runs_record.py",
+    "common/search/test_search_module.py",
+    "papers/factor_transfer/test_factor_transfer_claims.py",
+    "papers/moonshine/test_moonshine_claims.py",
+    "papers/moonshine/test_moonshine_erfnet.py",
+    "papers/moonshine/test_moonshine_networks.py",
+    "papers/moonshine/test_moonshine_tables.py",
+    "papers/one/test_one_costs.py",
+    "papers/saddle/test_saddle_units.py",
+    "papers/sdp_cert/test_sdp_cert_units.py",
+    "papers/yogi/test_yogi_claims.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `slow` what starts processes by a fixture or stands in a slow file; others say so."""
+    tests = Path(__file__).parent
+    slow = [tests / name for name in SLOW]
+    for item in items:
+        starts = STARTS & set(getattr(item, "fixturenames", ()))
+        if starts or any(item.path.is_relative_to(place) for place in slow):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Where real data lie: DATA_DIR, or `data` in the project."""

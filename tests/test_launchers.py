@@ -73,17 +73,16 @@ def statuses(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(newest.glob("[0-9]*.json"))]
 
 
-# the test of a cluster stops all of Ray at its end
-
-
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.usefixtures("slurm")
 def test_a_sweep_has_the_same_summary_and_exit_code_under_every_launcher(
-    launcher: str, run: Run, tmp_path: Path, request: pytest.FixtureRequest
+    launcher: str, run: Run, quick: Run, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     if launcher == "ray":
+        # the test of a cluster stops all of Ray at its end
         request.getfixturevalue("ray_alone")
-    done = run(*SWEEP, *LAUNCHERS[launcher])
+    call = quick if launcher in ("basic", "joblib") else run
+    done = call(*SWEEP, *LAUNCHERS[launcher])
     assert done.returncode == 1, done.stderr
     assert "sweep: 1 passed, 1 failed, 0 skipped as done" in done.stdout
     passed, failed = statuses(tmp_path)
@@ -96,11 +95,11 @@ def test_a_sweep_has_the_same_summary_and_exit_code_under_every_launcher(
 
 
 def test_a_search_names_the_best_of_its_runs_and_judges_by_the_validation_split(
-    run: Run, tmp_path: Path
+    quick: Run, tmp_path: Path
 ) -> None:
     words = ["-m", "paper=yogi", "paper.epochs=1", "dataset.validation=0.2", "hydra/sweeper=optuna"]
     words += ["objective=validation_loss", "hydra.sweeper.n_trials=3", "hydra.sweeper.sampler.seed=0"]
-    done = run(*words, "method.lr=tag(log,interval(0.0001,0.1))")
+    done = quick(*words, "method.lr=tag(log,interval(0.0001,0.1))")
     assert done.returncode == 0, done.stderr
     judged = statuses(tmp_path)
     assert len(judged) == 3
@@ -142,9 +141,9 @@ def test_a_job_that_dies_without_a_word_counts_as_failed(run: Run, tmp_path: Pat
     ],
 )
 def test_a_search_by_the_test_set_or_without_aim_is_refused_at_once(
-    words: str, advice: str, run: Run, tmp_path: Path
+    words: str, advice: str, quick: Run, tmp_path: Path
 ) -> None:
-    done = run("-m", "paper=yogi", "seed=0,1", *words.split())
+    done = quick("-m", "paper=yogi", "seed=0,1", *words.split())
     assert done.returncode == 1
     assert advice in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

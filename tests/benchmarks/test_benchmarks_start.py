@@ -2,14 +2,13 @@ import os
 
 import pytest
 
-from benchmarks.start import LIMIT, PEER, cpu_seconds, judged, main
+from benchmarks.start import LIMIT, PEER, cpu_seconds, main
 
 
-def test_the_tiny_form_measures_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    seconds = main(tiny=True)
-    assert set(seconds) == {"refused word", "refused key"}
-    assert 0 < seconds["refused word"] < seconds["refused key"]
-    assert capsys.readouterr().out.count("CPU s") == 2
+def test_the_tiny_form_measures_what_is_refused() -> None:
+    figures = main(tiny=True)
+    assert set(figures) == {"refused word", "refused key"}
+    assert 0 < figures["refused word"].value < figures["refused key"].value
 
 
 def test_a_command_that_ends_otherwise_than_it_should_is_no_measurement() -> None:
@@ -19,6 +18,9 @@ def test_a_command_that_ends_otherwise_than_it_should_is_no_measurement() -> Non
         cpu_seconds(["-c", ""], dict(os.environ), fails=True)
 
 
-@pytest.mark.parametrize(("seconds", "code"), [(LIMIT, 0), (LIMIT + 0.01, 1)])
-def test_the_ratio_is_judged(seconds: float, code: int) -> None:
-    assert judged({PEER: 1.0, "smoke run": seconds}) == code
+def test_a_smoke_run_is_measured_against_the_bare_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {PEER: 2.0, "smoke run": 3.0, "already done": 0.5}
+    monkeypatch.setattr("benchmarks.start.measure", lambda rounds: seconds)
+    figures = main()
+    assert (figures["smoke run"].value, figures["smoke run"].at_most) == (1.5, LIMIT)
+    assert figures["already done"].value == 0.5

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +32,18 @@ def line(ended: Ended) -> str:
     return found
 
 
+@pytest.fixture(scope="module")
+def made(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, for all tests: each damages a copy."""
+    folder = tmp_path_factory.mktemp("made")
+    assert calls.run(RUN, folder).code == 0
+    return folder
+
+
 @pytest.fixture
-def finished(calls: Calls, tmp_path: Path) -> dict[str, Any]:
-    """The metrics of a run that was made in tmp_path."""
-    assert calls.run(RUN, tmp_path).code == 0
+def finished(made: Path, tmp_path: Path) -> dict[str, Any]:
+    """The metrics of a run that lies in tmp_path."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return metrics(tmp_path)
 
 

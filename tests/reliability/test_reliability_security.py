@@ -142,7 +142,7 @@ socket.getaddrinfo = no_names
 """
 
 
-@pytest.mark.parametrize("logger", ["none", "csv", "wandb"])
+@pytest.mark.parametrize("logger", ["csv", "wandb"])
 def test_a_run_that_needs_no_download_asks_the_network_for_nothing(
     logger: str, tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: Any
 ) -> None:

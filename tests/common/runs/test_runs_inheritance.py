@@ -95,6 +95,7 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.runs.inheritance.compose", find)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paper", sorted({entry.paper for entry in ENTRIES.values()}))
 def test_each_stage_of_each_entry_composes_and_has_the_entrys_own_teacher(
     paper: str, composed_once: None
