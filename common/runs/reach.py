@@ -245,7 +245,7 @@ def _harmless(decorator: ast.expr) -> bool:
 def _assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
     """The names that an assignment binds; none where it also sets an attribute or an item."""
     names: list[str] = []
-    targets = list(node.targets) if isinstance(node, ast.Assign) else [node.target]
+    targets: list[ast.expr] = list(node.targets) if isinstance(node, ast.Assign) else [node.target]
     while targets:
         target = targets.pop()
         if isinstance(target, ast.Tuple | ast.List):
