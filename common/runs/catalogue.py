@@ -22,7 +22,7 @@ from common.base.errors import UserError
 from common.tables.tables import ROOT, SCALES, Entry, load_tables, papers, runnable, unknown
 
 CONF = ROOT / "conf"
-GROUPS = ("paper", "dataset", "model", "method", "schedule", "scale", "trainer", "logger")
+GROUPS = ("paper", "dataset", "model", "method", "schedule", "stop", "scale", "trainer", "logger")
 
 
 @cache

@@ -23,6 +23,8 @@ SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_"}
 
 # groups of which a run builds something
 BUILT = ("dataset", "model", "method", "schedule", "paper", "trainer", "logger")
+# what a run builds only where it is asked for
+OPTIONAL = ("stop",)
 # what a paper takes, and settings that its methods refer to
 REFERRED_TO = ("accepts", "settings")
 # keys of the top level, which belong to no `_target_`
@@ -38,6 +40,7 @@ TOP_LEVEL = {
     "objective": str | None,
     "teacher": str | None,
     "gpu_precision": str,
+    "clip": float | None,
 }
 
 
@@ -58,7 +61,7 @@ def check_config(config: DictConfig) -> None:
     Raises:
         UserError: the first key that does not fit, with what is valid.
     """
-    known = [*TOP_LEVEL, *BUILT, *REFERRED_TO]
+    known = [*TOP_LEVEL, *BUILT, *OPTIONAL, *REFERRED_TO]
     for key in map(str, config):
         if key not in known:
             raise UserError(unknown("key", key, known))

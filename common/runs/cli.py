@@ -337,7 +337,7 @@ def help_text() -> str:
         "Papers (paper=):",
         *(_papers_help()),
     ]
-    for group in ("dataset", "model", "method", "schedule", "scale", "trainer", "logger"):
+    for group in ("dataset", "model", "method", "schedule", "stop", "scale", "trainer", "logger"):
         lines += ["", f"{group}="]
         lines += [f"  {name:<40} {catalogue.describe(group, name)}" for name in catalogue.names(group)]
     lines += [
