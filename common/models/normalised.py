@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Normalised(nn.Module):
-    """A network with its data set's normalisation before it, and for regression what undoes the targets' after it.
+    """A network with its data set's normalisation before it, and for regression the targets' undone after it.
 
     x -> f(n(x)) with n(x) = (x - offset) * scale, and n(x) / max(|n(x)|, 1e-12) with `unit_rows`: the very
     operations of the data set, in their order, so that f gets the same float32 numbers. For regression the

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 HELP = """The network of a finished run, judged on the test split of a data set.
 
-  python evaluate.py paper=yogi dataset=mnist dataset=fashion_mnist     trained on mnist, judged on fashion_mnist
+  python evaluate.py paper=yogi dataset=mnist dataset=fashion_mnist     trained on mnist, judged on the other
   python evaluate.py paper=yogi dataset=fashion_mnist                   trained on yogi's own data set
   python evaluate.py outputs/yogi/0123456789ab dataset=fashion_mnist    the same, by the run's folder
   python evaluate.py paper=yogi dataset=digits dataset.source=synthetic
 
-The last word dataset=... and the dataset.* words after it name the data to judge on; those before name the run,
-as for run.py. The data must be of the run's kind, with inputs of its shape and as many classes; they are
+The last word dataset=... and the dataset.* words after it name the data to judge on; those before name the
+run, as for run.py. The data must be of the run's kind, with inputs of its shape and as many classes; they are
 normalised as those that the network was trained on. The metrics stand in evaluation_<data set>_<hash>.json
 beside the run's result."""
 

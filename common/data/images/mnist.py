@@ -86,7 +86,8 @@ class FashionMnist(IdxImages):
 
     NAME: ClassVar = "fashion_mnist"
     CLASS_NAMES: ClassVar = (
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+        "Ankle boot",
     )  # fmt: skip
     FOLDER: ClassVar = "fashion_mnist"
     MEAN: ClassVar = (0.2860,)

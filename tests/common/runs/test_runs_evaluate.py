@@ -1,6 +1,7 @@
 """The evaluation of a finished run on another data set."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hydra.errors import HydraException
 
 from common.base.errors import UserError
 from common.runs.compose import compose
-from common.runs.evaluate import evaluate
+from common.runs.evaluate import evaluate, main
 from common.runs.result import read_result
 from common.runs.runner import execute
 
@@ -69,3 +70,17 @@ def test_what_does_not_fit_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="SpiderModule trains no network"):
         evaluate([*words, "dataset=digits"])
     assert asked
+
+
+def test_the_readmes_command_prints_the_metrics_one_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = Path(__file__).resolve().parents[3] / "README.md"
+    (command,) = (line for line in readme.read_text().splitlines() if line.startswith("python evaluate.py"))
+    words = command.split()[2:]
+    asked, _ = made(tmp_path, *words[:2])
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *asked, *words[2:]])
+    assert main() == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} >= {"test_loss", "test_error", "test_accuracy"}
+    assert last.startswith("evaluation: ") and Path(last.split()[1]).is_file()

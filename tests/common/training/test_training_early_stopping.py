@@ -64,7 +64,9 @@ def test_bad_settings_are_refused_in_one_line() -> None:
     ):
         with pytest.raises(UserError, match=line):
             rule(**changes)
-    with pytest.raises(UserError, match="stop.metric=validation_f1: is not measured; valid: validation_loss"):
+    with pytest.raises(
+        UserError, match=r"stop.metric=validation_f1: is not measured; valid: validation_loss"
+    ):
         rule(metric="validation_f1").after_epoch(1, {"validation_loss": 1.0}, last=False)
 
 
