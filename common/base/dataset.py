@@ -35,6 +35,8 @@ class DataSet(pl.LightningDataModule, ABC):
     NAME: ClassVar[str]
     KIND: ClassVar[str]
     CLASSES: ClassVar[int | None]
+    # in the order of their labels; None where nothing names them
+    CLASS_NAMES: ClassVar[tuple[str, ...] | None] = None
     TRAIN_SIZE: ClassVar[int]
     TEST_SIZE: ClassVar[int]
     # of sets that ask several things of an input, in the order of the targets' columns
@@ -100,6 +102,51 @@ class DataSet(pl.LightningDataModule, ABC):
         """
         return {}
 
+    def class_names(self) -> list[str] | None:
+        """What the classes are called, in the order of their labels; None where nothing names them."""
+        return None if self.CLASS_NAMES is None else list(self.CLASS_NAMES)
+
+    def normalisation(self) -> dict[str, Any]:
+        """How stored inputs become those of `batch`, see `facts`; as they are, where a set says nothing."""
+        return {"offset": 0.0, "scale": 1.0, "unit_rows": False, "input_range": None}
+
+    def facts(self) -> dict[str, Any]:
+        """What must be known to use a network that was trained on the set, as plain JSON data.
+
+        Reads what is needed for it, if `setup` has not yet.
+
+        Returns:
+            name, kind, shape, classes, normalise: as the attributes. class_names: see there. tasks: the names
+            of the tasks of sets that have several. input_range: [lowest, highest] stored value; None for any.
+            offset, scale: a network's input is (stored - offset) * scale, each one number, or nested lists
+            that are broadcast to `shape`; unit_rows: and then each example is divided by its Euclidean
+            norm. target_offset, target_scale: of regression, whose network predicts
+            (target - target_offset) * target_scale.
+        """
+        regression = {"target_offset": 0.0, "target_scale": 1.0} if self.KIND == "regression" else {}
+        return {
+            "name": self.NAME,
+            "kind": self.KIND,
+            "shape": list(self.shape),
+            "classes": self.classes,
+            "class_names": self.class_names(),
+            "tasks": [task.name for task in self.TASKS],
+            "normalise": self.normalise,
+            **regression,
+            **self.normalisation(),
+        }
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        """Give inputs and targets from now on as another set's `facts` say; reads the set first.
+
+        Args:
+            facts: of a set of this kind and shape.
+
+        Raises:
+            UserError: a set that has no normalisation of its own.
+        """
+        raise UserError(f"{self.NAME} (kind {self.KIND}) gives its inputs in one way only")
+
     @property
     def evaluation_batch(self) -> int:
         """Examples at once where no gradient is needed."""
@@ -112,6 +159,12 @@ class DataSet(pl.LightningDataModule, ABC):
         size = self.size(split)
         for start in range(0, size, batch_size):
             yield self.batch(split, slice(start, min(start + batch_size, size)), augment=False)
+
+
+def plain_numbers(values: Tensor) -> Any:
+    """A tensor as nested lists, or as one number where all are equal; float32 survives exactly."""
+    first = values.flatten()[0]
+    return float(first) if bool((values == first).all()) else values.tolist()
 
 
 def check(key: str, value: object, valid: bool, advice: str) -> None:

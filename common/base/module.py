@@ -53,6 +53,36 @@ class PaperModule(pl.LightningModule):
         """
         raise UserError(f"{type(self).__name__} trains no network")
 
+    def finished(self, checkpoint: dict[str, Any]) -> nn.Module:
+        """The network that a finished run leaves, with its weights, in evaluation mode.
+
+        Args:
+            checkpoint: the run's last, as `torch.load` gives it.
+
+        Raises:
+            UserError: it trains none.
+        """
+        self.network()
+        self.load_state_dict(checkpoint["state_dict"])
+        return self.network().eval()
+
+    def stop_early(self, rule: Any) -> None:
+        """End the training where a rule (`common.training.early_stopping`) says so.
+
+        Raises:
+            UserError: the module has no epochs after which it measures a validation split, as here.
+        """
+        raise UserError(f"stop: {type(self).__name__} trains no network by epochs (valid: stop=none)")
+
+    def limit_gradients(self, norm: float) -> None:
+        """Scale each step's gradient down to the Euclidean norm `norm` where it is longer.
+
+        Raises:
+            UserError: the module takes no steps of an optimizer of its own, as here; a norm that is not
+                positive.
+        """
+        raise UserError(f"clip={norm}: {type(self).__name__} trains no network by minibatches (valid: null)")
+
     def search_state(self) -> dict[str, Any]:
         """What besides parameters must survive a kill: tensors, numbers, strings, lists, dicts."""
         return {}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hydra.core.config_store import ConfigStore
 
 CONF = ROOT / "conf"
-GROUPS = ("paper", "dataset", "model", "method", "schedule", "scale", "trainer", "logger", "debug")
+GROUPS = ("paper", "dataset", "model", "method", "schedule", "stop", "scale", "trainer", "logger", "debug")
 
 
 @cache

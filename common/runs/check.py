@@ -23,7 +23,7 @@ SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_"}
 # groups of which a run builds something
 BUILT = ("dataset", "model", "method", "schedule", "paper", "trainer", "logger")
 # groups that a run may lack
-OPTIONAL = ("debug",)
+OPTIONAL = ("stop", "debug")
 # what a paper takes, and settings that its methods refer to
 REFERRED_TO = ("accepts", "settings")
 # keys of the top level, which belong to no `_target_`
@@ -39,6 +39,7 @@ TOP_LEVEL = {
     "objective": str | None,
     "teacher": str | None,
     "gpu_precision": str,
+    "clip": float | None,
 }
 
 

@@ -17,9 +17,9 @@ from common.base.errors import UserError
 from common.tables.tables import ROOT, SCALES, papers, runnable
 
 CONF = ROOT / "conf"
-GROUPS = ("paper", "dataset", "model", "method", "schedule", "scale", "trainer", "logger", "debug")
+GROUPS = ("paper", "dataset", "model", "method", "schedule", "stop", "scale", "trainer", "logger", "debug")
 # groups whose keys are set below their name: `method.lr=`
-BUILT = ("paper", "dataset", "model", "method", "schedule", "trainer", "logger", "debug")
+BUILT = ("paper", "dataset", "model", "method", "schedule", "stop", "trainer", "logger", "debug")
 LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm", "ray")
 SWEEPERS = ("basic", "optuna")
 OPTIONS = ("-sc", "--shell-completion")

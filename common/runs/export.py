@@ -1,18 +1,20 @@
-"""`export.py`: the plain network of a finished run, as a state dict or as ONNX."""
+"""`export.py`: the plain network of a finished run, as a state dict or as ONNX, and how fast it is."""
 
+import json
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.base.errors import UserError
 from common.runs.cli import guarded
-from common.tables.tables import papers, unknown
+from common.runs.trained import Finished, Trained, find, trained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,13 +24,55 @@ HELP = """The plain network that a finished run leaves, without what helped its 
   python export.py paper=one dataset=digits           both forms, beside the run's result
   python export.py entry=one.table1.cifar100_resnet32_one to=state_dict
   python export.py paper=one to=onnx path=net.onnx
+  python export.py outputs/one/0123456789ab           the same, by the run's folder
+  python export.py paper=one normalise=false          the ONNX file without the normalisation
 
 The words are those of the run (python run.py ...). The state dict holds the bare network's weights
-(torch.load(..., weights_only=True)); the ONNX file takes float images [batch, channels, height, width],
-normalised as the run's data set gives them, and returns logits."""
+(torch.load(..., weights_only=True)). The ONNX file takes float32 batches of what the data set stores: pixels
+0..255 as [batch, channels, height, width] (or the input_range of its metadata), or rows of a table; it
+returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
+the shape, the normalisation, and the words and metrics of the run. With normalise=false it takes what the
+network takes, and its metadata say how to get there. The time of a batch is measured here (latency=false: not)."""
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"]}
-TASKS = ("classification", "segmentation")
-Network = tuple["nn.Module", tuple[int, ...]]
+# what a network gives, by its task
+OUTPUTS = {
+    "classification": "logits",
+    "segmentation": "logits",
+    "reconstruction": "logits",
+    "regression": "predictions",
+}
+MEANINGS = {
+    "classification": "one for each class [batch, classes]; softmax gives probabilities",
+    "segmentation": "one for each class and pixel [batch, classes, height, width]",
+    "reconstruction": "one for each pixel [batch, pixels]; sigmoid gives the image in [0, 1]",
+    "regression": "[batch]",
+}
+SWITCHES = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is exported.
+
+    Attributes:
+        to: a key of `FORMS`.
+        path: where to; None is `network` in the run's folder. Each form has its own suffix, .pt or .onnx.
+        normalise: whether ONNX takes inputs as the data set stores them.
+        latency: whether to measure it.
+    """
+
+    to: str = "both"
+    path: Path | None = None
+    normalise: bool = True
+    latency: bool = True
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came out: the files, and lines on how fast the networks are."""
+
+    files: list[Path]
+    latency: list[str]
 
 
 def main() -> int:
@@ -41,96 +85,162 @@ def main() -> int:
 
 
 def _export(words: list[str]) -> None:
-    options = {"to": "both", "path": ""}
-    options |= dict(word.split("=", 1) for word in words if word.startswith(("to=", "path=")))
-    words = [word for word in words if not word.startswith(("to=", "path="))]
-    for path in export(words, options["to"], Path(options["path"]) if options["path"] else None):
-        print(f"{'ONNX' if path.suffix == '.onnx' else 'state dict'}: {path}")
+    given = {"to": "both", "path": "", "normalise": "true", "latency": "true"}
+    keys = tuple(f"{key}=" for key in given)
+    given |= dict(word.split("=", 1) for word in words if word.startswith(keys))
+    for key in ("normalise", "latency"):
+        if given[key] not in SWITCHES:
+            raise UserError(f"{key}={given[key]}; valid: {', '.join(SWITCHES)}")
+    options = Options(
+        to=given["to"],
+        path=Path(given["path"]) if given["path"] else None,
+        normalise=SWITCHES[given["normalise"]],
+        latency=SWITCHES[given["latency"]],
+    )
+    exported = export([word for word in words if not word.startswith(keys)], options)
+    for path in exported.files:
+        form = "ONNX" if path.suffix == ".onnx" else "state dict"
+        print(f"{form}: {path} ({path.stat().st_size:,} bytes)")
+    for line in exported.latency:
+        print(line)
 
 
-def export(words: list[str], to: str, path: Path | None) -> list[Path]:
+def export(words: list[str], options: Options) -> Exported:
     """Write the network of a finished run.
 
     Args:
-        words: of the run.
-        to: "state_dict", "onnx" or "both".
-        path: where to; None is `network` in the run's folder. Each form has its own suffix, .pt or .onnx.
-
-    Returns:
-        The files.
+        words: of the run, or its folder.
+        options: how.
 
     Raises:
-        UserError: no such run, a run without a network for classification or segmentation, another form,
-            or packages that ONNX needs are missing.
+        UserError: no such run, a run without a network, or one for another task than those of `OUTPUTS`,
+            another form, or packages that ONNX needs are missing.
     """
-    if to not in FORMS:
-        raise UserError(f"to={to}; valid: {', '.join(FORMS)}")
-    if to != "state_dict" and not (find_spec("onnx") and find_spec("onnxscript")):
+    if options.to not in FORMS:
+        raise UserError(f"to={options.to}; valid: {', '.join(FORMS)}")
+    if options.to != "state_dict" and not _has_onnx():
         raise UserError(
             "ONNX needs the packages onnx and onnxscript: pip install -e '.[export]' "
             "(without them: to=state_dict)"
         )
-    directory, (network, shape) = _trained(words)
-    path = path or directory / "network"
-    written = []
-    for suffix in FORMS[to]:
+    run = find(words)
+    found = trained(run)
+    task = getattr(found.network, "task", None)
+    if task not in OUTPUTS:
+        raise UserError(
+            f"{type(found.network).__name__} is for {task}: "
+            f"only networks for {', '.join(OUTPUTS)} are exported"
+        )
+    path = options.path or run.directory / "network"
+    files = []
+    for suffix in FORMS[options.to]:
         target = path.with_suffix(suffix)
-        write = _write_onnx if suffix == ".onnx" else _write_state
-        _atomically(target, write(network, shape))
-        written.append(target)
-    return written
+        if suffix == ".onnx":
+            deployed = _deployed(found.network, found.facts) if options.normalise else found.network
+            _write_onnx(target, deployed, found, task, _metadata(run, found, task, options.normalise))
+        else:
+            _write_state(target, found.network)
+        files.append(target)
+    return Exported(files, _latency(found) if options.latency else [])
 
 
-def _trained(words: list[str]) -> tuple[Path, Network]:
-    """The folder of a finished run, and its network with the shape of one input."""
-    from common.runs.compose import compose
+def _has_onnx() -> bool:
+    return bool(find_spec("onnx") and find_spec("onnxscript"))
+
+
+def _deployed(network: "nn.Module", facts: dict[str, Any]) -> "nn.Module":
+    from common.models.normalised import Normalised
+
+    return Normalised(network, facts).eval()
+
+
+def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict[str, str]:
+    """What the file says of itself; lists and numbers as JSON."""
     from common.runs.keys import run_key
-    from common.runs.result import read_result
-    from common.runs.runner import trained_module
 
-    named = [word.split("=", 1) for word in words if word.startswith(("paper=", "entry="))]
-    if not named:
-        raise UserError("name a run by its words, as for run.py (valid: paper=... or entry=...)")
-    for _, paper in (one for one in named if one[0] == "paper"):
-        if paper not in papers():
-            raise UserError(unknown("paper", paper, papers()))
-    config, request = compose(words)
-    directory = Path(config.output_dir) / run_key(config)
-    command = f"python run.py {' '.join(words)}"
-    if read_result(directory / "result.json") is None:
-        raise UserError(f"no finished run in {directory}; this makes it: {command}")
-    if not (directory / "last.ckpt").exists():
-        raise UserError(f"{directory} has no checkpoint; this makes the run anew: {command} force=true")
-    module = trained_module(config, request)
-    _load(module, directory / "last.ckpt", f"{command} force=true")
-    network = module.network().eval()
-    task = getattr(network, "task", None)
-    if task not in TASKS:
-        raise UserError(f"{type(network).__name__} is for {task}: only {' and '.join(TASKS)} are exported")
-    return directory, (network, module.data.shape)
+    facts, result = found.facts, run.result
+    names = facts["class_names"]
+    told: dict[str, Any] = {
+        "task": task,
+        "output": MEANINGS[task],
+        "data_set": facts["name"],
+        "shape": facts["shape"],
+        "classes": facts["classes"],
+        "class_names": names,
+        "input_range": facts["input_range"] if normalise else None,
+        "inputs": "as the data set stores them" if normalise else "normalised: (stored - offset) * scale",
+        "normalise": facts["normalise"],
+        **{key: facts[key] for key in ("offset", "scale", "unit_rows")},
+        **{key: facts[key] for key in ("target_offset", "target_scale") if key in facts},
+        "words": " ".join(result["overrides"]),
+        "run": run_key(run.config),
+        "paper": result["paper"],
+        "model": result["choices"]["model"],
+        "method": result["choices"]["method"],
+        "commit": result["commit"],
+        "metrics": {
+            name: value
+            for name, value in result["metrics"].items()
+            if name.startswith("test_") and isinstance(value, int | float)
+        },
+    }
+    if "target_offset" in facts:
+        told["prediction_unit"] = (
+            "the target's own" if normalise else "(target - target_offset) * target_scale"
+        )
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in told.items()
+        if value is not None
+    }
 
 
-def _load(module: "nn.Module", checkpoint: Path, anew: str) -> None:
+def _latency(found: Trained) -> list[str]:
+    """One line for each network and engine: the run's, and its teacher's if it has one."""
     import torch
 
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state)
-    except (RuntimeError, KeyError, OSError, EOFError, UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{checkpoint} does not fit the present code ({reason}); anew: {anew}") from error
+    from common.runs.latency import BATCHES, REPEATS, latencies
+
+    networks = {"network": found.network}
+    networks |= {
+        name: made.stage.model.eval()
+        for group in found.stages.values()
+        for name, made in group.items()
+        if name == "teacher"
+    }
+    lines = []
+    shape = tuple(found.facts["shape"])
+    for name, network in networks.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = None
+            if _has_onnx() and find_spec("onnxruntime"):
+                path = Path(folder) / "network.onnx"
+                _write_onnx(path, network, found, str(network.task), {})
+            measured = latencies(network, shape, path)
+        for engine, by_batch in measured.items():
+            times = ", ".join(f"{by_batch[batch]:.3g} ms for a batch of {batch}" for batch in BATCHES)
+            lines.append(
+                f"latency of the {name} in {engine}: {times} "
+                f"(median of {REPEATS} on the CPU, {torch.get_num_threads()} thread(s))"
+            )
+    return lines
 
 
-def _write_state(network: "nn.Module", shape: tuple[int, ...]) -> Callable[[Path], None]:
+def _write_state(path: Path, network: "nn.Module") -> None:
     import torch
 
-    return lambda path: torch.save(network.state_dict(), path)
+    _atomically(path, lambda partial: torch.save(network.state_dict(), partial))
 
 
-def _write_onnx(network: "nn.Module", shape: tuple[int, ...]) -> Callable[[Path], None]:
+def _write_onnx(
+    path: Path, network: "nn.Module", found: Trained, task: str, metadata: dict[str, str]
+) -> None:
+    import onnx
     import torch
 
-    def write(path: Path) -> None:
+    shape = tuple(found.facts["shape"])
+
+    def write(partial: Path) -> None:
         # the exporter's own notes say nothing about a network
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -138,16 +248,19 @@ def _write_onnx(network: "nn.Module", shape: tuple[int, ...]) -> Callable[[Path]
             torch.onnx.export(
                 network,
                 (torch.zeros(2, *shape),),
-                path,
+                partial,
                 dynamo=True,
-                input_names=["images"],
-                output_names=["logits"],
+                input_names=["images" if len(shape) == 3 else "rows"],
+                output_names=[OUTPUTS[task]],
                 dynamic_shapes=({0: "batch"},),
                 external_data=False,
                 verbose=False,
             )
+        model = onnx.load(partial)
+        onnx.helper.set_model_props(model, metadata)
+        onnx.save(model, partial)
 
-    return write
+    _atomically(path, write)
 
 
 def _atomically(path: Path, write: Callable[[Path], None]) -> None:

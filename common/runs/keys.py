@@ -27,6 +27,8 @@ NEUTRAL = {
     "teacher",
     "gpu_precision",
 }
+# off by default: a run without them has the key that it had before there were any
+OPTIONAL = ("stop", "clip")
 # groups whose nodes may name other runs
 STAGED = ("method", "model")
 NEUTRAL_IN = {
@@ -39,6 +41,7 @@ NEUTRAL_IN = {
 def identity(config: DictConfig) -> dict[str, Any]:
     """The part of a config that decides the result, as plain data."""
     plain = {str(key): _plain(value) for key, value in config.items() if key not in NEUTRAL}
+    plain = {key: value for key, value in plain.items() if value or key not in OPTIONAL}
     for group, keys in NEUTRAL_IN.items():
         plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
     if any(_names_a_run(value) for group in STAGED for value in plain.get(group, {}).values()):

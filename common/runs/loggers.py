@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,28 @@ def logged_in() -> bool:
 def csv_logger(*, directory: Path, key: str, facts: dict[str, Any]) -> Logger:
     """`csv/metrics.csv` in the run directory, written point by point."""
     return CSVLogger(save_dir=directory, name="csv", version="", flush_logs_every_n_steps=1)
+
+
+def tensorboard_logger(*, directory: Path, key: str, facts: dict[str, Any]) -> Logger:
+    """One event file in the run directory, under `tensorboard`; written point by point.
+
+    What an earlier process wrote goes, for a run that goes on sends the points of its checkpoint again:
+    there is one event file a run, and no point is in it twice.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise UserError(
+            "logger=tensorboard needs the package tensorboard: pip install -e '.[tensorboard]' "
+            "(valid without it: logger=csv, logger=wandb, logger=none)"
+        )
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+    return TensorBoardLogger(
+        save_dir=directory, name="tensorboard", version="", default_hp_metric=False, max_queue=1
+    )
 
 
 def no_logger(*, directory: Path, key: str, facts: dict[str, Any]) -> None:

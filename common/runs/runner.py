@@ -197,6 +197,7 @@ def _run(
         "scale": request.choices["scale"],
         "seed": int(config.seed),
         "metrics": {**metrics, **measured},
+        "facts": module.data.facts(),
         "stages": about,
         "reported": _reported(request.entry if debug is None else None),
         "settings": _settings(paper, request),
@@ -217,10 +218,16 @@ def trained_module(config: DictConfig, request: Request) -> PaperModule:
     Raises:
         UserError: a config that names what it may not, as that of a crafted result would.
     """
+    return trained_parts(config, request)[0]
+
+
+def trained_parts(config: DictConfig, request: Request) -> tuple[PaperModule, Stages]:
+    """`trained_module`, and the runs that it needed."""
     check_parts(config)
     check_config(config)
     _check_task(config, request)
-    return build(config, request, make_stages(config, request, execute, trained_module))
+    stages = make_stages(config, request, execute, trained_module)
+    return build(config, request, stages), stages
 
 
 def build(config: DictConfig, request: Request, stages: Stages | None = None) -> PaperModule:
@@ -246,7 +253,12 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
         raise UserError(
             f"schedule={request.choices['schedule']}: {target} takes no schedule (valid: constant)"
         )
-    return _instantiate(config.paper, **{name: part for name, part in parts.items() if name in wanted})
+    module = _instantiate(config.paper, **{name: part for name, part in parts.items() if name in wanted})
+    if config.get("stop"):
+        module.stop_early(_instantiate(config.stop))
+    if config.get("clip") is not None:
+        module.limit_gradients(float(config.clip))
+    return module
 
 
 def _check_task(config: DictConfig, request: Request) -> None:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from common.base.loader import BlockLoader
 from common.base.method import TrainingMethod
 from common.base.module import PaperModule, Progress
 from common.metrics.parameters import count_parameters
+from common.training.early_stopping import EarlyStopping
 from common.training.finite import NonFinite
 from common.training.memory import channels_last
 from common.training.schedules import Schedule
@@ -83,6 +85,8 @@ class SupervisedModule(PaperModule):
         self.epoch_watched: dict[str, float] = {}
         self._schedule_state: dict[str, Any] | None = None
         self._optimizer: torch.optim.Optimizer | None = None
+        self.stop: EarlyStopping | None = None
+        self.clip: float | None = None
 
     def _attach(
         self, distiller: TrainingMethod, model: nn.Module, make_model: Callable[[], nn.Module]
@@ -95,8 +99,33 @@ class SupervisedModule(PaperModule):
         """The network that is left when training is over, without what helped it."""
         return self.model if self.distiller is None else self.distiller.deployed(self.model)
 
+    def finished(self, checkpoint: dict[str, Any]) -> nn.Module:
+        """See PaperModule; at the optimizer's average where it averages its iterates, as evaluations are."""
+        network = super().finished(checkpoint)
+        optimizer = self._made_optimizer(self._trained())
+        if not hasattr(optimizer, "averaged"):
+            return network
+        self.data.setup()
+        self._optimizer = optimizer
+        optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        with self._judged():
+            return deepcopy(self.network()).eval()
+
+    def stop_early(self, rule: EarlyStopping) -> None:
+        self.stop = rule
+
+    def limit_gradients(self, norm: float) -> None:
+        if not (norm > 0 and math.isfinite(norm)):
+            raise UserError(f"clip={norm}: must be above 0 and finite (valid: null, or the largest norm)")
+        self.clip = norm
+
     def setup(self, stage: str) -> None:
         self.data.setup(stage)
+        if self.stop is not None and not self.data.has_validation:
+            raise UserError(
+                f"stop.metric={self.stop.metric}: there is no validation split "
+                "(valid: dataset.validation=0.1, or stop=none)"
+            )
         # some sets read their test files only when asked: a missing one is said before training
         self.data.size("test")
         self.loader = self.data.loader(self.seed)
@@ -111,13 +140,21 @@ class SupervisedModule(PaperModule):
         self.data.move(self.device)
         if self.device.type == "cuda":
             channels_last(self)
-        # a method may hold the student too: each parameter once, the student's first
-        parameters = dict.fromkeys(p for part in self._parts() for p in part.parameters() if p.requires_grad)
-        optimizer = self._optimizer = self._made_optimizer(list(parameters))
+        optimizer = self._optimizer = self._made_optimizer(self._trained())
         self.schedule = self.make_schedule(
             optimizer, total_steps=self.total_steps, steps_per_epoch=self.loader.steps_per_epoch
         )
         return optimizer
+
+    def _trained(self) -> list[nn.Parameter]:
+        """What is trained; a method may hold the student too: each parameter once, the student's first."""
+        return list(dict.fromkeys(p for part in self._parts() for p in part.parameters() if p.requires_grad))
+
+    def _clip(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Clip the whole gradient just before the step that it is for, without waiting for the device."""
+        assert self.clip is not None
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.clip)
 
     def _made_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer of these parameters.
@@ -137,11 +174,21 @@ class SupervisedModule(PaperModule):
         """What the optimizer trains."""
         return [self.model] if self.distiller is None else [self.model, self.distiller]
 
+    @property
+    def _finished(self) -> bool:
+        stopped = self.stop is not None and self.stop.stopped is not None
+        return stopped or self.steps >= self.total_steps
+
     def train_dataloader(self) -> BlockLoader:
         return self.loader
 
     def on_train_start(self) -> None:
-        self.trainer.should_stop = self.steps >= self.total_steps
+        self.trainer.should_stop = self._finished
+        if self.clip is not None:
+            # after the hooks of callbacks, which bring together the gradients of several processes
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            assert isinstance(optimizer, torch.optim.Optimizer)
+            optimizer.register_step_pre_hook(self._clip)
 
     def training_step(self, block: list[Any], batch_idx: int) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
@@ -190,15 +237,18 @@ class SupervisedModule(PaperModule):
 
     def _evaluate(self, split: SplitName) -> dict[str, float]:
         """The metrics of a split; where the optimizer averages its iterates, at the average."""
+        with self._judged():
+            found = self.task.evaluate(self.model, self.data, split)
+            if self.distiller is not None:
+                found |= self.distiller.evaluate(self.model, self.data, split)
+            return found
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Within it the network is the one that evaluations judge: at the optimizer's average, if any."""
         averaged = getattr(self._optimizer, "averaged", nullcontext)
         with averaged():
-            return self._evaluate_here(split)
-
-    def _evaluate_here(self, split: SplitName) -> dict[str, float]:
-        found = self.task.evaluate(self.model, self.data, split)
-        if self.distiller is not None:
-            found |= self.distiller.evaluate(self.model, self.data, split)
-        return found
+            yield
 
     def _account(self, losses: Tensor) -> None:
         """Add a block's losses up, the only wait for the device.
@@ -231,16 +281,19 @@ class SupervisedModule(PaperModule):
 
     def _end_epoch(self) -> None:
         """Record the epoch's curves and let the schedule see its mean training loss."""
-        finished = self.steps >= self.total_steps
+        epoch = self.steps / self.loader.steps_per_epoch
         train_loss = self.epoch_loss / self.epoch_steps
         self.schedule.after_epoch(train_loss)
         values = {"running_loss": train_loss}
         values |= {name: total / self.epoch_steps for name, total in self.epoch_watched.items()}
         if self.data.has_validation:
             values |= self._evaluate("validation")
+        if self.stop is not None:
+            self.stop.after_epoch(epoch, values, last=self.steps >= self.total_steps)
+        finished = self._finished
         if self.test_every is not None and (finished or (self.loader.epoch + 1) % self.test_every == 0):
             values |= self._evaluate("test")
-        self.record(self.steps, epoch=self.steps / self.loader.steps_per_epoch, **values)
+        self.record(self.steps, epoch=epoch, **values)
         self.epoch_loss, self.epoch_steps = 0.0, 0
         self.epoch_watched = dict.fromkeys(self.epoch_watched, 0.0)
         self.trainer.should_stop = finished
@@ -268,6 +321,8 @@ class SupervisedModule(PaperModule):
             found["grad_norm_sq"] = self.task.full_gradient_norm_sq(self.model, self.data)
         found |= {name: self.history[name][-1] for name in self.epoch_watched}
         found |= {"steps": self.steps, "epochs": self.steps / self.loader.steps_per_epoch}
+        if self.stop is not None:
+            found |= self.stop.results()
         return found | {"parameters": count_parameters(self.network())}
 
     def search_state(self) -> dict[str, Any]:
@@ -277,6 +332,7 @@ class SupervisedModule(PaperModule):
             "epoch": [self.epoch_loss, self.epoch_steps],
             "watched": dict(self.epoch_watched),
             "schedule": self.schedule.state_dict(),
+            "stop": None if self.stop is None else self.stop.state_dict(),
         }
 
     def load_search_state(self, state: dict[str, Any]) -> None:
@@ -284,6 +340,8 @@ class SupervisedModule(PaperModule):
         self.epoch_loss, self.epoch_steps = state["epoch"]
         self.epoch_watched = state["watched"]
         self._schedule_state = state["schedule"]
+        if self.stop is not None:
+            self.stop.load_state_dict(state["stop"])
 
     def on_fit_start(self) -> None:
         if self._schedule_state is not None:

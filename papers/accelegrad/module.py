@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from common.base.dataset import DataSet, SplitName
+from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
@@ -98,17 +99,19 @@ class Training(SupervisedModule):
     measured anew at the average, on the first `STATISTICS_BATCHES` training batches, for each evaluation.
     """
 
-    def _evaluate_here(self, split: SplitName) -> dict[str, float]:
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
         norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
-        if not norms or not hasattr(self._optimizer, "averaged"):
-            return super()._evaluate_here(split)
-        kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-        self._measure_statistics(norms)
-        found = super()._evaluate_here(split)
-        for norm, buffers in zip(norms, kept, strict=True):
-            for name, buffer in norm.named_buffers():
-                buffer.copy_(buffers[name])
-        return found
+        with super()._judged():
+            if not norms or not hasattr(self._optimizer, "averaged"):
+                yield
+                return
+            kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+            self._measure_statistics(norms)
+            yield
+            for norm, buffers in zip(norms, kept, strict=True):
+                for name, buffer in norm.named_buffers():
+                    buffer.copy_(buffers[name])
 
     @torch.no_grad()
     def _measure_statistics(self, norms: list[_BatchNorm]) -> None:

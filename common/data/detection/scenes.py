@@ -193,6 +193,7 @@ class DigitScenes(ComposedScenes):
 
     NAME: ClassVar = "digit_scenes"
     KIND: ClassVar = "detection"
+    CLASS_NAMES: ClassVar = tuple("0123456789")
 
     def read(self, part: Part) -> Split:
         """Compose all of one part."""

@@ -72,7 +72,7 @@ BCCD = VocFolder(
 class VocLayout(DetectionData):
     """A set of which each part is one or more lists of names in folders of this layout."""
 
-    NAMES: ClassVar[tuple[str, ...]]
+    CLASS_NAMES: ClassVar[tuple[str, ...]]
     # the folders and name lists that make up each part
     PARTS: ClassVar[dict[SplitName, tuple[tuple[VocFolder, str], ...]]]
 
@@ -100,7 +100,7 @@ class VocLayout(DetectionData):
         source = place / "ImageSets" / "Main" / f"{part}.txt"
         names = read_names(source, advice)
         images = listed_images(place / "JPEGImages", [f"{name}.jpg" for name in names], source, advice)
-        labels = {name: label for label, name in enumerate(self.NAMES)}
+        labels = {name: label for label, name in enumerate(self.CLASS_NAMES)}
         files = [place / "Annotations" / f"{name}.xml" for name in names]
         pairs = bar(zip(files, images, strict=True), f"reading {self.NAME}", len(files))
         return images, [read_annotation(file, image, labels, advice) for file, image in pairs]
@@ -218,7 +218,7 @@ class Voc2007(VocLayout):
     """Pascal VOC 2007, 20 classes: 5,011 images (trainval) for training, 4,952 (test) for testing."""
 
     NAME: ClassVar = "voc2007"
-    NAMES: ClassVar = VOC_NAMES
+    CLASS_NAMES: ClassVar = VOC_NAMES
     CLASSES: ClassVar = 20
     TRAIN_SIZE: ClassVar = 5011
     TEST_SIZE: ClassVar = 4952
@@ -232,7 +232,7 @@ class Voc2012(VocLayout):
     """
 
     NAME: ClassVar = "voc2012"
-    NAMES: ClassVar = VOC_NAMES
+    CLASS_NAMES: ClassVar = VOC_NAMES
     CLASSES: ClassVar = 20
     TRAIN_SIZE: ClassVar = 5717
     TEST_SIZE: ClassVar = 5823
@@ -243,7 +243,7 @@ class Voc0712(VocLayout):
     """Both years' trainval, 16,551 images, for training, and the 4,952 of 2007's test for testing."""
 
     NAME: ClassVar = "voc0712"
-    NAMES: ClassVar = VOC_NAMES
+    CLASS_NAMES: ClassVar = VOC_NAMES
     CLASSES: ClassVar = 20
     TRAIN_SIZE: ClassVar = 16_551
     TEST_SIZE: ClassVar = 4952
@@ -260,7 +260,7 @@ class Bccd(VocLayout):
     """
 
     NAME: ClassVar = "bccd"
-    NAMES: ClassVar = ("RBC", "WBC", "Platelets")
+    CLASS_NAMES: ClassVar = ("RBC", "WBC", "Platelets")
     CLASSES: ClassVar = 3
     TRAIN_SIZE: ClassVar = 292
     TEST_SIZE: ClassVar = 72

@@ -17,6 +17,27 @@ from common.data.shared.prepare import Archive, Checksum, check_content, obtain_
 
 URL = "https://www.cs.toronto.edu/~kriz"
 PIXEL_BYTES = 3 * 32 * 32
+# of CIFAR-100, in the order of their labels (coarse_label_names.txt, fine_label_names.txt)
+COARSE_NAMES = (
+    "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables",
+    "household_electrical_devices", "household_furniture", "insects", "large_carnivores",
+    "large_man-made_outdoor_things", "large_natural_outdoor_scenes", "large_omnivores_and_herbivores",
+    "medium_mammals", "non-insect_invertebrates", "people", "reptiles", "small_mammals", "trees",
+    "vehicles_1", "vehicles_2",
+)  # fmt: skip
+FINE_NAMES = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle",
+    "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle",
+    "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur",
+    "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo",
+    "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree",
+    "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree",
+    "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine", "possum", "rabbit",
+    "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper",
+    "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+    "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe",
+    "whale", "willow_tree", "wolf", "woman", "worm",
+)  # fmt: skip
 
 
 class CifarData(ImageData):
@@ -99,6 +120,9 @@ class Cifar10(CifarData):
 
     NAME: ClassVar = "cifar10"
     CLASSES: ClassVar = 10
+    CLASS_NAMES: ClassVar = (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    )  # fmt: skip
     MEAN: ClassVar = (0.49139968, 0.48215841, 0.44653091)
     STD: ClassVar = (0.24703223, 0.24348513, 0.26158784)
     ARCHIVE: ClassVar = "cifar-10-binary.tar.gz"
@@ -149,3 +173,6 @@ class Cifar100(CifarData):
     @property
     def label_count(self) -> int:
         return self.LABELS[self.label]
+
+    def label_names(self) -> list[str]:
+        return list((COARSE_NAMES, FINE_NAMES)[self.label])

@@ -16,6 +16,7 @@ class Digits(ImageData):
     KIND: ClassVar = "image_classification"
     SHAPE: ClassVar = (1, 8, 8)
     CLASSES: ClassVar = 10
+    CLASS_NAMES: ClassVar = tuple("0123456789")
     TRAIN_SIZE: ClassVar = 1400
     TEST_SIZE: ClassVar = 397
     PEAK: ClassVar = 16

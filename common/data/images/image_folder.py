@@ -163,6 +163,12 @@ class ImageFolder(StreamedData):
                 "they must have the same classes"
             )
 
+    def class_names(self) -> list[str] | None:
+        """The names of the class folders; None for synthetic images."""
+        self.setup()
+        records = self._rows("train").records
+        return records.classes if isinstance(records, Listing) else None
+
     def labels(self, records: Sequence[Record]) -> Tensor | None:
         """The class of each image, int64 [n]."""
         assert isinstance(records, Listing)

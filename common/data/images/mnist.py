@@ -70,6 +70,7 @@ class Mnist(IdxImages):
     """Handwritten digits (LeCun, Cortes, Burges)."""
 
     NAME: ClassVar = "mnist"
+    CLASS_NAMES: ClassVar = tuple("0123456789")
     FOLDER: ClassVar = "mnist"
     MEAN: ClassVar = (0.1307,)
     STD: ClassVar = (0.3081,)
@@ -88,6 +89,10 @@ class FashionMnist(IdxImages):
     """Pictures of clothes (Xiao, Rasul, Vollgraf 2017), in MNIST's format and sizes."""
 
     NAME: ClassVar = "fashion_mnist"
+    CLASS_NAMES: ClassVar = (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+        "Ankle boot",
+    )  # fmt: skip
     FOLDER: ClassVar = "fashion_mnist"
     MEAN: ClassVar = (0.2860,)
     STD: ClassVar = (0.3530,)

@@ -29,6 +29,7 @@ class Svhn(ImageData):
     KIND: ClassVar = "image_classification"
     SHAPE: ClassVar = (3, 32, 32)
     CLASSES: ClassVar = 10
+    CLASS_NAMES: ClassVar = tuple("0123456789")
     TRAIN_SIZE: ClassVar = 73_257
     EXTRA_SIZE: ClassVar = 531_131
     TEST_SIZE: ClassVar = 26_032

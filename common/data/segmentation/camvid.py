@@ -31,6 +31,7 @@ class CamVid(SegmentationData):
 
     NAME: ClassVar = "camvid"
     CLASSES: ClassVar = len(NAMES)
+    CLASS_NAMES: ClassVar = NAMES
     TRAIN_SIZE: ClassVar = 367
     VALIDATION_SIZE: ClassVar = 101
     TEST_SIZE: ClassVar = 233

@@ -16,9 +16,12 @@ from common.data.shared.streamed import unpack_folder
 IMAGES, MASKS = "leftImg8bit", "gtFine"
 FOLDERS: dict[SplitName, str] = {"train": "train", "test": "val"}
 # the official table (cityscapesScripts, helpers/labels.py): label ids that are trained, in the order of their
-# train ids: road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain,
-# sky, person, rider, car, truck, bus, train, motorcycle, bicycle
+# train ids, and what they are
 TRAINED_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+NAMES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
+    "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
 LABEL_IDS = range(34)
 # licence plates have id -1
 LICENCE_PLATE = 255
@@ -32,6 +35,7 @@ class Cityscapes(SegmentationData):
 
     NAME: ClassVar = "cityscapes"
     CLASSES: ClassVar = len(TRAINED_IDS)
+    CLASS_NAMES: ClassVar = NAMES
     TRAIN_SIZE: ClassVar = 2975
     TEST_SIZE: ClassVar = 500
     MASK_VALUES: ClassVar = (

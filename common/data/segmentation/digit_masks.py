@@ -17,6 +17,7 @@ class DigitMasks(ComposedScenes):
     NAME: ClassVar = "digit_masks"
     KIND: ClassVar = "segmentation"
     CLASSES: ClassVar = CLASSES + 1
+    CLASS_NAMES: ClassVar = ("background", *"0123456789")
 
     def read(self, part: Part) -> Split:
         """Compose all of one part."""

@@ -26,6 +26,7 @@ class Voc2012Segmentation(SegmentationData):
 
     NAME: ClassVar = "voc2012_segmentation"
     CLASSES: ClassVar = 1 + len(VOC_NAMES)
+    CLASS_NAMES: ClassVar = ("background", *VOC_NAMES)
     TRAIN_SIZE: ClassVar = 1464
     TEST_SIZE: ClassVar = 1449
     MASK_VALUES: ClassVar = {label: label for label in range(1 + len(VOC_NAMES))} | {VOID: IGNORE}

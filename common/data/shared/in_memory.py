@@ -8,12 +8,12 @@ To add a set: one file here (a subclass that states its facts and implements `re
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from common.base.dataset import Batch, DataSet, Part, Source, SplitName, check
+from common.base.dataset import Batch, DataSet, Part, Source, SplitName, check, plain_numbers
 from common.base.errors import UserError
 from common.base.loader import IndexLoader
 from common.data.shared.augment import crop_flip
@@ -227,6 +227,47 @@ class TensorData(DataSet):
             inputs /= inputs.flatten(1).norm(dim=1).clamp_min_(1e-12).view(-1, *[1] * len(self.shape))
         return inputs
 
+    def class_names(self) -> list[str] | None:
+        """The labels' names; of two classes made of them (`positive`), `not X` and `X`."""
+        names = self.label_names()
+        if names is None or self.positive is None:
+            return names
+        chosen = " or ".join(names[label] for label in sorted(set(self.positive)))
+        return [f"not {chosen}", chosen]
+
+    def label_names(self) -> list[str] | None:
+        """The names of the labels that the files hold; sets with several kinds of labels override it."""
+        return None if self.CLASS_NAMES is None else list(self.CLASS_NAMES)
+
+    def normalisation(self) -> dict[str, Any]:
+        """See `facts`; of regression, that of the targets too."""
+        self.setup()
+        found: dict[str, Any] = {
+            "offset": plain_numbers(self._offset),
+            "scale": plain_numbers(self._scale),
+            "unit_rows": self.normalise == "unit_rows",
+            "input_range": self.input_range(),
+        }
+        if self.KIND == "regression":
+            found |= {"target_offset": self.target_offset, "target_scale": self.target_scale}
+        return found
+
+    def input_range(self) -> list[float] | None:
+        """[lowest, highest] stored value; None for tables, which hold any."""
+        return None
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        """Give inputs, and targets of regression, normalised as `facts` of another set of the kind say."""
+        self.setup()
+        self.normalise = facts["normalise"]
+        self._offset, self._scale = (
+            torch.tensor(facts[key], dtype=torch.float32, device=self.device) for key in ("offset", "scale")
+        )
+        self.target_offset, self.target_scale = (
+            facts.get("target_offset", 0.0),
+            facts.get("target_scale", 1.0),
+        )
+
     def move(self, device: torch.device | str) -> None:
         """Put the splits, and those read later, on `device`."""
         self.device = torch.device(device)
@@ -368,6 +409,10 @@ class ImageData(TensorData):
     def random_inputs(self, count: int, generator: torch.Generator) -> Tensor:
         """Synthetic images, uint8 [count, C, H, W], uniform in 0..PEAK."""
         return torch.randint(0, self.PEAK + 1, (count, *self.shape), generator=generator, dtype=torch.uint8)
+
+    def input_range(self) -> list[float] | None:
+        """[0, PEAK]."""
+        return [0.0, float(self.PEAK)]
 
     def augmented(self, inputs: Tensor) -> Tensor:
         """Random crops and mirror images where the set is configured so (`augment`)."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from common.base.dataset import Batch, DataSet, Source, SplitName, check
+from common.base.dataset import Batch, DataSet, Source, SplitName, check, plain_numbers
 from common.base.errors import UserError
 from common.base.loader import BlockLoader, minibatches, shuffled, steps_of
 from common.data.shared.download import DamagedError, describe
@@ -309,6 +309,22 @@ class StreamedData(DataSet):
         }[self.normalise]
         self._offset = (torch.tensor(mean) * PEAK).view(-1, 1, 1).to(self.device)
         self._scale = (1 / (torch.tensor(std) * PEAK)).view(-1, 1, 1).to(self.device)
+
+    def normalisation(self) -> dict[str, Any]:
+        """See `facts`."""
+        return {
+            "offset": plain_numbers(self._offset),
+            "scale": plain_numbers(self._scale),
+            "unit_rows": False,
+            "input_range": [0.0, float(PEAK)],
+        }
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        """Give images normalised as `facts` of another set say."""
+        self.normalise = facts["normalise"]
+        self._offset, self._scale = (
+            torch.tensor(facts[key], dtype=torch.float32, device=self.device) for key in ("offset", "scale")
+        )
 
     @property
     def has_validation(self) -> bool:

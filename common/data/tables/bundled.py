@@ -27,6 +27,7 @@ class BreastCancer(TensorData):
     KIND: ClassVar = "tabular_classification"
     SHAPE: ClassVar = (30,)
     CLASSES: ClassVar = 2
+    CLASS_NAMES: ClassVar = ("malignant", "benign")
     TRAIN_SIZE: ClassVar = 455
     TEST_SIZE: ClassVar = 114
 
@@ -44,6 +45,7 @@ class Wine(TensorData):
     KIND: ClassVar = "tabular_classification"
     SHAPE: ClassVar = (13,)
     CLASSES: ClassVar = 3
+    CLASS_NAMES: ClassVar = ("class_0", "class_1", "class_2")
     TRAIN_SIZE: ClassVar = 142
     TEST_SIZE: ClassVar = 36
 

@@ -180,6 +180,7 @@ class A9a(LibsvmData):
     """Adult: does a person earn over 50,000 dollars? 123 binary features of census data (Platt)."""
 
     NAME: ClassVar = "a9a"
+    CLASS_NAMES: ClassVar = ("<=50K", ">50K")
     FILES: ClassVar = {"train": "a9a", "test": "a9a.t"}
     SHAPE: ClassVar = (123,)
     TRAIN_SIZE: ClassVar = 32_561
@@ -206,6 +207,7 @@ class Mushrooms(LibsvmData):
     """
 
     NAME: ClassVar = "mushrooms"
+    CLASS_NAMES: ClassVar = ("edible", "poisonous")
     SHAPE: ClassVar = (112,)
     TRAIN_SIZE: ClassVar = 6_499
     TEST_SIZE: ClassVar = 1_625

@@ -13,8 +13,9 @@ from calls import Calls
 from pytorch_lightning.loggers import Logger
 from wandb.proto.wandb_internal_pb2 import Record
 
+from common.base.errors import UserError
 from common.base.module import PaperModule, Progress
-from common.runs.loggers import close, csv_logger, logged_in, run_facts, wandb_logger
+from common.runs.loggers import close, csv_logger, logged_in, run_facts, tensorboard_logger, wandb_logger
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ENTRY = "spider.ifo.synthetic_logistic_n1e3_spiderboost_eps0p01"
@@ -327,3 +328,27 @@ def test_a_killed_run_read_back_from_wandb_is_the_unbroken_one(calls: Calls, tmp
     assert len(kept[0]) == 13
     assert kept[0] == kept[1]
     assert unbroken.run.run_id == broken.run.run_id
+
+
+def test_tensorboard_has_one_event_file_with_each_point_once_after_a_kill(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="an extra: pip install -e '.[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    facts: dict[str, Any] = {"paper": "yogi", "seed": 0}
+    for points in ((1, 2), (1, 2, 3)):
+        logger = tensorboard_logger(directory=tmp_path, key="yogi/0", facts=facts)
+        logger.log_hyperparams({**facts, "config": {"paper": {"epochs": 3}}})
+        for point in points:
+            logger.log_metrics({"running_loss": 1.0 / point}, step=point)
+        close(logger)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("running_loss")] == [1, 2, 3]
+    assert len(list((tmp_path / "tensorboard").glob("events.*"))) == 1
+
+
+def test_tensorboard_that_is_not_installed_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.runs.loggers.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="logger=tensorboard needs the package tensorboard: pip install"):
+        tensorboard_logger(directory=tmp_path, key="yogi/0", facts={})
