@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSw
 from hydra.errors import HydraException
 
 from common.base.errors import UserError
-from common.tables.tables import ROOT, SCALES, Entry, load_tables, papers, runnable, unknown
+from common.tables.tables import ROOT, SCALES, Entry, in_roots, load_tables, papers, roots, runnable, unknown
 
 CONF = ROOT / "conf"
 GROUPS = ("paper", "dataset", "model", "method", "schedule", "scale", "trainer", "logger")
@@ -28,17 +28,26 @@ GROUPS = ("paper", "dataset", "model", "method", "schedule", "scale", "trainer",
 @cache
 def names(group: str) -> list[str]:
     """The choices of a config group, `optimizer/yogi` where it has kinds."""
-    return sorted(path.relative_to(CONF / group).with_suffix("").as_posix() for path in _files(group))
+    folders = [root / "conf" / group for root in roots()]
+    return sorted(
+        {path.relative_to(at).with_suffix("").as_posix() for at in folders for path in at.rglob("*.yaml")}
+    )
 
 
-def _files(group: str) -> list[Path]:
-    return list((CONF / group).rglob("*.yaml"))
+def searched() -> list[str]:
+    """The word by which Hydra finds the config files of the current folder, if it has any beside ours."""
+    own = Path.cwd() / "conf"
+    return [f"hydra.searchpath=['file://{own}']"] if own.is_dir() and own.resolve() != CONF else []
+
+
+def _file(group: str, name: str) -> Path:
+    return in_roots(f"conf/{group}/{name}.yaml")
 
 
 @cache
 def describe(group: str, name: str) -> str:
     """The first comment line of a config file that says what it is."""
-    for line in (CONF / group / f"{name}.yaml").read_text().splitlines():
+    for line in _file(group, name).read_text().splitlines():
         if line.startswith("# ") and not line.startswith("# @package"):
             return line.removeprefix("# ")
     return ""
@@ -47,7 +56,7 @@ def describe(group: str, name: str) -> str:
 @cache
 def read(group: str, name: str) -> dict[str, Any]:
     """A config file as plain data (interpolations stay text)."""
-    path = CONF / group / f"{name}.yaml"
+    path = _file(group, name)
     if not path.exists():
         raise UserError(unknown(group, name, names(group)))
     return yaml.safe_load(path.read_text())
@@ -89,7 +98,7 @@ def _chosen(word: str, value: str) -> list[str]:
 def accepted_datasets(paper: str) -> list[str]:
     """The data sets that a paper accepts: by kind, or by a recipe of its own."""
     kinds = read("paper", paper)["accepts"]["datasets"]
-    own = {path.stem for path in (CONF / "recipe" / paper).glob("*.yaml")}
+    own = {path.stem for root in roots() for path in root.glob(f"conf/recipe/{paper}/*.yaml")}
     return [name for name in names("dataset") if read("dataset", name)["kind"] in kinds or name in own]
 
 
@@ -184,7 +193,7 @@ def _wanted_papers(words: list[str]) -> set[str]:
 def _register_paper(store: ConfigStore, paper: str) -> None:
     accepts = read("paper", paper)["accepts"]["datasets"]
     for name in names("dataset"):
-        if (CONF / "recipe" / paper / f"{name}.yaml").exists():
+        if _file(f"recipe/{paper}", name).exists():
             continue
         # a set that the paper does not take composes all the same (with any model): the job refuses it,
         # and the others of its sweep go on

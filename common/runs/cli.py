@@ -22,11 +22,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from common.base.errors import UserError
-from common.runs import catalogue, keys, sweep
+from common.runs import catalogue, keys, own, sweep
 from common.runs.batch import Batch
 from common.runs.objective import check_search, objective_value
 from common.runs.plugins import check_plugins
 from common.runs.result import number
+from common.runs.table_kind import with_table_kind
 from common.runs.words import quoted
 from common.tables.tables import metric_keys, papers, unknown
 
@@ -45,7 +46,7 @@ def main() -> int:
         print(help_text())
         return 0
     try:
-        words = sys.argv[1:] = in_order(words)
+        words = sys.argv[1:] = in_order(with_table_kind(words))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -97,6 +98,7 @@ def _launch(words: list[str], folder: Path | None) -> None:
         sweep.note_varying(folder, words)
         # before the options: Hydra takes no override after them
         sys.argv.insert(1, f"++hydra.job.env_set.{sweep.VARIABLE}={folder.resolve()}")
+    sys.argv[1:1] = catalogue.searched()
     hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")(task)()
     if _failure:
         raise _failure.pop()
@@ -203,7 +205,9 @@ def _unknown_key(key: str, words: list[str]) -> str:
     try:
         GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(CONFIG_PATH, version_base="1.3"):
-            node: Any = hydra.compose("config", [word for word in words if "glob(" not in word])
+            node: Any = hydra.compose(
+                "config", [*(word for word in words if "glob(" not in word), *catalogue.searched()]
+            )
         for part in filter(None, parent.split(".")):
             node = node[part]
         valid = [str(name) for name in node if name != "accepts" and not str(name).startswith("_")]
@@ -224,6 +228,7 @@ def _check_words(words: list[str]) -> None:
     catalogue.check_choices(words)
     check_plugins(words)
     check_search(given)
+    own.named(given.get("import", "").strip("'"))
 
 
 def task(config: DictConfig) -> float | None:
@@ -278,6 +283,7 @@ def _job(config: DictConfig) -> "Outcome":
     from common.runs.runner import execute
 
     choices = dict(HydraConfig.get().runtime.choices)
+    own.opt_in(config["import"])
     terminal = sys.stderr.isatty() and multiprocessing.current_process().name == "MainProcess"
     return execute(config, Request(choices, _overrides(), _label(), terminal))
 

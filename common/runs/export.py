@@ -85,6 +85,7 @@ def _trained(words: list[str]) -> tuple[Path, Network]:
     """The folder of a finished run, and its network with the shape of one input."""
     from common.runs.compose import compose
     from common.runs.keys import run_key
+    from common.runs.own import opt_in
     from common.runs.result import read_result
     from common.runs.runner import trained_module
 
@@ -95,6 +96,7 @@ def _trained(words: list[str]) -> tuple[Path, Network]:
         if paper not in papers():
             raise UserError(unknown("paper", paper, papers()))
     config, request = compose(words)
+    opt_in(config["import"])
     directory = Path(config.output_dir) / run_key(config)
     command = f"python run.py {' '.join(words)}"
     if read_result(directory / "result.json") is None:

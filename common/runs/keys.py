@@ -26,6 +26,8 @@ NEUTRAL = {
     "objective",
     "teacher",
     "gpu_precision",
+    # the code of what it names enters the code hash
+    "import",
 }
 # groups whose nodes may name other runs
 STAGED = ("method", "model")
