@@ -90,7 +90,7 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, ta
 
 
 def _check_outputs(name: str, outputs: Any, task: Any, data: DataSet) -> None:
-    wanted = {
+    wanted: tuple[tuple[Any, ...], str] | None = {
         "classification": ((data.classes,), f"the data have {data.classes} classes"),
         "regression": ((), "one number an example, without a second dimension"),
         "reconstruction": ((math.prod(data.shape),), "one logit a pixel"),

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Unpack
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
@@ -82,13 +83,14 @@ class OwnFolder(ImageFolder):
         if not self.root.is_dir():
             raise UserError(f"dataset.path={self.root}: no such folder (valid: PATH/train/CLASS/*.jpg)")
         train, val, test = (self._part(names) for names in (TRAIN, VALIDATION, TEST))
+        tested = test or val
         found: dict[SplitName, Path] = {"train": train or self.root}
-        if train is None and (val or test):
-            raise UserError(f"dataset.path={self.root}: there is a {(val or test).name} in it, but no train")  # type: ignore[union-attr]
+        if train is None and tested:
+            raise UserError(f"dataset.path={self.root}: there is a {tested.name} in it, but no train")
         if test and val:
             found["validation"] = val
-        if test or val:
-            found["test"] = test or val  # type: ignore[assignment]
+        if tested:
+            found["test"] = tested
         return found
 
     def _part(self, names: Sequence[str]) -> Path | None:
@@ -168,7 +170,7 @@ class OwnFolder(ImageFolder):
         # a channel without any contrast is only shifted
         std = (squares / count - mean.square()).clamp_min(0).sqrt()
         std[std < 1e-4] = 1.0
-        return tuple(mean.tolist()), tuple(std.tolist())
+        return _triple(mean), _triple(std)
 
     def _found(self) -> str:
         """What was found in the folder, in one line."""
@@ -182,6 +184,11 @@ class OwnFolder(ImageFolder):
             f"dataset=folder: {len(self.class_names)} classes, images of {self.image_size[0]} px; {sizes}; "
             f"tested on {tested}"
         )
+
+
+def _triple(values: Tensor) -> tuple[float, float, float]:
+    red, green, blue = values.tolist()
+    return red, green, blue
 
 
 def _spaced(count: int) -> list[int]:

@@ -376,9 +376,9 @@ def _column(name: str, cells: Cells) -> Column:
         UserError: too many words.
     """
     given = [cell for cell in cells if not _missing(cell)]
-    numbers = [_number(cell) for cell in given]
-    if all(number is not None for number in numbers):
-        return Column(name, None, float(np.mean(numbers)) if numbers else 0.0)  # type: ignore[arg-type]
+    numbers = [number for cell in given if (number := _number(cell)) is not None]
+    if len(numbers) == len(given):
+        return Column(name, None, float(np.mean(numbers)) if numbers else 0.0)
     words = sorted(set(map(_word, cells)))
     if len(words) > MOST_WORDS:
         raise UserError(
