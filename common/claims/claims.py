@@ -258,7 +258,8 @@ def papers_folder() -> Path:
 
 def claim_papers() -> list[str]:
     """The papers that have claims."""
-    return sorted(path.parent.name for path in papers_folder().glob("*/claims.yaml"))
+    folders = [papers_folder(), Path("papers")]
+    return sorted({path.parent.name for folder in folders for path in folder.glob("*/claims.yaml")})
 
 
 def all_claims() -> dict[str, Claim]:
@@ -272,7 +273,9 @@ def load_claims(paper: str) -> list[Claim]:
     Raises:
         UserError: a key or a value that cannot be, with file and claim.
     """
-    return list(_parsed(papers_folder() / paper / "claims.yaml"))
+    path = papers_folder() / paper / "claims.yaml"
+    # of a paper of the user's own, in the current folder
+    return list(_parsed(path if path.exists() else Path("papers", paper, "claims.yaml").resolve()))
 
 
 @cache

@@ -26,7 +26,10 @@ def forward_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, dict[str
     """
     names: tuple[str, ...] = getattr(model, "features", ())
     if not names:
-        raise UserError(f"model: {type(model).__name__} names no features; valid: a model with stages")
+        raise UserError(
+            f"model: {type(model).__name__} names no features (valid: a model with stages; in your own, "
+            'features = ("layer1", "layer2"), the names of the submodules whose outputs are to be matched)'
+        )
     taps: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in names}
     hooks = [model.get_submodule(name).register_forward_hook(_tap(taps[name])) for name in names]
     try:

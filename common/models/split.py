@@ -32,7 +32,8 @@ def split(model: nn.Module, unshared: int) -> tuple[nn.Module, nn.Module]:
     if own is None:
         raise UserError(
             f"model: {type(model).__name__} cannot be cut between stages (valid: a ResNet, ResNeXt, "
-            "SE-ResNet, WRN, DenseNet, VGG, MobileNet, or a convolutional network for digits)"
+            "SE-ResNet, WRN, DenseNet, VGG, MobileNet, or a convolutional network for digits; your own with "
+            "split(unshared), which gives the modules low and high with high(low(x)) = self(x))"
         )
     low, high = own(unshared)
     return low, high

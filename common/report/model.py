@@ -22,7 +22,7 @@ from common.runs.evidence import Evidence, asked_forms
 from common.runs.keys import NEUTRAL_IN, STAGED
 from common.runs.result import number
 from common.tables.fits import slope
-from common.tables.tables import ROOT, SCALES, Entry, entries, load_tables, metric_keys, papers
+from common.tables.tables import SCALES, Entry, entries, in_roots, load_tables, metric_keys, papers
 
 Result = dict[str, Any]
 
@@ -302,7 +302,7 @@ def _counts(tables: list[Table], claims: list[tuple[Claim, Verdict]]) -> Counts:
 
 
 def _readme(paper: str) -> str:
-    path = ROOT / "papers" / paper / "README.md"
+    path = in_roots(f"papers/{paper}/README.md")
     return path.read_text() if path.exists() else ""
 
 

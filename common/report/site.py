@@ -23,7 +23,7 @@ from markupsafe import Markup, escape
 from common.report.figures import ClaimPlot, Figure, claim_plot, own_pictures, table_figures
 from common.report.model import STATES, Paper, Report, Table
 from common.runs.result import number
-from common.tables.tables import ROOT, SCALES
+from common.tables.tables import SCALES, in_roots
 
 TEMPLATES = Path(__file__).parent / "templates"
 # what each verdict is called on a page: never by colour alone
@@ -106,7 +106,7 @@ def _environment(into: Path) -> Environment:
         "breakable": breakable,
         "coded": coded,
         "token": token,
-        "markdown": lambda text, paper: markdown(text, _relative(ROOT / "papers" / paper, into)),
+        "markdown": lambda text, paper: markdown(text, _relative(in_roots(f"papers/{paper}"), into)),
     }
     environment.globals |= {
         "style": Markup((TEMPLATES / "report.css").read_text()),
@@ -118,7 +118,7 @@ def _environment(into: Path) -> Environment:
         "effect_name": effect_name,
         "effect": effect,
         "sources": sources,
-        "folder": lambda paper: _relative(ROOT / "papers" / paper, into),
+        "folder": lambda paper: _relative(in_roots(f"papers/{paper}"), into),
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
     return environment

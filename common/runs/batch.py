@@ -34,7 +34,7 @@ class Batch:
         hydra.initialize_config_dir(str(catalogue.CONF), job_name="run", version_base="1.3")
         engine = GlobalHydra.instance().hydra
         assert engine is not None
-        modes = [*words, "hydra.mode=MULTIRUN"]
+        modes = [*words, *catalogue.searched(), "hydra.mode=MULTIRUN"]
         self.config = engine.compose_config("config", modes, run_mode=RunMode.MULTIRUN)
         self.context = HydraContext(engine.config_loader, Callbacks(self.config))
 

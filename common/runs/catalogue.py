@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from common.base.errors import UserError
-from common.tables.tables import ROOT, SCALES, Entry, load_tables, papers, runnable, unknown
+from common.tables.tables import ROOT, SCALES, Entry, in_roots, load_tables, papers, roots, runnable, unknown
 
 if TYPE_CHECKING:
     from hydra.core.config_store import ConfigStore
@@ -27,17 +27,26 @@ GROUPS = ("paper", "dataset", "model", "method", "schedule", "stop", "scale", "t
 @cache
 def names(group: str) -> list[str]:
     """The choices of a config group, `optimizer/yogi` where it has kinds."""
-    return sorted(path.relative_to(CONF / group).with_suffix("").as_posix() for path in _files(group))
+    folders = [root / "conf" / group for root in roots()]
+    return sorted(
+        {path.relative_to(at).with_suffix("").as_posix() for at in folders for path in at.rglob("*.yaml")}
+    )
 
 
-def _files(group: str) -> list[Path]:
-    return list((CONF / group).rglob("*.yaml"))
+def searched() -> list[str]:
+    """The word by which Hydra finds the config files of the current folder, if it has any beside ours."""
+    own = Path.cwd() / "conf"
+    return [f"hydra.searchpath=['file://{own}']"] if own.is_dir() and own.resolve() != CONF else []
+
+
+def _file(group: str, name: str) -> Path:
+    return in_roots(f"conf/{group}/{name}.yaml")
 
 
 @cache
 def describe(group: str, name: str) -> str:
     """The first comment line of a config file that says what it is."""
-    for line in (CONF / group / f"{name}.yaml").read_text().splitlines():
+    for line in _file(group, name).read_text().splitlines():
         if line.startswith("# ") and not line.startswith("# @package"):
             return line.removeprefix("# ")
     return ""
@@ -46,7 +55,7 @@ def describe(group: str, name: str) -> str:
 @cache
 def read(group: str, name: str) -> dict[str, Any]:
     """A config file as plain data (interpolations stay text)."""
-    path = CONF / group / f"{name}.yaml"
+    path = _file(group, name)
     if not path.exists():
         raise UserError(unknown(group, name, names(group)))
     return _parsed(path)
@@ -97,7 +106,7 @@ def _chosen(word: str, value: str) -> list[str]:
 def accepted_datasets(paper: str) -> list[str]:
     """The data sets that a paper accepts: by kind, or by a recipe of its own."""
     kinds = read("paper", paper)["accepts"]["datasets"]
-    own = {path.stem for path in (CONF / "recipe" / paper).glob("*.yaml")}
+    own = {path.stem for root in roots() for path in root.glob(f"conf/recipe/{paper}/*.yaml")}
     return [name for name in names("dataset") if read("dataset", name)["kind"] in kinds or name in own]
 
 
@@ -209,7 +218,7 @@ def _wanted_datasets(words: list[str], wanted: list[Entry]) -> list[str]:
         return names("dataset")
     files = [
         CONF / "config.yaml",
-        *(CONF / "paper" / f"{paper}.yaml" for paper in _wanted_papers(words, wanted)),
+        *(_file("paper", paper) for paper in _wanted_papers(words, wanted)),
     ]
     chosen = {_default_dataset(path) for path in files} | {entry.choose.get("dataset") for entry in wanted}
     chosen |= {name for text in texts for name in re.findall(r"[^,\s'\"]+", text)}
@@ -229,7 +238,7 @@ def _default_dataset(path: Path) -> str | None:
 def _register_paper(store: "ConfigStore", paper: str, datasets: list[str]) -> None:
     accepts = read("paper", paper)["accepts"]["datasets"]
     for name in datasets:
-        if (CONF / "recipe" / paper / f"{name}.yaml").exists():
+        if _file(f"recipe/{paper}", name).exists():
             continue
         # a set that the paper does not take composes all the same (with any model): the job refuses it,
         # and the others of its sweep go on

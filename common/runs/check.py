@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import types
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from common.base.errors import UserError
+from common.runs.own import opted_in
 from common.tables.tables import unknown
 
 ALLOWED = ("papers.", "common.", "torch.optim.", "pytorch_lightning.")
@@ -40,6 +42,7 @@ TOP_LEVEL = {
     "teacher": str | None,
     "gpu_precision": str,
     "clip": float | None,
+    "import": str | None,
 }
 
 
@@ -50,19 +53,27 @@ def check_parts(config: DictConfig) -> None:
         UserError: the first group that is missing, or says nothing of what it is.
     """
     for group in BUILT:
+        if OmegaConf.is_dict(config.get(group)) and OmegaConf.is_missing(config[group], "_target_"):
+            raise UserError(
+                f"{group}._target_: name a class ({group}._target_=..., yours by import=my_module)"
+            )
         if not (OmegaConf.is_dict(config.get(group)) and "_target_" in config[group]):
             raise UserError(f"{group}: has no _target_, which says what it is (valid: {group}=<a name>)")
 
 
-def check_config(config: DictConfig) -> None:
+def check_config(config: DictConfig, done: bool = False) -> None:
     """Check the top level and every `_target_` node of a config.
+
+    Args:
+        done: its run is finished, and only to be shown: classes of the user's own are left alone then.
 
     Raises:
         UserError: the first key that does not fit, with what is valid.
     """
     check_top_level(config)
     for path, node in _targets("", OmegaConf.to_container(config, resolve=True)):
-        _check_node(path, node)
+        if not (done and _needs_import(node["_target_"])):
+            _check_node(path, node)
 
 
 def check_top_level(config: DictConfig) -> None:
@@ -77,6 +88,11 @@ def check_top_level(config: DictConfig) -> None:
             raise UserError(unknown("key", key, known))
         if key in TOP_LEVEL:
             _check_value(key, config[key], TOP_LEVEL[key])
+
+
+def _needs_import(target: Any) -> bool:
+    """Whether a target is neither of the listed packages nor of a module that `import=` names."""
+    return not (isinstance(target, str) and (target.startswith(ALLOWED) or opted_in(target)))
 
 
 def _targets(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -95,7 +111,7 @@ def _check_node(path: str, node: dict[str, Any]) -> None:
     for key, value in node.items():
         if key in SPECIAL:
             continue
-        if key not in accepted:
+        if key not in accepted and not isinstance(accepted, defaultdict):
             valid = ", ".join(accepted)
             raise UserError(f"{path}.{key}={value}: {node['_target_']} takes no '{key}' (valid: {valid})")
         if not isinstance(value, dict):
@@ -103,12 +119,17 @@ def _check_node(path: str, node: dict[str, Any]) -> None:
 
 
 def _accepted(target: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments of a target and their hints; `**options: Unpack[T]` counts as the keys of T."""
+    """The arguments of a target and their hints; `**options: Unpack[T]` counts as the keys of T.
+
+    Plain `**options` accept every key.
+    """
     hints = _hints(target)
     accepted: dict[str, Any] = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            for options in get_args(hints.get(name)):
+            if name not in hints:
+                return defaultdict(lambda: Any, accepted)
+            for options in get_args(hints[name]):
                 accepted |= get_type_hints(options)
         elif name != "self":
             accepted[name] = hints.get(name, Any)
@@ -121,17 +142,23 @@ def load_target(name: str, path: str) -> Callable[..., Any]:
     Raises:
         UserError: outside the allowed packages, or not found.
     """
-    if not isinstance(name, str) or not name.startswith(ALLOWED):
-        raise UserError(f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}...")
+    if _needs_import(name):
+        raise UserError(
+            f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}..., and your own modules "
+            "where the command line says so (import=my_module)"
+        )
     try:
         target = get_object(name)
     except (ImportError, ValueError, AttributeError) as error:
         raise UserError(f"{path}._target_={name}: {_unfound(error)}") from error
     if not callable(target) or isinstance(target, types.ModuleType):
         raise UserError(f"{path}._target_={name}: is neither a class nor a function")
-    if not str(getattr(target, "__module__", "")).startswith(ALLOWED):
+    if _needs_import(f"{getattr(target, '__module__', '')}."):
         # a module of ours has imported it: common.runs.cli.os.system is os.system
-        raise UserError(f"{path}._target_={name}: is not of {', '.join(ALLOWED)}...")
+        raise UserError(
+            f"{path}._target_={name}: is not of {', '.join(ALLOWED)}..., but of {target.__module__} (valid: "
+            "the module that defines it, by import= where it is your own)"
+        )
     return target
 
 
@@ -141,7 +168,9 @@ def _unfound(error: BaseException) -> str:
     while cause is not None and not isinstance(cause, ModuleNotFoundError):
         cause = cause.__cause__
     package = "" if cause is None else str(cause.name).split(".")[0]
-    if package in ("", "common", "papers"):
+    if package == "papers":
+        return f"cannot be found ({error}); a paper of the current folder needs import=papers.its_name"
+    if package in ("", "common"):
         return f"cannot be found ({error})"
     return f"needs the package {package}: make setup-full (or pip install -e '.[papers]')"
 

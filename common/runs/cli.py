@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from common.base.errors import UserError
-from common.runs import catalogue, keys, sweep
+from common.runs import catalogue, keys, own, sweep
 from common.runs.batch import Batch
 from common.runs.finished import finished
 from common.runs.objective import objective_value
@@ -32,6 +32,7 @@ from common.runs.plugins import check_plugins, load_plugins
 from common.runs.refusal import check_words
 from common.runs.request import Outcome, Request
 from common.runs.result import made_at, number
+from common.runs.table_kind import with_table_kind
 from common.runs.words import MULTIRUN, quoted
 from common.tables.tables import metric_keys, papers, unknown
 
@@ -46,7 +47,7 @@ def main() -> int:
         print(help_text())
         return 0
     try:
-        words = sys.argv[1:] = in_order(words)
+        words = sys.argv[1:] = in_order(with_table_kind(words))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -114,7 +115,7 @@ def run_once(words: list[str]) -> None:
     with hydra.initialize_config_dir(CONFIG_PATH, job_name="run", version_base="1.3"):
         engine = GlobalHydra.instance().hydra
         assert engine is not None
-        engine.run("config", task, [*words, "hydra.mode=RUN"])
+        engine.run("config", task, [*words, *catalogue.searched(), "hydra.mode=RUN"])
 
 
 def _launch_by_hydra(words: list[str], folder: Path | None) -> None:
@@ -122,6 +123,7 @@ def _launch_by_hydra(words: list[str], folder: Path | None) -> None:
         sweep.note_varying(folder, words)
         # before the options: Hydra takes no override after them
         sys.argv.insert(1, f"++hydra.job.env_set.{sweep.VARIABLE}={folder.resolve()}")
+    sys.argv[1:1] = catalogue.searched()
     hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")(task)()
 
 
@@ -226,7 +228,9 @@ def _unknown_key(key: str, words: list[str]) -> str:
     try:
         GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(CONFIG_PATH, version_base="1.3"):
-            node: Any = hydra.compose("config", [word for word in words if "glob(" not in word])
+            node: Any = hydra.compose(
+                "config", [*(word for word in words if "glob(" not in word), *catalogue.searched()]
+            )
         for part in filter(None, parent.split(".")):
             node = node[part]
         valid = [str(name) for name in node if name != "accepts" and not str(name).startswith("_")]
@@ -286,6 +290,7 @@ def _direction() -> str:
 def _job(config: DictConfig) -> Outcome:
     """Make the run; heavy imports wait until here, so that a wrong word is refused at once."""
     choices = dict(HydraConfig.get().runtime.choices)
+    own.opt_in(config["import"])
     terminal = sys.stderr.isatty() and multiprocessing.current_process().name == "MainProcess"
     request = Request(choices, _overrides(), _label(), terminal)
     outcome = finished(config, request)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from common.runs.reach import Project
-from common.tables.tables import ROOT, SCALES, load_tables, papers, runnable
+from common.tables.tables import ROOT, SCALES, in_roots, load_tables, papers, runnable
 
 
 def code_hash(paper: str, choices: dict[str, str], config: dict[str, Any]) -> str:
@@ -25,7 +25,7 @@ def code_hash(paper: str, choices: dict[str, str], config: dict[str, Any]) -> st
         choices: the choice of each config group, as `{"dataset": "digits"}`.
         config: the resolved config, as in `result.json`.
     """
-    digest = hashlib.sha256(_project(ROOT).digest(sorted(set(_targets(config)))).encode())
+    digest = hashlib.sha256(_project(ROOT, Path.cwd()).digest(sorted(set(_targets(config)))).encode())
     own = frozenset(choices)
     files = {"paper": paper, f"recipe/{paper}": str(choices.get("dataset")), **choices}
     for group, choice in sorted(files.items()):
@@ -62,7 +62,8 @@ def _hash_of(node: Any) -> str:
 
 
 @cache
-def _project(root: Path) -> Project:
+def _project(root: Path, folder: Path) -> Project:
+    """The project, and the user's own modules in the current folder."""
     return Project(root)
 
 
@@ -75,6 +76,7 @@ def _values_hash(conf: Path, group: str, choice: str, chosen: frozenset[str]) ->
         chosen: groups whose choice was made elsewhere, whatever a default says.
     """
     path = conf / group / f"{choice}.yaml"
+    path = path if path.exists() else in_roots(f"conf/{group}/{choice}.yaml")
     if not path.exists():
         return ""
     node = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}

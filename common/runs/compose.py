@@ -7,6 +7,7 @@ from omegaconf import DictConfig, open_dict
 
 from common.runs import catalogue, keys
 from common.runs.request import Request
+from common.runs.table_kind import with_table_kind
 from common.runs.words import quoted
 
 __all__ = ["compose", "keys"]
@@ -18,11 +19,11 @@ def compose(words: list[str]) -> tuple[DictConfig, Request]:
     Raises:
         UserError: an unknown paper or entry.
     """
-    words = quoted(words)
+    words = with_table_kind(quoted(words))
     catalogue.register(words)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        config = hydra.compose("config", words, return_hydra_config=True)
+        config = hydra.compose("config", [*words, *catalogue.searched()], return_hydra_config=True)
     choices = dict(config.hydra.runtime.choices)
     HydraConfig.instance().cfg = None
     with open_dict(config):

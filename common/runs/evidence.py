@@ -23,6 +23,7 @@ NEUTRAL = {
     "checkpoint_every",
     "data_dir",
     "force",
+    "import",
     "logger",
     "logger.",
     "objective",

@@ -32,7 +32,8 @@ The words are those of the run (python run.py ...). The state dict holds the bar
 0..255 as [batch, channels, height, width] (or the input_range of its metadata), or rows of a table; it
 returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
 the shape, the normalisation, and the words and metrics of the run. With normalise=false it takes what the
-network takes, and its metadata say how to get there. The time of a batch is measured here (latency=false: not)."""
+network takes, and its metadata say how to get there. The time of a batch is measured here (latency=false:
+not)."""
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"]}
 # what a network gives, by its task
 OUTPUTS = {

@@ -54,7 +54,7 @@ INHERITANCE = {
     "encoder": Inheritance(teacher=True, one_teacher=False, same_inputs=False),
 }
 # words of a run, without effect on its numbers, that its stages get too
-KEPT = {"output_dir", "data_dir", "logger", "checkpoint_every", "record", "results_dir", "trainer"}
+KEPT = {"output_dir", "data_dir", "logger", "checkpoint_every", "record", "results_dir", "trainer", "import"}
 # settings of a data set that change neither what an input looks like nor what its label means
 SERVING = {
     *("seed", "limit", "validation", "batch_size", "augment", "extra", "workers", "verify", "data_dir"),
@@ -145,6 +145,8 @@ def _composed(
 ) -> tuple[DictConfig, Request]:
     check_choices(words)
     own = {key_of(word) for word in words}
+    if "import" in own:
+        raise UserError("import= belongs to the command itself, whose runs all share it")
     kept = [word for word in request.overrides if key_of(word).split(".")[0] in KEPT]
     words = [word for word in kept if key_of(word) not in own] + words
     if "entry" not in own:

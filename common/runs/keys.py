@@ -26,6 +26,8 @@ NEUTRAL = {
     "objective",
     "teacher",
     "gpu_precision",
+    # the code of what it names enters the code hash
+    "import",
 }
 # off by default: a run without them has the key that it had before there were any
 OPTIONAL = ("stop", "clip")

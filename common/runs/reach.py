@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from common.runs import own
+
 # packages of this project
 OURS = ("common", "papers")
 # decorators that leave nothing behind but the definition
@@ -335,7 +337,9 @@ class Project:
     def _home(self, package: str) -> Path | None:
         """The folder that holds a package of this project or of the user, None for any other."""
         if package not in self._homes:
-            self._homes[package] = self.root if package in OURS else folder_of_users(package)
+            self._homes[package] = (
+                self.root if package in OURS else folder_of_users(package) or _beside(package)
+            )
         return self._homes[package]
 
     def module(self, name: str) -> Module | None:
@@ -345,12 +349,13 @@ class Project:
             return None
         if name not in self._modules:
             base = home.joinpath(*name.split("."))
-            files = {base.with_suffix(".py"): name.rpartition(".")[0], base / "__init__.py": name}
-            found = next((path for path in files if path.is_file()), None)
+            files = (base.with_suffix(".py"), base / "__init__.py")
+            found = next((path for path in files if path.is_file()), None) or own.source(name)
             if found is None:
                 self._modules[name] = None
             else:
-                self._modules[name] = Module(name, files[found], ast.parse(found.read_bytes()).body)
+                package = name if found.name == "__init__.py" else name.rpartition(".")[0]
+                self._modules[name] = Module(name, package, ast.parse(found.read_bytes()).body)
         return self._modules[name]
 
     def _tree(self, one: Definition) -> Tree:
@@ -445,6 +450,14 @@ def folder_of_users(package: str) -> Path | None:
     folder = Path(places[0]).resolve().parent
     installed = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
     return None if any(folder.is_relative_to(path) for path in installed) else folder
+
+
+def _beside(package: str) -> Path | None:
+    """The folder of a module that `import=` names, or that lies in the current folder."""
+    file = own.source(package)
+    if file is None:
+        return None
+    return file.parents[1] if file.name == "__init__.py" else file.parent
 
 
 def _last(name: str) -> str:

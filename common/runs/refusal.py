@@ -1,7 +1,7 @@
 """What is refused by its words alone, before Hydra or torch are imported."""
 
 from common.base.errors import UserError
-from common.runs import catalogue
+from common.runs import catalogue, own
 from common.runs.objective import check_search
 from common.runs.plugins import check_plugins
 from common.tables.tables import papers
@@ -19,4 +19,5 @@ def check_words(words: list[str]) -> None:
     catalogue.check_choices(words)
     check_plugins(words)
     check_search(given)
+    own.named(given.get("import", "").strip("'"))
     catalogue.wanted_entries(words)

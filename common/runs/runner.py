@@ -16,9 +16,12 @@ from filelock import FileLock, Timeout
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
+from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.module import PaperModule
+from common.base.stages import Stage
 from common.data.shared.fingerprint import changes, fingerprint_of
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.catalogue import accepted_datasets, find_entry, refuse_dataset, refuse_method
@@ -30,6 +33,8 @@ from common.runs.evidence import asked, asked_forms, key_of
 from common.runs.inheritance import stage_keys
 from common.runs.keys import STAGED, identity, run_key
 from common.runs.loggers import close, run_facts
+from common.runs.own import opted_in
+from common.runs.own_model import checked, taken
 from common.runs.pipeline import Stages, described, make_stages, under_way
 from common.runs.processes import Processes, Shares, processes_of, trainer_settings
 from common.runs.record import record, results_folder
@@ -65,10 +70,11 @@ def execute(config: DictConfig, request: Request) -> Outcome:
     check_parts(config)
     key = run_key(config)
     paper = key.split("/")[0]
-    _check_request(config, request, paper)
-    check_config(config)
     directory = Path(config.output_dir) / key
     path = directory / "result.json"
+    done = read_result(path) is not None and not config.force
+    _check_request(config, request, paper, done)
+    check_config(config, done)
     directory.mkdir(parents=True, exist_ok=True)
     processes = processes_of(config.trainer)
     with under_way(key), _alone(directory, processes):
@@ -102,8 +108,8 @@ def _changed_since(config: DictConfig, result: dict[str, Any]) -> tuple[str, ...
     return tuple(found)
 
 
-def _check_request(config: DictConfig, request: Request, paper: str) -> None:
-    """The paper takes this kind of data set and this kind of method."""
+def _check_request(config: DictConfig, request: Request, paper: str, done: bool) -> None:
+    """The paper takes this kind of data set and of method; a run that is done had its teacher."""
     choices, accepts = request.choices, config.accepts
     if config.get("debug") is not None:
         module = load_target(config.paper["_target_"], "paper")
@@ -112,6 +118,8 @@ def _check_request(config: DictConfig, request: Request, paper: str) -> None:
         raise refuse_dataset(paper, choices["dataset"])
     if choices["method"].split("/")[0] not in accepts.methods:
         raise refuse_method(paper, choices["method"])
+    if done:
+        return
     if any(key_of(word) == "teacher" for word in request.overrides) and "teacher" not in stage_keys(config):
         raise UserError(f"teacher={config.teacher}: method={choices['method']} learns from no teacher")
 
@@ -241,9 +249,7 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
     handed = {
         group: {key: made.stage for key, made in (stages or {}).get(group, {}).items()} for group in STAGED
     }
-    make_model = partial(
-        _instantiate, config.model, shape=data.shape, classes=data.classes, **handed["model"]
-    )
+    make_model = partial(_make_model, config, data, handed["model"])
     parts: dict[str, Any] = {"data": data, "model": make_model(), "seed": int(config.seed)}
     parts |= {"method": _instantiate(config.method, **handed["method"]), "make_model": make_model}
     parts |= {"schedule": _instantiate(config.schedule)}
@@ -261,10 +267,23 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
     return module
 
 
+def _make_model(config: DictConfig, data: DataSet, stages: dict[str, Stage]) -> nn.Module:
+    """The network of a config, with weights of its own each time."""
+    offered = {"shape": data.shape, "classes": data.classes, **stages}
+    if not opted_in(config.model["_target_"]):
+        return _instantiate(config.model, **offered)
+    target, kind = get_object(config.model["_target_"]), config.dataset.kind
+    model = _instantiate(config.model, **taken(target, dict(config.model), offered))
+    return checked(model, target, data, kind, TASKS[kind])
+
+
 def _check_task(config: DictConfig, request: Request) -> None:
     task = getattr(get_object(config.model["_target_"]), "task", None)
     if config.dataset.kind not in TASKS:
         raise UserError(f"dataset.kind={config.dataset.kind}; valid: {', '.join(TASKS)}")
+    if opted_in(config.model["_target_"]):
+        # it may say its task when it is built, or leave it to the data set
+        return
     if task not in TASKS[config.dataset.kind]:
         fitting = " or ".join(sorted(TASKS[config.dataset.kind]))
         raise UserError(

@@ -42,7 +42,11 @@ def current() -> Path | None:
 
 def note_varying(sweep: Path, words: list[str]) -> None:
     """Keep which keys of the command line vary over the jobs: those with several values."""
-    keys = [word.split("=", 1)[0] for word in words if any(mark in word for mark in ",(")]
+    keys = [
+        word.split("=", 1)[0]
+        for word in words
+        if any(mark in word for mark in ",(") and word[:7] != "import="
+    ]
     write_json(sweep / "varying.json", {"keys": keys})
 
 

@@ -61,6 +61,7 @@ def find(words: list[str]) -> Finished:
     """
     from common.runs.compose import compose
     from common.runs.keys import run_key
+    from common.runs.own import opt_in
     from common.runs.result import read_result
 
     folders = [word for word in words if "=" not in word]
@@ -76,6 +77,7 @@ def find(words: list[str]) -> Finished:
         if paper not in papers():
             raise UserError(unknown("paper", paper, papers()))
     config, request = compose(words)
+    opt_in(config["import"])
     directory = Path(config.output_dir) / run_key(config)
     result = read_result(directory / "result.json")
     if result is None:

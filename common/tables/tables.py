@@ -54,9 +54,19 @@ class Entry:
         return f"{self.paper}.{self.table}.{self.row}"
 
 
+def roots() -> list[Path]:
+    """The project's folder and the current one: papers and configs of a user's own stand in the latter."""
+    return list(dict.fromkeys([ROOT, Path.cwd()]))
+
+
+def in_roots(relative: str) -> Path:
+    """A file or folder by its path in the project; in the current folder where the project lacks it."""
+    return next((root / relative for root in roots() if (root / relative).exists()), ROOT / relative)
+
+
 def papers() -> list[str]:
     """The papers that have a folder with tables."""
-    return sorted(path.parent.name for path in (ROOT / "papers").glob("*/tables.yaml"))
+    return sorted({path.parent.name for root in roots() for path in root.glob("papers/*/tables.yaml")})
 
 
 @cache
@@ -66,7 +76,7 @@ def load_tables(paper: str) -> dict[str, Any]:
     Raises:
         UserError: the paper has none.
     """
-    path = ROOT / "papers" / paper / "tables.yaml"
+    path = in_roots(f"papers/{paper}/tables.yaml")
     if not path.exists():
         raise UserError(unknown("paper", paper, papers()))
     return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

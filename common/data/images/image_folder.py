@@ -64,6 +64,16 @@ class Listing(Sequence[Record]):
         label = int(self.labels[number])
         return Record(f"{self.folder}/{self.classes[label]}/{os.fsdecode(self.names[number])}", label)
 
+    def chosen(self, index: Tensor) -> "Listing":
+        """The images that `index` names, int64 [k], in that order."""
+        return Listing(Path(self.folder), self.classes, self.names[index.numpy()], self.labels[index])
+
+
+def listed(folder: Path, classes: list[str], names: list[list[bytes]]) -> Listing:
+    """The images of class folders, by the file names of each class."""
+    labels = torch.repeat_interleave(torch.tensor([len(images) for images in names]))
+    return Listing(folder, classes, np.array([name for images in names for name in images]), labels)
+
 
 def class_folders(folder: Path) -> list[str]:
     """The names of the folders in `folder`, sorted: class k is the k-th; hidden ones do not count.
@@ -138,8 +148,7 @@ class ImageFolder(StreamedData):
                 raise UserError(
                     f"{(folder / name).resolve()} holds no image (valid: {', '.join(EXTENSIONS)})"
                 )
-        labels = torch.repeat_interleave(torch.tensor([len(images) for images in names]))
-        return Listing(folder, classes, np.array([name for images in names for name in images]), labels)
+        return listed(folder, classes, names)
 
     def sources(self) -> dict[str, Path]:
         """The folders of both parts."""

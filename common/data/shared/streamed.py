@@ -56,7 +56,7 @@ class StreamedOptions(TypedDict):
     seed: int
     source: Source
     limit: int | None
-    validation: float | Literal["official"]
+    validation: float | Literal["official"] | None
     normalise: Literal["standard", "unit_interval", "none"]
     verify: bool
     batch_size: int
@@ -152,7 +152,7 @@ class StreamedData(DataSet):
         limit: train on a subset of this many examples, stratified by class where examples have one class
             each; null for all.
         validation: "official" for the set's own validation part (where `OFFICIAL_VALIDATION`); or the
-            fraction of the training examples that is split off, stratified likewise; 0 for none.
+            fraction of the training examples that is split off, stratified likewise; 0 or null for none.
         normalise: how inputs are given: "standard" (x / 255 - MEAN) / STD for each channel;
             "unit_interval" x / 255; "none" 0..255; all as float32.
         verify: compare checksums of archives.
@@ -167,8 +167,9 @@ class StreamedData(DataSet):
     # whether the set has a validation part of its own, and its size
     OFFICIAL_VALIDATION: ClassVar[bool] = False
     VALIDATION_SIZE: ClassVar[int] = 0
-    MEAN: ClassVar[tuple[float, float, float]] = IMAGENET_MEAN
-    STD: ClassVar[tuple[float, float, float]] = IMAGENET_STD
+    # of the class, or found from the files
+    MEAN: tuple[float, float, float] = IMAGENET_MEAN
+    STD: tuple[float, float, float] = IMAGENET_STD
     # of the targets that `ready` gives; `example` may give a smaller type, which is cheaper to hand over
     TARGET_DTYPE: ClassVar[torch.dtype] = torch.int64
     EVALUATION_BATCH: ClassVar[int] = 100
@@ -184,7 +185,7 @@ class StreamedData(DataSet):
         seed: int,
         source: Source,
         limit: int | None,
-        validation: float | Literal["official"],
+        validation: float | Literal["official"] | None,
         normalise: Literal["standard", "unit_interval", "none"],
         verify: bool,
         batch_size: int,
@@ -194,6 +195,7 @@ class StreamedData(DataSet):
         check("kind", kind, kind == self.KIND, f"{self.NAME} is of kind {self.KIND}")
         check("size", "x".join(map(str, shape[1:])), min(shape) >= 1, "give at least 1")
         check("limit", limit, limit is None or limit >= 1, "give at least 1, or null for all examples")
+        validation = 0.0 if validation is None else validation
         self._check_validation(validation)
         check("batch_size", batch_size, batch_size >= 1, "give at least 1")
         check("workers", workers, workers >= 0, "give 0 (decode in the main process) or more")

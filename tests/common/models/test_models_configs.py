@@ -19,7 +19,8 @@ from common.models.features import forward_features
 CONF = Path(__file__).parents[3] / "conf" / "model"
 # networks that are built upon a trained one, sets and priors, which are no networks, are tested elsewhere
 OTHERS = re.compile(
-    r"\$\{teacher\}|_target_: (papers\.(saddle\.sets|sdp_cert\.random_signs|mgda\.networks\.LinearEncoder)"
+    r"\$\{teacher\}|\?\?\?"
+    r"|_target_: (papers\.(saddle\.sets|sdp_cert\.random_signs|mgda\.networks\.LinearEncoder)"
     r"|common\.search\.surrogate)"
 )
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if not OTHERS.search(path.read_text()))

@@ -121,5 +121,5 @@ def test_hooks_are_removed_where_the_forward_pass_fails() -> None:
 def test_a_model_without_features_is_refused(build_model: Callable[..., nn.Module]) -> None:
     model = build_model("logistic", (5,), 2, device="cpu")
     for bare in (model, nn.Linear(3, 2)):
-        with pytest.raises(UserError, match="names no features; valid: a model with stages"):
+        with pytest.raises(UserError, match=r"names no features \(valid: a model with stages"):
             forward_features(bare, torch.rand(1, 5))

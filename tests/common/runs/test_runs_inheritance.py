@@ -59,6 +59,8 @@ STAGES = {
     (group, name): getattr(load_target(read(group, name)["_target_"], group), "STAGES", ())
     for group in GROUPS
     for name in names(group)
+    # of classes of the user's own, which no entry chooses
+    if read(group, name)["_target_"] != "???"
 }
 
 

@@ -1,0 +1,223 @@
+"""A folder of the user's own images, one folder a class: what must be known of it is found from the files."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Unpack
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from common.base.dataset import SplitName, check
+from common.base.errors import UserError
+from common.data.images.image_folder import EXTENSIONS, ImageFolder, Listing, class_folders, images_in, listed
+from common.data.shared.download import describe
+from common.data.shared.streamed import Record, Rows, StreamedOptions
+from common.data.shared.streamed import Request as Wanted
+from common.data.shared.subsets import complement, stratified_subset
+
+# the names of the folders of the parts, the first that is there counts
+TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
+# images that sizes and the mean colour are taken from, evenly spaced over all
+SAMPLE = 1000
+LARGEST_SIZE = 224
+# the shorter side of an image before its centre is cut out, against the size: 256 for 224
+MARGIN = 8 / 7
+# the seed of the test part that is drawn where there is none: it belongs to the data, and not to a run
+HOLDOUT_SEED = 0
+
+
+class OwnFolder(ImageFolder):
+    """Images in `PATH/train/CLASS/*.jpg`, with `PATH/val` and `PATH/test` alike; or in `PATH/CLASS/*.jpg`.
+
+    The test part is `test`; without one it is `val`; without both, a part of the training images, the same
+    for every run. With both, `val` is the validation part. One line on stderr says what was found.
+
+    Args:
+        path: the folder.
+        size: images are given as 3 x size x size; null for the median of their shorter sides, 224 at most.
+        validation: "official" for `val` where there is a `test` beside it, or the fraction of the training
+            images that is split off; null for the former where it can be had, else none.
+        test: the fraction of each class that is held out for testing where no part is there for it.
+        augment: as in `ImageFolder`.
+        normalise: "standard" takes mean and standard deviation of each channel from the training split.
+        The others as in `StreamedData`.
+
+    Raises:
+        UserError: no such folder, fewer than two classes, classes that only one part has, or no image.
+    """
+
+    NAME: ClassVar = "folder"
+    CLASSES: ClassVar = 0
+    TRAIN_SIZE: ClassVar = 512
+    TEST_SIZE: ClassVar = 256
+    # of all three parts, where the folder has them
+    OFFICIAL_VALIDATION: ClassVar = True
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        size: int | None,
+        test: float,
+        augment: Literal["none", "flip", "resized_crop"],
+        **options: Unpack[StreamedOptions],
+    ) -> None:
+        check("path", path, bool(path), "give the folder of your images (valid: PATH/train/CLASS/*.jpg)")
+        check("test", test, 0 < test < 1, "give a fraction above 0 and below 1")
+        self.root, self.holdout = Path(path).expanduser(), test
+        self.folders = self._folders()
+        self.class_list = self._class_names(self.folders["train"])
+        size = size or self._usual_size()
+        if options["validation"] is None:
+            options["validation"] = "official" if "validation" in self.folders else 0.0
+        if options["validation"] == "official" and "validation" not in self.folders:
+            raise UserError(f"dataset.validation=official: {self.root.resolve()} has not both val and test")
+        resize = max(size, round(size * MARGIN))
+        classes = len(self.class_list)
+        super().__init__(folder=path, classes=classes, size=size, resize=resize, augment=augment, **options)
+
+    def class_names(self) -> list[str] | None:
+        """The names of the class folders."""
+        return list(self.class_list)
+
+    def sources(self) -> dict[str, Path]:
+        """The folder with all its parts."""
+        return {"folder": self.root}
+
+    def normalisation(self) -> dict[str, Any]:
+        """See `facts`; the colours are measured for it, if they have not been."""
+        self.setup()
+        return super().normalisation()
+
+    def _folders(self) -> dict[SplitName, Path]:
+        """The folder of each part that is there; `val` alone is the test part."""
+        if not self.root.is_dir():
+            raise UserError(f"dataset.path={self.root}: no such folder (valid: PATH/train/CLASS/*.jpg)")
+        train, val, test = (self._part(names) for names in (TRAIN, VALIDATION, TEST))
+        tested = test or val
+        found: dict[SplitName, Path] = {"train": train or self.root}
+        if train is None and tested:
+            raise UserError(f"dataset.path={self.root}: there is a {tested.name} in it, but no train")
+        if test and val:
+            found["validation"] = val
+        if tested:
+            found["test"] = tested
+        return found
+
+    def _part(self, names: Sequence[str]) -> Path | None:
+        return next((self.root / name for name in names if (self.root / name).is_dir()), None)
+
+    def _class_names(self, folder: Path) -> list[str]:
+        try:
+            names = class_folders(folder)
+        except OSError as error:
+            raise UserError(f"dataset.path: {describe(folder, error)}") from error
+        if len(names) < 2:
+            raise UserError(
+                f"dataset.path={self.root}: {folder.resolve()} has {len(names)} class folders (valid: "
+                "at least 2, as PATH/train/CLASS/*.jpg)"
+            )
+        return names
+
+    def _listing(self, folder: Path) -> Listing:
+        """All images of a part, by class and name.
+
+        Raises:
+            UserError: the part has other classes than the training part, or a class without an image.
+        """
+        differing = sorted(set(self.class_list) ^ set(self._class_names(folder)))
+        if differing:
+            train = self.folders["train"].name
+            raise UserError(
+                f"{self.root.resolve()}: the class folder {differing[0]} is in only one of {train} and "
+                f"{folder.name}; they must have the same classes"
+            )
+        names = [images_in(folder / name) for name in self.class_list]
+        for name, images in zip(self.class_list, names, strict=True):
+            if not images:
+                raise UserError(
+                    f"{(folder / name).resolve()} holds no image (valid: {', '.join(EXTENSIONS)})"
+                )
+        return listed(folder, self.class_list, names)
+
+    def _usual_size(self) -> int:
+        """The median of the shorter sides of a sample of the training images, `LARGEST_SIZE` at most."""
+        records = self._listing(self.folders["train"])
+        sides = sorted(min(_size(records[i].path)) for i in _spaced(len(records)))
+        return min(LARGEST_SIZE, sides[len(sides) // 2])
+
+    def records(self, part: SplitName) -> Sequence[Record]:
+        """All images of a part; where the test part is drawn, those of the training folder that are its."""
+        if part in self.folders and not (part == "train" and "test" not in self.folders):
+            return self._listing(self.folders[part])
+        everything = self._listing(self.folders["train"])
+        size = round(self.holdout * len(everything))
+        check("test", self.holdout, 0 < size < len(everything), "that leaves one part empty")
+        generator = torch.Generator().manual_seed(HOLDOUT_SEED)
+        drawn = stratified_subset(everything.labels, len(everything), size, generator)
+        return everything.chosen(drawn if part == "test" else complement(drawn, len(everything)))
+
+    def setup(self, stage: str | None = None) -> None:
+        """List the files (once), take the splits, and measure the colours of the training split."""
+        if self._splits:
+            return
+        super().setup(stage)
+        if self.source == "real":
+            if self.normalise == "standard":
+                self.MEAN, self.STD = self._colours(self._splits["train"])
+                self.move(self.device)
+            print(self._found(), file=sys.stderr)
+
+    def _colours(self, rows: Rows) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Mean and standard deviation of each channel in units of 255, over a sample of a split's pixels."""
+        count, total, squares = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        chosen = torch.tensor(_spaced(len(rows.numbers))).split(self.EVALUATION_BATCH)
+        for fetched in self.stream("train", [Wanted(positions, None) for positions in chosen]):
+            pixels = fetched.images.double().div(255)
+            count += pixels[:, 0].numel()
+            total += pixels.sum((0, 2, 3))
+            squares += pixels.square().sum((0, 2, 3))
+        mean = total / count
+        # a channel without any contrast is only shifted
+        std = (squares / count - mean.square()).clamp_min(0).sqrt()
+        std[std < 1e-4] = 1.0
+        return _triple(mean), _triple(std)
+
+    def _found(self) -> str:
+        """What was found in the folder, in one line."""
+        sizes = ", ".join(f"{len(rows.numbers)} {split}" for split, rows in self._splits.items())
+        tested = (
+            f"the part {self.folders['test'].name}"
+            if "test" in self.folders
+            else (f"{self.holdout:.0%} of the images, held out by class, as there is no part test or val")
+        )
+        return (
+            f"dataset=folder: {len(self.class_list)} classes, images of {self.image_size[0]} px; {sizes}; "
+            f"tested on {tested}"
+        )
+
+
+def _triple(values: Tensor) -> tuple[float, float, float]:
+    red, green, blue = values.tolist()
+    return red, green, blue
+
+
+def _spaced(count: int) -> list[int]:
+    """At most `SAMPLE` of the numbers 0, ..., count - 1, evenly spaced."""
+    size = min(count, SAMPLE)
+    return [i * count // size for i in range(size)]
+
+
+def _size(path: str) -> tuple[int, int]:
+    """The size of an image, from its first bytes.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise UserError(f"{path}: it is no image that can be read ({error})") from error

@@ -1,0 +1,167 @@
+"""Modules of the user's own: what `import=` on the command line opts in to, for this process alone.
+
+`import=my_nets` is a file `my_nets.py` or a folder `my_nets` of the current folder, or an installed package;
+`import=code/my_nets.py` a file by its path; `import=papers.mine` a paper in the current folder's `papers/`.
+Several are separated by commas. Only a command line opts in: a config, a result or a checkpoint that names
+such a module, or holds such a word, has nothing imported.
+"""
+
+import importlib
+import sys
+import traceback
+from dataclasses import dataclass
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from common.base.errors import UserError
+
+OURS = ("common.", "papers.")
+# names that the command line has opted in to, each with its folder (None: an installed package)
+_opted: dict[str, Path | None] = {}
+
+
+@dataclass(frozen=True)
+class Own:
+    """A module to import: its name, and its file (None: an installed package)."""
+
+    name: str
+    file: Path | None
+
+
+def opted_in(target: str) -> bool:
+    """Whether `import=` names the module that a target belongs to."""
+    return any(target.startswith(f"{name}.") for name in _opted)
+
+
+def named(text: str | None) -> list[Own]:
+    """What the value of `import=` names, found but not imported.
+
+    Raises:
+        UserError: a module that is not there, a file that is none of Python's, a name of this project's.
+    """
+    return [_found(part.strip()) for part in (text or "").strip("[]").split(",") if part.strip()]
+
+
+def opt_in(text: str | None) -> None:
+    """Import what the value of `import=` names, and let configs of this process name its classes.
+
+    Raises:
+        UserError: as `named`, or whatever goes wrong in the module, with the file and the line.
+    """
+    for own in named(text):
+        if own.name in _opted:
+            continue
+        try:
+            _import(own)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"import={own.name}: {_where(error)}{type(error).__name__}: {error}") from error
+        _opted[own.name] = None if own.file is None else _folder(own)
+
+
+def _found(part: str) -> Own:
+    if part.endswith(".py") or "/" in part:
+        path = Path(part).expanduser()
+        path = path / "__init__.py" if path.is_dir() else path
+        if not path.is_file() or path.suffix != ".py":
+            raise UserError(f"import={part}: no such file (valid: a Python file, or the name of a module)")
+        return Own(
+            _identifier(part, path.parent.name if path.stem == "__init__" else path.stem), path.resolve()
+        )
+    _identifier(part, part)
+    file = _file_in(Path.cwd(), part)
+    if file is None and (part.startswith(OURS) or not _installed(part)):
+        raise UserError(
+            f"import={part}: neither {part.replace('.', '/')}.py nor such a folder with Python files is in "
+            f"{Path.cwd()}, and no package of this name is installed (valid: its path, as code/my_nets.py)"
+        )
+    return Own(part, file)
+
+
+def _identifier(part: str, name: str) -> str:
+    if not all(piece.isidentifier() for piece in name.split(".")) or name in ("common", "papers"):
+        raise UserError(f"import={part}: {name} cannot be the name of a module of yours")
+    return name
+
+
+def _file_in(folder: Path, name: str) -> Path | None:
+    """The file of a module; of a folder without `__init__.py`, the folder."""
+    base = folder.joinpath(*name.split("."))
+    if base.with_suffix(".py").is_file():
+        return base.with_suffix(".py")
+    if (base / "__init__.py").is_file():
+        return base / "__init__.py"
+    return base if base.is_dir() and any(base.glob("*.py")) else None
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _import(own: Own) -> None:
+    """Import a module by its name; the file that was found counts, not another one of the same name."""
+    if own.file is None:
+        importlib.import_module(own.name)
+        return
+    folder = _folder(own)
+    if own.name.startswith("papers."):
+        # the folder `papers` of the user continues ours
+        paths = importlib.import_module("papers").__path__
+        if str(folder / "papers") not in paths:
+            paths.append(str(folder / "papers"))
+        importlib.import_module(own.name)
+        return
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    if own.file.is_dir() or "." in own.name:
+        importlib.import_module(own.name)
+        return
+    there = sys.modules.get(own.name)
+    if there is not None:
+        if Path(getattr(there, "__file__", None) or "").resolve() != own.file:
+            raise UserError(
+                f"import={own.name}: another module of this name is in use ({there}); rename {own.file.name}"
+            )
+        return
+    places = [str(own.file.parent)] if own.file.name == "__init__.py" else None
+    spec = spec_from_file_location(own.name, own.file, submodule_search_locations=places)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[own.name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[own.name]
+        raise
+
+
+def _folder(own: Own) -> Path:
+    """The folder that holds the module, or the package that it is part of."""
+    assert own.file is not None
+    path = own.file.parent if own.file.name == "__init__.py" else own.file
+    return path.parents[own.name.count(".")]
+
+
+def _where(error: Exception) -> str:
+    """The file and the line where a module stumbled."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: "
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}, line {frame.lineno}: "
+
+
+def source(module: str) -> Path | None:
+    """The file of a module of the user's own, whether it is imported or not; None where there is none.
+
+    It is looked for where `import=` found its own, and in the current folder.
+    """
+    folders = [folder for folder in _opted.values() if folder is not None]
+    for folder in dict.fromkeys([*folders, Path.cwd()]):
+        file = _file_in(folder, module)
+        if file is not None and file.is_file():
+            return file
+    return None

@@ -1,0 +1,115 @@
+"""A network of the user's own: built with what its constructor takes, and checked once by a forward pass."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.base.dataset import DataSet
+from common.base.errors import UserError
+
+# what a network is for that does not say so in `task`, by the kind of the data set
+DEFAULT_TASKS = {
+    "image_classification": "classification",
+    "tabular_classification": "classification",
+    "regression": "regression",
+    "image_reconstruction": "reconstruction",
+    "segmentation": "segmentation",
+    "multi_task": "multi_task",
+    "multi_label": "multi_task",
+}
+
+
+def taken(target: Callable[..., Any], given: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:
+    """Those of the offered arguments that a constructor takes and the config does not give.
+
+    Args:
+        target: the class, or the function that makes the network.
+        given: what the config holds.
+        offered: `shape` and `classes` of the data set, and stages.
+
+    Raises:
+        UserError: an argument that it needs and nobody gives.
+    """
+    parameters = inspect.signature(target).parameters
+    anything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    chosen = {
+        key: value for key, value in offered.items() if (anything or key in parameters) and key not in given
+    }
+    for name, one in parameters.items():
+        named = one.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        if named and one.default is inspect.Parameter.empty and name not in {**given, **chosen}:
+            raise UserError(
+                f"model: {_name(target)} needs {name}: give it as model.{name}=... (it gets by itself: "
+                f"{', '.join(offered)})"
+            )
+    return chosen
+
+
+def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, tasks: set[str]) -> nn.Module:
+    """The network, with its `task`, after one forward pass of two blank examples in evaluation mode.
+
+    Args:
+        model: what the target gave.
+        data: for the shape of inputs and what is asked of the outputs; not read.
+        kind: of the data set.
+        tasks: that a data set of this kind can serve.
+
+    Raises:
+        UserError: no network, no parameters, another task, a failing pass, or outputs of another shape.
+    """
+    name = _name(target)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: {name} gives a {type(model).__name__} (valid: a torch.nn.Module)")
+    if getattr(model, "task", None) is None:
+        # not by setattr of a Tensor or a Module, so it is a plain attribute
+        model.task = DEFAULT_TASKS.get(kind)  # type: ignore[assignment]
+    if model.task not in tasks:
+        fitting = " or ".join(sorted(tasks))
+        raise UserError(f"model: {name}.task={model.task!r}; a data set of kind {kind} is for {fitting}")
+    inputs = torch.zeros(2, *data.shape)
+    was_training = model.training
+    # neither the pass nor the first weights of lazy layers may move the random numbers of the run
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            outputs = model.eval()(inputs)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"model: {name} fails on inputs of shape {tuple(inputs.shape)}: {type(error).__name__}: "
+                f"{reason}"
+            ) from error
+    model.train(was_training)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"model: {name} has no parameters to train")
+    _check_outputs(name, outputs, model.task, data)
+    return model
+
+
+def _check_outputs(name: str, outputs: Any, task: Any, data: DataSet) -> None:
+    wanted: tuple[tuple[Any, ...], str] | None = {
+        "classification": ((data.classes,), f"the data have {data.classes} classes"),
+        "regression": ((), "one number an example, without a second dimension"),
+        "reconstruction": ((math.prod(data.shape),), "one logit a pixel"),
+    }.get(str(task))
+    if task == "segmentation" and isinstance(outputs, torch.Tensor):
+        fits = outputs.ndim == 4 and outputs.shape[1] >= (data.classes or 0)
+        wanted = None if fits else ((data.classes, "h", "w"), f"the data have {data.classes} classes")
+    if wanted is None:
+        return
+    shape, why = wanted
+    if not isinstance(outputs, torch.Tensor):
+        raise UserError(f"model: {name} gives a {type(outputs).__name__} (valid: one tensor {_text(shape)})")
+    if tuple(outputs.shape[1:]) != shape or len(outputs) != 2:
+        raise UserError(f"model: {name} gives {_text(outputs.shape[1:])}; valid: {_text(shape)}, as {why}")
+
+
+def _text(shape: Any) -> str:
+    return f"({', '.join(['b', *map(str, shape)])}{',' if not len(shape) else ''})"
+
+
+def _name(target: Callable[..., Any]) -> str:
+    return f"{target.__module__}.{getattr(target, '__qualname__', target)}"
