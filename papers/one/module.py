@@ -71,7 +71,7 @@ class OneModule(SupervisedModule):
     def results(self) -> dict[str, Any]:
         """SupervisedModule's, the costs, and what perturbation does to the losses."""
         found = super().results()
-        found |= costs(self.network(), self.distiller, self.data.shape)
+        found |= costs(self.network(), self.training_method, self.data.shape)
         return found | (self._perturbed(found) if self.perturb else {})
 
     def _perturbed(self, found: dict[str, Any]) -> dict[str, Any]:
