@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
+from common.base.model import Model
 from common.base.task import Metrics, Task, penalty
 from common.data.segmentation.segmentation_data import IGNORE
 
@@ -47,7 +48,7 @@ class Segmentation(Task):
         self._weights: Tensor | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, data: DataSet) -> "Segmentation":
+    def of(cls, model: Model, data: DataSet) -> "Segmentation":
         """The task of a model, which may say its `class_weights`."""
         return cls(data, getattr(model, "class_weights", None))
 

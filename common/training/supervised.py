@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.loader import BlockLoader
 from common.base.method import TrainingMethod
+from common.base.model import Model
 from common.base.module import PaperModule, Progress
 from common.metrics.parameters import count_parameters
 from common.training.finite import NonFinite
@@ -26,30 +27,39 @@ BLOCK_SECONDS = (0.05, 0.3)
 LARGEST_BLOCK = 64
 
 
-class Training(TypedDict):
-    """What a module of supervised training takes; those of papers add to it.
+class Course(TypedDict):
+    """What supervised training takes in every paper, whatever its models and methods.
 
     Attributes:
-        data, model, method, schedule, seed: built from the config groups; `method` takes parameters and
-            gives an optimizer, or is a `TrainingMethod`, which helps the training and has an optimizer of its
-            own.
-        make_model: gives another network like `model`, with other initial weights.
+        data, schedule, seed: built from the config groups.
         epochs: passes over the training split; the last may be a fraction.
-        pixels: see `Reconstruction`.
         test_every: also measure the test split each so many epochs and at the end, for curves; nothing is
             chosen by it.
-        measure_gradient: measure ||grad f||^2 over the whole training split at the end.
     """
 
     data: DataSet
-    model: nn.Module
-    make_model: Callable[[], nn.Module]
-    method: Callable[..., torch.optim.Optimizer] | TrainingMethod
     schedule: Callable[..., Schedule]
     seed: int
     epochs: float
-    pixels: Literal["sum", "mean"]
     test_every: int | None
+
+
+class Training(Course):
+    """What a `SupervisedModule` takes; those of papers add to it.
+
+    Attributes:
+        model, method: built from the config groups; `model` is a `Model`; `method` takes parameters and
+            gives an optimizer, or is a `TrainingMethod`, which helps the training and has an optimizer of its
+            own.
+        make_model: gives another network like `model`, with other initial weights.
+        pixels: see `Reconstruction`.
+        measure_gradient: measure ||grad f||^2 over the whole training split at the end.
+    """
+
+    model: nn.Module
+    make_model: Callable[[], nn.Module]
+    method: Callable[..., torch.optim.Optimizer] | TrainingMethod
+    pixels: Literal["sum", "mean"]
     measure_gradient: bool
 
 
@@ -63,7 +73,7 @@ class SupervisedModule(PaperModule):
     weights of convolutions lie with channels last, and so do the images that pass through them.
 
     Args:
-        settings: see `Training`.
+        settings: see `Training` and `Course`.
 
     Attributes:
         training_method: what helps the training; of an optimizer alone the one that adds nothing.
@@ -78,7 +88,7 @@ class SupervisedModule(PaperModule):
         self.epochs, self.test_every = settings["epochs"], settings["test_every"]
         self.measure_gradient = settings["measure_gradient"]
         _positive(epochs=self.epochs, test_every=self.test_every)
-        self.task = task_of(settings["model"], self.data, settings["pixels"])
+        self.task = task_of(cast(Model, settings["model"]), self.data, settings["pixels"])
         method = settings["method"]
         helps = isinstance(method, TrainingMethod)
         self.training_method = (
