@@ -11,7 +11,6 @@ from torchmetrics import MeanMetric
 
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
-from common.base.model import Model
 from common.base.task import Metrics, Task, penalty
 from common.data.segmentation.segmentation_data import IGNORE
 
@@ -48,7 +47,7 @@ class Segmentation(Task):
         self._weights: Tensor | None = None
 
     @classmethod
-    def of(cls, model: Model, data: DataSet) -> "Segmentation":
+    def of(cls, model: object, data: DataSet) -> "Segmentation":
         """The task of a model, which may say its `class_weights`."""
         return cls(data, getattr(model, "class_weights", None))
 

@@ -132,7 +132,8 @@ def test_two_teachers_teach_one_student() -> None:
 
 def test_a_chain_makes_one_forward_pass_and_adds_the_penalty_once() -> None:
     class Penalised(nn.Module):
-        task, features = "classification", ("body",)
+        task = "classification"
+        features: tuple[str, ...] = ()
 
         def __init__(self) -> None:
             super().__init__()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from common.base.dataset import SplitName
 from common.base.errors import UserError
 from common.base.loader import IndexLoader
 from common.base.method import TrainingMethod
@@ -184,7 +185,7 @@ def hand_written(case: Case, steps: int) -> HandWritten:
         scheduler.step()
         found.losses.append(loss.item())
         if loader.at_epoch_end:
-            splits = ("validation", "test") if data.validation is not None else ("test",)
+            splits: tuple[SplitName, ...] = ("validation", "test") if data.has_validation else ("test",)
             curves = [module.task.evaluate(model, data, split) for split in splits]
             found.curves.append({name: value for curve in curves for name, value in curve.items()})
     return found
