@@ -38,7 +38,7 @@ def network(depth: int) -> CifarResNet:
 
 
 def factor_transfer(teacher: nn.Module, student: nn.Module) -> FactorTransfer:
-    """The distiller with the authors' settings, attached to a student."""
+    """The method with the authors' settings, attached to a student."""
     stage = partial(Stage, words="", key="", metrics={})
     paraphraser = ParaphraserModel(
         shape=SHAPE,
@@ -49,7 +49,7 @@ def factor_transfer(teacher: nn.Module, student: nn.Module) -> FactorTransfer:
         feature=None,
         batch_norm=False,
     )
-    distiller = FactorTransfer(
+    method = FactorTransfer(
         optimizer=torch.optim.SGD,
         teacher=stage(model=teacher),
         paraphraser=stage(model=paraphraser),
@@ -67,7 +67,7 @@ def factor_transfer(teacher: nn.Module, student: nn.Module) -> FactorTransfer:
         temperature=4.0,
         kd_reduction="sample",
     )
-    distiller.task = Classification(10)
+    method.task = Classification(10)
     data = Images(
         kind="image_classification",
         data_dir=".",
@@ -81,8 +81,8 @@ def factor_transfer(teacher: nn.Module, student: nn.Module) -> FactorTransfer:
         positive=None,
         augment="none",
     )
-    distiller.attach(student, lambda: student, data)
-    return distiller
+    method.attach(student, lambda: student, data)
+    return method
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
@@ -113,15 +113,15 @@ def main(tiny: bool = False, batch: int = 128) -> dict[str, Figure]:
     torch.backends.cudnn.benchmark = cuda
     torch.manual_seed(0)
     teacher, bare, student = network(56).eval(), network(20), network(20)
-    distiller = factor_transfer(teacher, student)
-    for module in (teacher, bare, student, distiller):
+    method = factor_transfer(teacher, student)
+    for module in (teacher, bare, student, method):
         if cuda:
             module.to("cuda").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(batch, *SHAPE, device="cuda" if cuda else "cpu")
     labels = torch.randint(0, 10, (batch,), device=images.device)
     make = partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
     bare_optimizer = make(bare.parameters())
-    optimizer = make([*student.parameters(), *distiller.parameters()])
+    optimizer = make([*student.parameters(), *method.parameters()])
 
     def bare_loss() -> Tensor:
         with torch.no_grad():
@@ -131,7 +131,7 @@ def main(tiny: bool = False, batch: int = 128) -> dict[str, Figure]:
     found = seconds(
         {
             "bare": lambda: step(bare_optimizer, bare_loss),
-            "factor transfer": lambda: step(optimizer, lambda: distiller.loss(student, images, labels)),
+            "factor transfer": lambda: step(optimizer, lambda: method.loss(student, images, labels)),
         },
         cuda,
         rounds,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
-from common.base.method import TrainingMethod
+from common.base.method import MethodParts, TrainingMethod, beside
 from common.distillation.losses import computed
 from common.training.schedules import cyclic_cosine
 from common.training.tasks import Classification
@@ -24,15 +24,15 @@ from common.training.tasks import Classification
 Members = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def require_classification(distiller: TrainingMethod, student: nn.Module) -> None:
+def require_classification(method: TrainingMethod, student: nn.Module) -> None:
     """Refuse a model that gives no logits of classes.
 
     Raises:
         UserError: see above.
     """
-    if not isinstance(distiller.task, Classification):
+    if not isinstance(method.task, Classification):
         raise UserError(
-            f"method: {type(distiller).__name__} is for classification, and this model for {student.task} "
+            f"method: {type(method).__name__} is for classification, and this model for {student.task} "
             "(valid: distillation/none)"
         )
 
@@ -92,16 +92,21 @@ def _pair_mean(values: Tensor) -> Tensor:
 class Peers(TrainingMethod):
     """k networks trained in one run, each with other initial weights; the student is the first.
 
+    An inner method helps each of the networks, so it may hold nothing that belongs to one of them.
+
     Args:
-        optimizer: see TrainingMethod; it steps all networks at once.
         nets: k.
+        parts: see `MethodParts`; the optimizer steps all networks at once.
 
     Raises:
-        UserError: nets < 1, or a task other than classification.
+        UserError: nets < 1, a task other than classification, or an inner method that trains or keeps
+            something beside the student.
     """
 
-    def __init__(self, *, optimizer: Callable[..., torch.optim.Optimizer], nets: int) -> None:
-        super().__init__(optimizer=optimizer)
+    ONE_PASS = False
+
+    def __init__(self, *, nets: int, **parts: Unpack[MethodParts]) -> None:
+        super().__init__(**parts)
         if nets < 1:
             raise UserError(f"method.nets={nets}; valid: 1 or more")
         self.nets = nets
@@ -111,6 +116,13 @@ class Peers(TrainingMethod):
         """The student as it is; the other networks are made."""
         require_classification(self, student)
         self.peers = nn.ModuleList(make_model() for _ in range(self.nets - 1))
+        attached = super().attach(student, make_model, data)
+        if self.inner is not None and (attached is not student or list(self.inner.parameters())):
+            names = ", ".join(type(method).__name__ for method in self.inner.chain())
+            raise UserError(
+                f"method.inner: {names} holds what belongs to one network, and {type(self).__name__} trains "
+                f"{self.nets} (valid: distillation/kd, attention_transfer, none)"
+            )
         return student
 
     def networks(self, student: nn.Module) -> list[nn.Module]:
@@ -120,15 +132,17 @@ class Peers(TrainingMethod):
     def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
         """Metrics of the ensemble that averages the networks' probabilities."""
         with evaluation_mode(student, self):
-            return ensemble_metrics(averaged(self.networks(student)), data, split)
+            own = ensemble_metrics(averaged(self.networks(student)), data, split)
+        return beside(super().evaluate(student, data, split), own)
 
 
 class Independent(Peers):
     """An ensemble of k networks trained apart: the loss is the sum of theirs, which share nothing."""
 
     def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        """The sum of the networks' own losses."""
-        return torch.stack([self.task.loss(net, inputs, targets) for net in self.networks(student)]).sum()
+        """The sum of the networks' own losses, each with the inner method's help."""
+        losses = [super(Independent, self).loss(net, inputs, targets) for net in self.networks(student)]
+        return torch.stack(losses).sum()
 
 
 class Snapshot(TrainingMethod):
@@ -136,18 +150,18 @@ class Snapshot(TrainingMethod):
 
     It goes with `schedule=cyclic_cosine` of as many cycles (or a multiple): elsewhere the rate is not at its
     lowest where a snapshot is taken, and the members are hardly apart. The student, which is deployed alone,
-    ends as the last snapshot.
+    ends as the last snapshot. The loss is that of the inner method, or of the task.
 
     Args:
-        optimizer: see TrainingMethod.
         snapshots: M.
+        parts: see `MethodParts`.
 
     Raises:
         UserError: snapshots < 1, a task other than classification, or another schedule.
     """
 
-    def __init__(self, *, optimizer: Callable[..., torch.optim.Optimizer], snapshots: int) -> None:
-        super().__init__(optimizer=optimizer)
+    def __init__(self, *, snapshots: int, **parts: Unpack[MethodParts]) -> None:
+        super().__init__(**parts)
         if snapshots < 1:
             raise UserError(f"method.snapshots={snapshots}; valid: 1 or more")
         self.snapshots, self.taken = snapshots, 0
@@ -163,15 +177,17 @@ class Snapshot(TrainingMethod):
                 f"method.snapshots={self.snapshots}: a snapshot ends a cycle, and {given} has no such ends "
                 f"(valid: schedule=cyclic_cosine schedule.cycles={self.snapshots})"
             )
+        super().check_schedule(schedule)
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The student as it is, with room for its snapshots."""
         require_classification(self, student)
         self.kept = nn.ModuleList(deepcopy(student) for _ in range(self.snapshots)).requires_grad_(False)
-        return student
+        return super().attach(student, make_model, data)
 
     def end_step(self, student: nn.Module, done: float) -> None:
         """Keep the student where a cycle ends: at the first step with done >= i / M, i = 1 ... M."""
+        super().end_step(student, done)
         # far below one step of any run, far above what rounding makes of done
         due = int(done * self.snapshots + 1e-9)
         while self.taken < due:
@@ -182,7 +198,8 @@ class Snapshot(TrainingMethod):
         """Metrics of the ensemble that averages the probabilities of the snapshots so far."""
         members = list(self.kept)[: self.taken] or [student]
         with evaluation_mode(student, self):
-            return ensemble_metrics(averaged(members), data, split)
+            own = ensemble_metrics(averaged(members), data, split)
+        return beside(super().evaluate(student, data, split), own)
 
     def get_extra_state(self) -> Tensor:
         """The number of snapshots taken, for checkpoints."""

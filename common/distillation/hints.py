@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,24 +10,25 @@ from torch import Tensor, nn
 from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.limits import require
-from common.base.method import TrainingMethod
+from common.base.method import MethodParts, Pass, TrainingMethod
 from common.base.stages import Stage, require_stage
-from common.base.task import penalty
 from common.distillation.losses import ATReduction, KDReduction, at_loss, attention_map, kd_loss
 from common.distillation.teacher import Teacher
-from common.models.features import feature_shapes, forward_features
+from common.models.features import feature_shapes
+from common.training.loss_terms import LossTerms
 from common.training.tasks import Classification
 
 
-class KnowledgeDistillation(TrainingMethod):
+class KnowledgeDistillation(LossTerms):
     """ce_weight * CE(y, s) + kd_weight * T^2 KL(softmax(t / T) || softmax(s / T)).
 
-    The student's own penalty, if it has one, is added as it is: no weight scales it.
+    With an inner method its objective stands in CE's place. The student's own penalty, if it has one, is
+    added as it is: no weight scales it.
 
     Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
 
     Args:
-        optimizer: see TrainingMethod.
+        parts: see `MethodParts`.
         teacher: the network whose logits t are imitated.
         ce_weight, kd_weight: of the two terms, at least 0.
         temperature: T.
@@ -43,14 +44,14 @@ class KnowledgeDistillation(TrainingMethod):
     def __init__(
         self,
         *,
-        optimizer: Callable[..., torch.optim.Optimizer],
         teacher: Stage | str | None,
         ce_weight: float,
         kd_weight: float,
         temperature: float,
         reduction: KDReduction,
+        **parts: Unpack[MethodParts],
     ) -> None:
-        super().__init__(optimizer=optimizer)
+        super().__init__(**parts)
         require_kd_weights(ce_weight, kd_weight, temperature)
         self.teacher = Teacher(require_stage(teacher, "method.teacher").model)
         self.ce_weight, self.kd_weight, self.temperature = ce_weight, kd_weight, temperature
@@ -59,28 +60,28 @@ class KnowledgeDistillation(TrainingMethod):
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The student as it is."""
         require_same_classes(self, student, data)
-        return student
+        return super().attach(student, make_model, data)
 
-    def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        """The two terms, and the student's own penalty."""
-        logits = student(inputs)
-        imitation = kd_loss(logits, self.teacher.logits(inputs), self.temperature, self.reduction)
-        fit = self.task.fit_of(student, logits, inputs, targets)
-        return self.ce_weight * fit + self.kd_weight * imitation + penalty(student)
+    def fit_of(self, seen: Pass) -> Tensor:
+        """The two terms."""
+        theirs = self.teacher.logits(seen.inputs)
+        imitation = kd_loss(seen.outputs, theirs, self.temperature, self.reduction)
+        return self.ce_weight * self.inner_fit_of(seen) + self.kd_weight * imitation
 
 
-class AttentionTransfer(TrainingMethod):
+class AttentionTransfer(LossTerms):
     """CE + beta * (3 / layers) * sum over layers of the distance of attention maps, and KD if wanted.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, equation 2; with the weight
     3 / layers of Moonshine's code, which keeps the sum of weights for other numbers of layers than three.
+    With an inner method its objective stands in CE's place.
 
     The maps have unit length, so their mean square falls like 1 / pixels: a beta that was found on images of
     32x32 weighs 16 times as much on 8x8. Hence beta is that of images of P_0 pixels, and multiplied by
     P / P_0 for images of P; the distance "norm" does not depend on the number of pixels, and its beta stays.
 
     Args:
-        optimizer: see TrainingMethod.
+        parts: see `MethodParts`.
         teacher: the network whose features are imitated.
         beta: weight of each of three layers, for images of `reference_pixels`; at least 0.
         reference_pixels: P_0, height times width of an image; null takes beta as it is for all images.
@@ -95,11 +96,11 @@ class AttentionTransfer(TrainingMethod):
     """
 
     STAGES = ("teacher",)
+    NEEDS_FEATURES = True
 
     def __init__(
         self,
         *,
-        optimizer: Callable[..., torch.optim.Optimizer],
         teacher: Stage | str | None,
         beta: float,
         reference_pixels: int | None,
@@ -110,8 +111,9 @@ class AttentionTransfer(TrainingMethod):
         kd_weight: float,
         temperature: float,
         kd_reduction: KDReduction,
+        **parts: Unpack[MethodParts],
     ) -> None:
-        super().__init__(optimizer=optimizer)
+        super().__init__(**parts)
         require_kd_weights(ce_weight, kd_weight, temperature)
         require("at least 0", "method", beta=beta)
         require("positive", "method", reference_pixels=reference_pixels)
@@ -136,22 +138,21 @@ class AttentionTransfer(TrainingMethod):
                     f"method.layers={self.layers}: the student's {name} is {_size(own[name])}, the teacher's "
                     f"{teachers} {_size(other[teachers])} (valid: features of equal height and width)"
                 )
-        return student
+        return super().attach(student, make_model, data)
 
-    def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        """All terms, and the student's own penalty."""
-        outputs, features = forward_features(student, inputs)
-        teachers_logits, *teachers_maps = self.teacher.targets(inputs, self._seen)
-        maps = [attention_map(features[name]) for name, _ in self.pairs]
+    def fit_of(self, seen: Pass) -> Tensor:
+        """All terms."""
+        teachers_logits, *teachers_maps = self.teacher.targets(seen.inputs, self._seen)
+        maps = [attention_map(seen.features[name]) for name, _ in self.pairs]
         distances = [
             at_loss(own, other, self.reduction) for own, other in zip(maps, teachers_maps, strict=True)
         ]
-        total = self.ce_weight * self.task.fit_of(student, outputs, inputs, targets)
+        total = self.ce_weight * self.inner_fit_of(seen)
         total = total + self._beta() * 3 / len(self.pairs) * torch.stack(distances).sum()
         if self.kd_weight:
-            imitation = kd_loss(outputs, teachers_logits, self.temperature, self.kd_reduction)
+            imitation = kd_loss(seen.outputs, teachers_logits, self.temperature, self.kd_reduction)
             total = total + self.kd_weight * imitation
-        return total + penalty(student)
+        return total
 
     def _seen(self, logits: Tensor, features: dict[str, Tensor]) -> tuple[Tensor, ...]:
         maps = [attention_map(features[name]) for _, name in self.pairs]
@@ -187,18 +188,18 @@ def paired_features(
     return list(zip(layers or own, layers or other, strict=True))
 
 
-def require_same_classes(distiller: TrainingMethod, student: nn.Module, data: DataSet) -> None:
+def require_same_classes(method: TrainingMethod, student: nn.Module, data: DataSet) -> None:
     """Refuse to imitate logits where there are none, or of another number of classes.
 
     Raises:
         UserError: the task is not classification, or the teacher has other classes than the data.
     """
-    if not isinstance(distiller.task, Classification):
+    if not isinstance(method.task, Classification):
         raise UserError(
-            f"method: {type(distiller).__name__} imitates a classifier's logits, and this model is for "
+            f"method: {type(method).__name__} imitates a classifier's logits, and this model is for "
             f"{student.task} (valid: distillation/attention_transfer with kd_weight 0)"
         )
-    teacher = distiller.teacher
+    teacher = method.teacher
     assert isinstance(teacher, Teacher)
     with torch.no_grad():
         count = teacher.model(torch.zeros(1, *data.shape)).shape[-1]
@@ -207,7 +208,7 @@ def require_same_classes(distiller: TrainingMethod, student: nn.Module, data: Da
 
 
 def require_kd_weights(ce_weight: float, kd_weight: float, temperature: float) -> None:
-    """Refuse what cannot weigh the terms of a distiller that imitates logits.
+    """Refuse what cannot weigh the terms of a method that imitates logits.
 
     Raises:
         UserError: a weight below 0, a temperature that is not positive, or one that is not finite.

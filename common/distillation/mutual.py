@@ -1,12 +1,16 @@
 """Deep mutual learning: Zhang, Xiang, Hospedales, Lu, CVPR 2018."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.base.method import MethodParts, Pass
 from common.base.task import penalty
 from common.distillation.ensembles import Peers
 from common.distillation.losses import computed
+from common.training.loss_terms import forward, require_one_pass
 
 
 class Mutual(Peers):
@@ -14,17 +18,33 @@ class Mutual(Peers):
 
     L = sum_i [CE(z_i, y) + 1/(k-1) sum_{j != i} KL(p_j || p_i)], p_i = softmax(z_i), p_j taken as constant.
     Each network's part has its own parameters alone, so one step on L updates all at once, each from the
-    others as they were. (Algorithm 1 of the paper updates them in turn.)
+    others as they were. (Algorithm 1 of the paper updates them in turn.) With an inner method its objective
+    for each network stands in CE's place.
+
+    Raises:
+        UserError: as Peers; an inner method that makes forward passes of its own.
     """
+
+    def __init__(self, *, nets: int, **parts: Unpack[MethodParts]) -> None:
+        super().__init__(nets=nets, **parts)
+        require_one_pass(self)
 
     def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """L, and the networks' own penalties."""
-        assert targets is not None
         networks = self.networks(student)
-        logits = computed(torch.stack([net(inputs) for net in networks], dim=1))
-        own = functional.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(self.nets))
+        passes = [forward(self, net, inputs, targets) for net in networks]
+        logits = computed(torch.stack([seen.outputs for seen in passes], dim=1))
         penalties = sum(penalty(net) for net in networks)
-        return self.nets * own + mutual_divergence(logits) + penalties
+        return self._own(passes, logits, targets) + mutual_divergence(logits) + penalties
+
+    def _own(self, passes: list[Pass], logits: Tensor, targets: Tensor | None) -> Tensor:
+        """The sum of what the networks learn from without each other."""
+        if self.inner is not None:
+            return torch.stack([self.inner_fit_of(seen) for seen in passes]).sum()
+        assert targets is not None
+        # all at once, as it is faster
+        every = functional.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(self.nets))
+        return self.nets * every
 
 
 def mutual_divergence(logits: Tensor) -> Tensor:

@@ -75,13 +75,14 @@ def check_choices(words: Iterable[str]) -> None:
         UserError: the choice, with the nearest names and the valid ones.
     """
     for word in words:
-        group, _, value = word.lstrip("+").partition("=")
+        place, _, value = word.lstrip("+").partition("=")
+        group = place.partition("@")[0]
         if group not in GROUPS:
             continue
         valid = list(SCALES) if group == "scale" else names(group)
         for name in _chosen(word, value):
             if name.strip().strip("'\"") not in valid:
-                raise UserError(unknown(group, name, valid))
+                raise UserError(unknown(place, name, valid))
 
 
 def _chosen(word: str, value: str) -> list[str]:
@@ -117,11 +118,11 @@ def refuse_dataset(paper: str, dataset: str) -> UserError:
     return UserError(f"paper={paper} does not take dataset={dataset} (kind {kind}; valid: {valid})")
 
 
-def refuse_method(paper: str, method: str) -> UserError:
+def refuse_method(paper: str, method: str, place: str = "method") -> UserError:
     """The error for a method of a kind that a paper does not take, with those that it takes."""
     kinds = read("paper", paper)["accepts"]["methods"]
     valid = ", ".join(name for name in names("method") if name.split("/")[0] in kinds)
-    return UserError(f"paper={paper} does not take method={method} (valid: {valid})")
+    return UserError(f"paper={paper} does not take {place}={method} (valid: {valid})")
 
 
 def all_entries() -> dict[str, Entry]:

@@ -107,33 +107,34 @@ def _targets(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _check_node(path: str, node: dict[str, Any]) -> None:
-    accepted = _accepted(load_target(node["_target_"], path))
+    known = accepted(load_target(node["_target_"], path))
     for key, value in node.items():
         if key in SPECIAL:
             continue
-        if key not in accepted and not isinstance(accepted, defaultdict):
-            valid = ", ".join(accepted)
-            raise UserError(f"{path}.{key}={value}: {node['_target_']} takes no '{key}' (valid: {valid})")
+        if key not in known and not isinstance(known, defaultdict):
+            valid = ", ".join(known)
+            given = value.get("_target_", value) if isinstance(value, dict) else value
+            raise UserError(f"{path}.{key}={given}: {node['_target_']} takes no '{key}' (valid: {valid})")
         if not isinstance(value, dict):
-            _check_value(f"{path}.{key}", value, accepted[key])
+            _check_value(f"{path}.{key}", value, known[key])
 
 
-def _accepted(target: Callable[..., Any]) -> dict[str, Any]:
+def accepted(target: Callable[..., Any]) -> dict[str, Any]:
     """The arguments of a target and their hints; `**options: Unpack[T]` counts as the keys of T.
 
     Plain `**options` accept every key.
     """
     hints = _hints(target)
-    accepted: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             if name not in hints:
-                return defaultdict(lambda: Any, accepted)
+                return defaultdict(lambda: Any, found)
             for options in get_args(hints[name]):
-                accepted |= get_type_hints(options)
+                found |= get_type_hints(options)
         elif name != "self":
-            accepted[name] = hints.get(name, Any)
-    return accepted
+            found[name] = hints.get(name, Any)
+    return found
 
 
 def load_target(name: str, path: str) -> Callable[..., Any]:

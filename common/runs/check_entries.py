@@ -14,7 +14,7 @@ from common.base.errors import UserError
 from common.runs.catalogue import read, runnable, wanted_entries
 from common.runs.check import check_config
 from common.runs.compose import compose
-from common.runs.inheritance import stage_keys
+from common.runs.inheritance import stage_keys, stage_words
 from common.tables.tables import SCALES, Entry, papers
 
 TOP_LEVEL = {"seed", "teacher"}
@@ -70,10 +70,12 @@ def compose_and_build(words: list[str]) -> Any:
     check_config(config)
     stages = stage_keys(config)
     for key, group in stages.items():
-        wanted_entries(str(config[group][key]).split())
+        wanted_entries(str(stage_words(config, group, key)).split())
     data = instantiate(config.dataset, _convert_="all")
     # what a model is built upon is not there yet
-    waiting = "model" in {group for key, group in stages.items() if config[group][key] is not None}
+    waiting = "model" in {
+        group for key, group in stages.items() if stage_words(config, group, key) is not None
+    }
     if waiting:
         return torch.nn.Identity()
     with torch.device("meta"):

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from common.base.errors import UserError
 from common.runs.cli import guarded
@@ -146,12 +146,15 @@ def _text(value: Any) -> str:
 
 def _task(found: Trained, run: Finished) -> "Task":
     """What the network was trained for."""
+    from common.base.model import Model
     from common.training.task_of import task_of
 
     pixels = run.config.paper.get("pixels", "mean")
     if not hasattr(found.network, "task"):
         raise UserError(f"{type(found.network).__name__} says not what it is for")
-    task = getattr(found.module, "task", None) or task_of(found.network, found.module.data, pixels)
+    task = getattr(found.module, "task", None) or task_of(
+        cast(Model, found.network), found.module.data, pixels
+    )
     # the weights of classes come from what the run was trained on
     found.module.data.setup()
     return task

@@ -19,7 +19,7 @@ from common.runs.catalogue import check_choices, find_entry
 from common.runs.check import check_config, check_parts, load_target
 from common.runs.compose import compose
 from common.runs.evidence import key_of
-from common.runs.keys import STAGED, run_key
+from common.runs.keys import INNER, STAGED, run_key
 from common.runs.request import Request
 from common.runs.result import read_result
 
@@ -63,12 +63,39 @@ SERVING = {
 
 
 def stage_keys(config: DictConfig) -> dict[str, str]:
-    """The keys of a config's method and model that may name other runs, each with its group."""
-    found: dict[str, str] = {}
-    for group in STAGED:
-        target = load_target(config[group]["_target_"], group)
-        found |= dict.fromkeys(getattr(target, "STAGES", ()), group)
+    """The keys of a config's method and model that may name other runs, each with its group.
+
+    A key stands where the group has it: `teacher`, and `inner.teacher` of a method within the method.
+    """
+    return {key: group for group in STAGED for key in _keys_of(config[group], group, "")}
+
+
+def _keys_of(node: Any, path: str, within: str) -> Iterator[str]:
+    for key in getattr(load_target(node["_target_"], path), "STAGES", ()):
+        yield within + key
+    inner = node.get(INNER)
+    if OmegaConf.is_dict(inner) and "_target_" in inner:
+        yield from _keys_of(inner, f"{path}.{INNER}", f"{within}{INNER}.")
+
+
+def stage_words(config: DictConfig, group: str, key: str) -> str | None:
+    """What a config holds at a key of `stage_keys`: an override string, the path of a checkpoint, or None."""
+    found: str | None = OmegaConf.select(config[group], key)
     return found
+
+
+def learns(config: DictConfig) -> bool:
+    """Whether a run may learn from a teacher."""
+    return any(_own_key(key) == "teacher" for key in stage_keys(config))
+
+
+def _own_key(key: str) -> str:
+    """The key that says what a stage is for: `teacher` of `inner.teacher`."""
+    return key.rpartition(".")[2]
+
+
+def _rule(key: str) -> "Inheritance":
+    return INHERITANCE[_own_key(key)]
 
 
 def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tuple[DictConfig, Request]:
@@ -76,7 +103,7 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
 
     Args:
         text: what the parent's config holds: an override string, or the path of a checkpoint.
-        name: the key that holds it, as `teacher`.
+        name: the key that holds it, as `teacher` or `inner.teacher`.
         parent, request: of the run that needs it.
 
     Raises:
@@ -96,8 +123,8 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
     if config.get("debug") is not None:
         raise UserError("a debug run is nothing to learn from: leave debug= out")
     _check_data(name, parent, config)
-    if INHERITANCE[name].one_teacher:
-        _check_teacher(parent, request, config, asked)
+    if _rule(name).one_teacher:
+        _check_teacher(name, parent, request, config, asked)
     return config, asked
 
 
@@ -202,19 +229,22 @@ def _teacher_words(
         own: the keys that its words set.
         entrys: the keys that the entry among its words sets.
     """
-    if "teacher" in own or "teacher" not in stage_keys(config):
+    if "teacher" in own or not learns(config):
         return []
-    rule = INHERITANCE[name]
-    text = _teacher_of(parent) if rule.teacher else None
+    rule = _rule(name)
+    text = _teacher_of(parent, name) if rule.teacher else None
     if text is not None and (rule.one_teacher or "teacher" not in entrys):
         return [f"teacher={_quoted(_as_for_the_parent(text, parent, request, own))}"]
     # the teacher of the paper's config is meant for the paper's students
     return [] if "teacher" in entrys else ["teacher=null"]
 
 
-def _teacher_of(config: DictConfig) -> str | None:
-    group = stage_keys(config).get("teacher")
-    return None if group is None else config[group]["teacher"]
+def _teacher_of(config: DictConfig, beside: str = "") -> str | None:
+    """The teacher of the method that holds the stage `beside`: of `inner.paraphraser` the inner method's."""
+    within, dot, _ = beside.rpartition(".")
+    key = f"{within}{dot}teacher"
+    group = stage_keys(config).get(key)
+    return None if group is None else stage_words(config, group, key)
 
 
 def _as_for_the_parent(text: str, parent: DictConfig, request: Request, own: set[str]) -> str:
@@ -251,7 +281,7 @@ def _check_data(name: str, parent: DictConfig, config: DictConfig) -> None:
     """
     ours: Any = OmegaConf.to_container(parent.dataset, resolve=True)
     its: Any = OmegaConf.to_container(config.dataset, resolve=True)
-    if INHERITANCE[name].same_inputs:
+    if _rule(name).same_inputs:
         for key in sorted(set(ours) - SERVING):
             if ours[key] != its.get(key):
                 raise UserError(
@@ -271,13 +301,15 @@ def _setting(key: str, value: Any) -> str:
     return f"dataset.{key}={json.dumps(value)}" if key != "_target_" else f"data of {value}"
 
 
-def _check_teacher(parent: DictConfig, request: Request, config: DictConfig, asked: Request) -> None:
+def _check_teacher(
+    name: str, parent: DictConfig, request: Request, config: DictConfig, asked: Request
+) -> None:
     """A stage that works on a teacher's features was made for the teacher that the run has.
 
     Raises:
         UserError: it was made for another.
     """
-    ours, its = _teacher_of(parent), _teacher_of(config)
+    ours, its = _teacher_of(parent, name), _teacher_of(config)
     if ours is None or its is None:
         return
     our_key, its_key = stage_key(ours, "teacher", parent, request), stage_key(its, "teacher", config, asked)

@@ -6,6 +6,7 @@ the run directory.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -33,6 +34,8 @@ NEUTRAL = {
 OPTIONAL = ("stop", "clip")
 # groups whose nodes may name other runs
 STAGED = ("method", "model")
+# the key of a method that holds another one
+INNER = "inner"
 NEUTRAL_IN = {
     "dataset": {"data_dir", "output_dir", "launcher", "verify", "workers"},
     "model": {"data_dir"},
@@ -46,10 +49,29 @@ def identity(config: DictConfig) -> dict[str, Any]:
     plain = {key: value for key, value in plain.items() if value or key not in OPTIONAL}
     for group, keys in NEUTRAL_IN.items():
         plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
-    if any(_names_a_run(value) for group in STAGED for value in plain.get(group, {}).values()):
+    if isinstance(plain.get("method"), dict):
+        plain["method"] = _stepped_once(plain["method"])
+    if any(_names_a_run(value) for group in STAGED for value in _settings(plain.get(group, {}))):
         # the budget of the run that it names
         plain["scale"] = config.get("scale")
     return plain
+
+
+def _stepped_once(method: dict[str, Any]) -> dict[str, Any]:
+    """A method whose inner ones have no optimizers, which their files bring: the outermost steps all."""
+    inner = method.get(INNER)
+    if not isinstance(inner, dict):
+        return method
+    return {**method, INNER: _stepped_once({key: v for key, v in inner.items() if key != "optimizer"})}
+
+
+def _settings(node: dict[str, Any]) -> Iterator[Any]:
+    """The values of a node and of the methods within it."""
+    for key, value in node.items():
+        if key == INNER and isinstance(value, dict):
+            yield from _settings(value)
+        else:
+            yield value
 
 
 def _names_a_run(value: Any) -> bool:

@@ -18,7 +18,7 @@ from common.base.errors import UserError
 from common.base.module import PaperModule
 from common.base.stages import Stage
 from common.runs.code import code_hash
-from common.runs.inheritance import CHECKPOINT, is_path, result_beside, stage_keys, stage_run
+from common.runs.inheritance import CHECKPOINT, is_path, result_beside, stage_keys, stage_run, stage_words
 from common.runs.keys import identity, run_key
 from common.runs.request import Outcome, Request
 
@@ -52,7 +52,7 @@ class Made:
     about: dict[str, Any]
 
 
-# by group and key
+# by group and key (`teacher`, `inner.teacher`)
 Stages = dict[str, dict[str, Made]]
 
 
@@ -69,7 +69,7 @@ def make_stages(config: DictConfig, request: Request, execute: Execute, build: B
     """
     stages: Stages = {}
     for key, group in stage_keys(config).items():
-        words = config[group][key]
+        words = stage_words(config, group, key)
         if words is None:
             continue
         try:
@@ -86,7 +86,7 @@ def described(stages: Stages) -> tuple[dict[str, Any], dict[str, Any]]:
     made = {key: one for group in stages.values() for key, one in group.items()}
     about = {key: one.about for key, one in made.items()}
     metrics = {
-        f"{key}_{name}": value
+        f"{key.replace('.', '_')}_{name}": value
         for key, one in made.items()
         for name, value in one.stage.metrics.items()
         if name.startswith("test_") and isinstance(value, int | float)

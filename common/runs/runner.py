@@ -1,7 +1,7 @@
 """One run: from a composed config to `result.json`."""
 
-import inspect
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,23 +15,24 @@ import torch
 from filelock import FileLock, Timeout
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from common.base.dataset import DataSet
 from common.base.errors import UserError
+from common.base.method import naming_inner
 from common.base.module import PaperModule
 from common.base.stages import Stage
 from common.data.shared.fingerprint import changes, fingerprint_of
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.catalogue import accepted_datasets, find_entry, refuse_dataset, refuse_method
-from common.runs.check import check_config, check_parts, load_target
+from common.runs.check import accepted, check_config, check_parts, load_target
 from common.runs.code import code_changes, code_hash, settings_hash
 from common.runs.debug import Debug, check_debug
 from common.runs.environment import environment
 from common.runs.evidence import asked, asked_forms, key_of
-from common.runs.inheritance import stage_keys
-from common.runs.keys import STAGED, identity, run_key
+from common.runs.inheritance import learns
+from common.runs.keys import INNER, STAGED, identity, run_key
 from common.runs.loggers import close, run_facts
 from common.runs.own import opted_in
 from common.runs.own_model import checked, taken
@@ -42,6 +43,8 @@ from common.runs.request import Outcome, Request
 from common.runs.result import read_result, write_json
 from common.training.finite import NonFinite
 
+# what a run has chosen for the method within its method
+INNER_CHOICE = "method@method.inner"
 # the tasks that a data set of each kind can serve
 TASKS = {
     "image_classification": {"classification", "reconstruction", "own"},
@@ -120,7 +123,15 @@ def _check_request(config: DictConfig, request: Request, paper: str, done: bool)
         raise refuse_method(paper, choices["method"])
     if done:
         return
-    if any(key_of(word) == "teacher" for word in request.overrides) and "teacher" not in stage_keys(config):
+    if (inner := choices.get(INNER_CHOICE)) is not None and inner.split("/")[0] not in accepts.methods:
+        raise refuse_method(paper, inner, INNER_CHOICE)
+    for key in map(key_of, request.overrides):
+        if re.match(r"method\.(inner\.)+optimizer\b|method/optimizer@method\.inner\.", key):
+            raise UserError(
+                f"{key}: the outermost method's optimizer steps what all methods train (valid: "
+                "method.optimizer..., method/optimizer=...)"
+            )
+    if any(key_of(word) == "teacher" for word in request.overrides) and not learns(config):
         raise UserError(f"teacher={config.teacher}: method={choices['method']} learns from no teacher")
 
 
@@ -251,10 +262,10 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
     }
     make_model = partial(_make_model, config, data, handed["model"])
     parts: dict[str, Any] = {"data": data, "model": make_model(), "seed": int(config.seed)}
-    parts |= {"method": _instantiate(config.method, **handed["method"]), "make_model": make_model}
+    parts |= {"method": _method(config.method, handed["method"]), "make_model": make_model}
     parts |= {"schedule": _instantiate(config.schedule)}
     target = config.paper["_target_"]
-    wanted = inspect.signature(get_object(target)).parameters
+    wanted = accepted(get_object(target))
     if "schedule" not in wanted and request.choices["schedule"] != "constant":
         raise UserError(
             f"schedule={request.choices['schedule']}: {target} takes no schedule (valid: constant)"
@@ -275,6 +286,26 @@ def _make_model(config: DictConfig, data: DataSet, stages: dict[str, Stage]) -> 
     target, kind = get_object(config.model["_target_"]), config.dataset.kind
     model = _instantiate(config.model, **taken(target, dict(config.model), offered))
     return checked(model, target, data, kind, TASKS[kind])
+
+
+def _method(node: DictConfig, stages: dict[str, Stage]) -> Any:
+    """Build a method, the one within it first.
+
+    Args:
+        node: of the config.
+        stages: by key, `teacher` or, of the method within, `inner.teacher`.
+    """
+    own = {key: stage for key, stage in stages.items() if "." not in key}
+    inner = node.get(INNER)
+    if not OmegaConf.is_dict(inner):
+        return _instantiate(node, **own)
+    within = {key.removeprefix(f"{INNER}."): stage for key, stage in stages.items() if "." in key}
+    with naming_inner():
+        made = _method(inner, within)
+    bare = node.copy()
+    with open_dict(bare):
+        del bare[INNER]
+    return _instantiate(bare, **own, inner=made)
 
 
 def _check_task(config: DictConfig, request: Request) -> None:

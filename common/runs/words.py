@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 
 # a value that is itself made of overrides, as in teacher=model=resnet56 method=distillation/none
+# inner=distillation/kd: the method within the method, in Hydra's words method@method.inner=distillation/kd
+INNER = re.compile(r"inner((?:\.inner)*)=(?P<choice>.*)", re.DOTALL)
 NESTED = re.compile(r"(?P<key>[^=]+)=(?P<value>[\w./@]+=.*)", re.DOTALL)
 
 MULTIRUN = ("-m", "--multirun")
@@ -20,9 +22,10 @@ OPEN = {
 def quoted(words: Iterable[str]) -> list[str]:
     """The words, with quotes around values that are override strings: a shell takes those away.
 
-    What classes of the user's own need is added, see `completed`.
+    The short form of an inner method is written out: `inner=distillation/kd`, and `inner.inner=...` of the
+    one within that. What classes of the user's own need is added, see `completed`.
     """
-    return [_quoted(word) for word in completed(list(words))]
+    return [_quoted(_written_out(word)) for word in completed(list(words))]
 
 
 def completed(words: list[str]) -> list[str]:
@@ -48,6 +51,15 @@ def _foreign(word: str, group: str) -> bool:
     """Whether a word gives a group a target that is not of this project."""
     key, _, target = word.lstrip("+").partition("=")
     return key == f"{group}._target_" and not target.startswith(("common.", "papers."))
+
+
+def _written_out(word: str) -> str:
+    match = INNER.fullmatch(word)
+    if match is None:
+        return word
+    # the config's defaults have a place for the first one alone
+    added = "+" if match[1] else ""
+    return f"{added}method@method.inner{match[1]}={match['choice']}"
 
 
 def _quoted(word: str) -> str:

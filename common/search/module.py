@@ -3,7 +3,7 @@
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -32,6 +32,32 @@ SCRAMBLES = 2 * STREAMS
 Design = Literal["sobol", "uniform"]
 
 
+class SearchSettings(TypedDict):
+    """What a search takes beside its searcher.
+
+    Attributes:
+        data, model: the objective, the surrogate.
+        seed: of replicate 0; the others follow on.
+        evaluations: T.
+        initial: of them, how many come before the searcher's first proposal, by `design`.
+        design: `sobol`: the first points of the sequence, scrambled anew for each replicate (Owen 1998), so
+            that no two replicates share a point; `uniform`.
+        batch: q.
+        repeats: R.
+        workers: processes that evaluate (1: this one, all points in one call).
+    """
+
+    data: Objective
+    model: Surrogate
+    seed: int
+    evaluations: int
+    initial: int
+    design: Design
+    batch: int
+    repeats: int
+    workers: int
+
+
 class SearchModule(PaperModule):
     """Maximises an objective by a searcher, R replicates at once, until T evaluations are made.
 
@@ -43,15 +69,8 @@ class SearchModule(PaperModule):
     repeated point is evaluated again. Both are said once, and counted.
 
     Args:
-        data, model, method: the objective, the surrogate, the searcher.
-        seed: of replicate 0; the others follow on.
-        evaluations: T.
-        initial: of them, how many come before the searcher's first proposal, by `design`.
-        design: `sobol`: the first points of the sequence, scrambled anew for each replicate (Owen 1998), so
-            that no two replicates share a point; `uniform`.
-        batch: q.
-        repeats: R.
-        workers: processes that evaluate (1: this one, all points in one call).
+        method: the searcher.
+        settings: see `SearchSettings`.
 
     Raises:
         UserError: a value out of range.
@@ -59,31 +78,19 @@ class SearchModule(PaperModule):
 
     data: Objective
 
-    def __init__(
-        self,
-        *,
-        data: Objective,
-        model: Surrogate,
-        method: Searcher,
-        seed: int,
-        evaluations: int,
-        initial: int,
-        design: Design,
-        batch: int,
-        repeats: int,
-        workers: int,
-    ) -> None:
+    def __init__(self, *, method: Searcher, **settings: Unpack[SearchSettings]) -> None:
         super().__init__()
-        counts = {"evaluations": evaluations, "batch": batch, "repeats": repeats, "workers": workers}
+        self.data, self.model, self.searcher = settings["data"], settings["model"], method
+        self.total, self.initial = settings["evaluations"], settings["initial"]
+        self.batch, self.workers, self.design = settings["batch"], settings["workers"], settings["design"]
+        repeats = settings["repeats"]
+        counts = {"evaluations": self.total, "batch": self.batch, "repeats": repeats, "workers": self.workers}
         for name, value in counts.items():
             if value < 1:
                 raise UserError(f"paper.{name}={value}; valid: at least 1")
-        if not 0 <= initial <= evaluations:
-            raise UserError(f"paper.initial={initial}; valid: 0 to paper.evaluations={evaluations}")
-        self.data, self.model, self.searcher = data, model, method
-        self.seeds = [seed + r for r in range(repeats)]
-        self.total, self.initial, self.design = evaluations, initial, design
-        self.batch, self.workers = batch, workers
+        if not 0 <= self.initial <= self.total:
+            raise UserError(f"paper.initial={self.initial}; valid: 0 to paper.evaluations={self.total}")
+        self.seeds = [settings["seed"] + r for r in range(repeats)]
         self.failed = self.repeated = 0
         self.propose_seconds = 0.0
         self._resumed: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
+from common.base.model import Model
 from common.base.task import Metrics, Task
 from common.base.task_spec import TaskSpec
 from common.data.segmentation.segmentation_data import IGNORE
@@ -40,7 +41,7 @@ class MultiTask(Task):
         self.columns = [spec.outputs if spec.kind == "pixel_number" else 1 for spec in self.specs]
 
     @classmethod
-    def of(cls, model: nn.Module, data: DataSet) -> "MultiTask":
+    def of(cls, model: Model, data: DataSet) -> "MultiTask":
         """The tasks of a data set, for a model that has an output for each.
 
         Raises:

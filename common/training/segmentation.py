@@ -47,7 +47,7 @@ class Segmentation(Task):
         self._weights: Tensor | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, data: DataSet) -> "Segmentation":
+    def of(cls, model: object, data: DataSet) -> "Segmentation":
         """The task of a model, which may say its `class_weights`."""
         return cls(data, getattr(model, "class_weights", None))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.loader import BlockLoader
 from common.base.method import TrainingMethod
+from common.base.model import Model
 from common.base.module import PaperModule, Progress
 from common.metrics.parameters import count_parameters
 from common.training.early_stopping import EarlyStopping
@@ -28,6 +29,42 @@ BLOCK_SECONDS = (0.05, 0.3)
 LARGEST_BLOCK = 64
 
 
+class Course(TypedDict):
+    """What supervised training takes in every paper, whatever its models and methods.
+
+    Attributes:
+        data, schedule, seed: built from the config groups.
+        epochs: passes over the training split; the last may be a fraction.
+        test_every: also measure the test split each so many epochs and at the end, for curves; nothing is
+            chosen by it.
+    """
+
+    data: DataSet
+    schedule: Callable[..., Schedule]
+    seed: int
+    epochs: float
+    test_every: int | None
+
+
+class Training(Course):
+    """What a `SupervisedModule` takes; those of papers add to it.
+
+    Attributes:
+        model, method: built from the config groups; `model` is a `Model`; `method` takes parameters and
+            gives an optimizer, or is a `TrainingMethod`, which helps the training and has an optimizer of its
+            own.
+        make_model: gives another network like `model`, with other initial weights.
+        pixels: see `Reconstruction`.
+        measure_gradient: measure ||grad f||^2 over the whole training split at the end.
+    """
+
+    model: nn.Module
+    make_model: Callable[[], nn.Module]
+    method: Callable[..., torch.optim.Optimizer] | TrainingMethod
+    pixels: Literal["sum", "mean"]
+    measure_gradient: bool
+
+
 class SupervisedModule(PaperModule):
     """Minibatch training with any `torch.optim.Optimizer`.
 
@@ -38,43 +75,33 @@ class SupervisedModule(PaperModule):
     weights of convolutions lie with channels last, and so do the images that pass through them.
 
     Args:
-        data, model, method, schedule, seed: built from the config groups; `method` takes parameters and
-            gives an optimizer, or is a `TrainingMethod`, which helps the training and has an optimizer of its
-            own.
-        make_model: gives another network like `model`, with other initial weights.
-        epochs: passes over the training split; the last may be a fraction.
-        pixels: see `Reconstruction`.
-        test_every: also measure the test split each so many epochs and at the end, for curves; nothing is
-            chosen by it.
-        measure_gradient: measure ||grad f||^2 over the whole training split at the end.
+        settings: see `Training` and `Course`.
+
+    Attributes:
+        training_method: what helps the training; of an optimizer alone the one that adds nothing.
 
     Raises:
         UserError: epochs or test_every not positive.
     """
 
-    def __init__(
-        self,
-        *,
-        data: DataSet,
-        model: nn.Module,
-        make_model: Callable[[], nn.Module],
-        method: Callable[..., torch.optim.Optimizer] | TrainingMethod,
-        schedule: Callable[..., Schedule],
-        seed: int,
-        epochs: float,
-        pixels: Literal["sum", "mean"],
-        test_every: int | None,
-        measure_gradient: bool,
-    ) -> None:
+    def __init__(self, **settings: Unpack[Training]) -> None:
         super().__init__()
-        _positive(epochs=epochs, test_every=test_every)
-        self.data, self.seed = data, seed
-        self.epochs, self.test_every, self.measure_gradient = epochs, test_every, measure_gradient
-        self.task = task_of(model, data, pixels)
-        self.distiller = method if isinstance(method, TrainingMethod) else None
-        self.make_optimizer = method.optimizer if isinstance(method, TrainingMethod) else method
-        self.make_schedule = schedule
-        self.model = model if self.distiller is None else self._attach(self.distiller, model, make_model)
+        self.data, self.seed = settings["data"], settings["seed"]
+        self.epochs, self.test_every = settings["epochs"], settings["test_every"]
+        self.measure_gradient = settings["measure_gradient"]
+        _positive(epochs=self.epochs, test_every=self.test_every)
+        self.task = task_of(cast(Model, settings["model"]), self.data, settings["pixels"])
+        method = settings["method"]
+        helps = isinstance(method, TrainingMethod)
+        self.training_method = (
+            method if isinstance(method, TrainingMethod) else TrainingMethod(optimizer=method)
+        )
+        # where a config has the optimizer's settings
+        self.optimizer_key = "method.optimizer" if helps else "method"
+        self.make_schedule = settings["schedule"]
+        self.training_method.prepare(self.task, self.epochs)
+        self.training_method.check_schedule(self.make_schedule)
+        self.model = self.training_method.attach(settings["model"], settings["make_model"], self.data)
         self.loader: BlockLoader
         self.schedule: Schedule
         self.steps = 0
@@ -88,16 +115,9 @@ class SupervisedModule(PaperModule):
         self.stop: EarlyStopping | None = None
         self.clip: float | None = None
 
-    def _attach(
-        self, distiller: TrainingMethod, model: nn.Module, make_model: Callable[[], nn.Module]
-    ) -> nn.Module:
-        distiller.task, distiller.epochs = self.task, self.epochs
-        distiller.check_schedule(self.make_schedule)
-        return distiller.attach(model, make_model, self.data)
-
     def network(self) -> nn.Module:
         """The network that is left when training is over, without what helped it."""
-        return self.model if self.distiller is None else self.distiller.deployed(self.model)
+        return self.training_method.deployed(self.model)
 
     def finished(self, checkpoint: dict[str, Any]) -> nn.Module:
         """See PaperModule; at the optimizer's average where it averages its iterates, as evaluations are."""
@@ -162,17 +182,17 @@ class SupervisedModule(PaperModule):
         Raises:
             UserError: a setting that it refuses, as torch's own do with a ValueError.
         """
+        make = self.training_method.optimizer
         try:
-            return self.make_optimizer(parameters)
+            return make(parameters)
         except ValueError as error:
-            group = "method" if self.distiller is None else "method.optimizer"
-            settings = self.make_optimizer.keywords if isinstance(self.make_optimizer, partial) else {}
-            given = ", ".join(f"{group}.{key}={value}" for key, value in settings.items())
-            raise UserError(f"{group}: {error} ({given})") from error
+            settings = make.keywords if isinstance(make, partial) else {}
+            given = ", ".join(f"{self.optimizer_key}.{key}={value}" for key, value in settings.items())
+            raise UserError(f"{self.optimizer_key}: {error} ({given})") from error
 
     def _parts(self) -> list[nn.Module]:
         """What the optimizer trains."""
-        return [self.model] if self.distiller is None else [self.model, self.distiller]
+        return [self.model, self.training_method]
 
     @property
     def _finished(self) -> bool:
@@ -195,8 +215,7 @@ class SupervisedModule(PaperModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         started = time.perf_counter()
         losses, watched = [], []
-        if self.distiller is not None:
-            self.distiller.start_epoch(self.steps // self.loader.steps_per_epoch)
+        self.training_method.start_epoch(self.steps // self.loader.steps_per_epoch)
         for item in block[: self.total_steps - self.steps]:
             inputs, targets = self.data.ready(item)
             optimizer.zero_grad(set_to_none=True)
@@ -209,8 +228,7 @@ class SupervisedModule(PaperModule):
             project(self.model)
             self.schedule.after_step()
             losses.append(loss.detach())
-            if self.distiller is not None:
-                self.distiller.end_step(self.model, (self.steps + len(losses)) / self.total_steps)
+            self.training_method.end_step(self.model, (self.steps + len(losses)) / self.total_steps)
         self._account(torch.stack(losses))
         self._account_watched(watched)
         self._fit_block(time.perf_counter() - started)
@@ -231,17 +249,13 @@ class SupervisedModule(PaperModule):
         """To be told of each step when it is made; nothing here."""
 
     def _loss(self, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        if self.distiller is not None:
-            return self.distiller.loss(self.model, inputs, targets)
-        return self.task.loss(self.model, inputs, targets)
+        return self.training_method.loss(self.model, inputs, targets)
 
     def _evaluate(self, split: SplitName) -> dict[str, float]:
         """The metrics of a split; where the optimizer averages its iterates, at the average."""
         with self._judged():
-            found = self.task.evaluate(self.model, self.data, split)
-            if self.distiller is not None:
-                found |= self.distiller.evaluate(self.model, self.data, split)
-            return found
+            own = self.task.evaluate(self.model, self.data, split)
+            return own | self.training_method.evaluate(self.model, self.data, split)
 
     @contextmanager
     def _judged(self) -> Iterator[None]:

@@ -2,15 +2,14 @@
 
 from typing import Literal
 
-from torch import nn
-
 from common.base.dataset import DataSet
 from common.base.errors import UserError
+from common.base.model import Model
 from common.base.task import Task
 from common.training.tasks import Classification, Online, Own, Reconstruction, Regression
 
 
-def task_of(model: nn.Module, data: DataSet, pixels: Literal["sum", "mean"]) -> Task:
+def task_of(model: Model, data: DataSet, pixels: Literal["sum", "mean"]) -> Task:
     """The task that a model is for; those with modules of their own are imported where they are wanted.
 
     Raises:

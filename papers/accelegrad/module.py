@@ -5,22 +5,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
 from common.data.shared.in_memory import TensorData
 from common.numerics.sampling import ReplicateSampler
 from common.training.finite import NonFinite
-from common.training.schedules import Schedule
-from common.training.supervised import SupervisedModule
+from common.training.supervised import Course, SupervisedModule
 from papers.accelegrad.convex import Solver, TorchSolver
 from papers.accelegrad.hinge import LinearSvm
 from papers.accelegrad.lp_regression import LpRegression as LpModel
@@ -40,27 +38,23 @@ STATISTICS_BATCHES = 50
 
 def accelegrad(
     *,
-    data: DataSet,
     model: nn.Module,
     make_model: Callable[[], nn.Module],
     method: Solver | Callable[..., Optimizer],
-    schedule: Callable[..., Schedule],
-    seed: int,
-    epochs: float,
     repeats: int,
-    test_every: int | None,
+    **course: Unpack[Course],
 ) -> PaperModule:
     """The module for a data set and a model: `Programme` for convex problems, else `Training`.
 
     Args:
-        data, model, make_model, method, schedule, seed: built from the config groups.
-        epochs: passes over the rows; of a programme without minibatches, oracle calls.
+        model, make_model, method: built from the config groups.
         repeats: of a programme with minibatches: replicates with seeds seed, seed + 1, ... at once.
-        test_every: of training: also measure the test split each so many epochs.
+        course: see `Course`; of a programme without minibatches, `epochs` are oracle calls.
 
     Raises:
         UserError: a value out of range, or one that this data set has no use for.
     """
+    data, epochs, test_every = course["data"], course["epochs"], course["test_every"]
     if not (epochs > 0 and math.isfinite(epochs)):
         raise UserError(f"paper.epochs={epochs}: must be above 0")
     if repeats < 1:
@@ -70,7 +64,9 @@ def accelegrad(
             raise UserError(f"paper.test_every={test_every}: a convex programme has no test set (null)")
         if repeats > 1 and data.exact:
             raise UserError(f"paper.repeats={repeats}: all are alike without dataset.batch_size (valid: 1)")
-        return Programme(data=data, model=model, method=method, seed=seed, epochs=epochs, repeats=repeats)
+        return Programme(
+            data=data, model=model, method=method, seed=course["seed"], epochs=epochs, repeats=repeats
+        )
     if isinstance(method, Solver):
         raise UserError(
             f"method=convex/{method.NAME}: solves dataset=synthetic_regression; "
@@ -79,16 +75,7 @@ def accelegrad(
     if repeats > 1:
         raise UserError(f"paper.repeats={repeats}: only convex programmes repeat; valid: 1, and seed=0,1,...")
     return Training(
-        data=data,
-        model=model,
-        make_model=make_model,
-        method=method,
-        schedule=schedule,
-        seed=seed,
-        epochs=epochs,
-        pixels="mean",
-        test_every=test_every,
-        measure_gradient=False,
+        model=model, make_model=make_model, method=method, pixels="mean", measure_gradient=False, **course
     )
 
 

@@ -9,7 +9,7 @@ teacher's factor F_T. A translator turns the student's feature map into a factor
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ from torch.nn import functional
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.limits import require
-from common.base.method import TrainingMethod
+from common.base.method import MethodParts, Pass, beside
 from common.base.stages import Stage, require_stage
-from common.base.task import penalty
 from common.distillation.hints import require_kd_weights, require_same_classes
 from common.distillation.losses import KDReduction, computed, kd_loss, unit_vectors
 from common.distillation.teacher import Teacher
 from common.models.features import feature_shapes, forward_features
+from common.training.loss_terms import LossTerms
 
 Reconstruction = Literal["l1", "mse"]
 FactorReduction = Literal["mean", "norm"]
@@ -204,14 +204,15 @@ class ParaphraserModel(nn.Module):
         return measure(found, feature)
 
 
-class FactorTransfer(TrainingMethod):
+class FactorTransfer(LossTerms):
     """Stage 2: ce_weight * CE + beta * L_FT(translator(student's feature), factor of the teacher's) + KD.
 
     The translator is trained with the student, by the same optimizer: two optimizers with the same options,
-    as in the authors' code, do the same. The deployed network is the student alone.
+    as in the authors' code, do the same. The deployed network is the student alone. With an inner
+    method its objective stands in CE's place.
 
     Args:
-        optimizer: see TrainingMethod.
+        parts: see `MethodParts`.
         teacher: the network whose factors are imitated.
         paraphraser: a trained ParaphraserModel of that teacher; null imitates the teacher's last feature.
         rate: k of the paraphraser; 1 without one.
@@ -232,11 +233,11 @@ class FactorTransfer(TrainingMethod):
     """
 
     STAGES = ("teacher", "paraphraser")
+    NEEDS_FEATURES = True
 
     def __init__(
         self,
         *,
-        optimizer: Callable[..., torch.optim.Optimizer],
         teacher: Stage | str | None,
         paraphraser: Stage | str | None,
         rate: float,
@@ -252,8 +253,9 @@ class FactorTransfer(TrainingMethod):
         kd_weight: float,
         temperature: float,
         kd_reduction: KDReduction,
+        **parts: Unpack[MethodParts],
     ) -> None:
-        super().__init__(optimizer=optimizer)
+        super().__init__(**parts)
         require_kd_weights(ce_weight, kd_weight, temperature)
         require("at least 0", "method", beta=beta)
         require("positive", "method", rate=rate, reference_size=reference_size)
@@ -286,24 +288,24 @@ class FactorTransfer(TrainingMethod):
             )
         if self.reference_size is not None:
             self.beta *= size_factor(math.prod(factor) / self.reference_size, self.p, self.reduction)
-        return student
+        return super().attach(student, make_model, data)
 
-    def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
-        """All terms, and the student's own penalty."""
-        logits, features = forward_features(student, inputs)
-        teachers_logits, factor = self.teacher.targets(inputs, self._seen)
-        distance = self._distance(features, factor)
-        total = self.ce_weight * self.task.fit_of(student, logits, inputs, targets) + self._beta() * distance
+    def fit_of(self, seen: Pass) -> Tensor:
+        """All terms."""
+        teachers_logits, factor = self.teacher.targets(seen.inputs, self._seen)
+        distance = self._distance(seen.features, factor)
+        total = self.ce_weight * self.inner_fit_of(seen) + self._beta() * distance
         if self.kd_weight:
-            imitation = kd_loss(logits, teachers_logits, self.temperature, self.kd_reduction)
+            imitation = kd_loss(seen.outputs, teachers_logits, self.temperature, self.kd_reduction)
             total = total + self.kd_weight * imitation
-        return total + penalty(student)
+        return total
 
     @torch.no_grad()
     def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
         """`test_factor_loss`, the factor loss without its weight; of the test split alone."""
+        inner = super().evaluate(student, data, split)
         if split != "test":
-            return {}
+            return inner
         was_training = student.training, self.training
         student.eval()
         self.eval()
@@ -314,7 +316,7 @@ class FactorTransfer(TrainingMethod):
             total += len(inputs) * self._distance(features, factor)
         student.train(was_training[0])
         self.train(was_training[1])
-        return {"test_factor_loss": float(total) / data.size(split)}
+        return beside(inner, {"test_factor_loss": float(total) / data.size(split)})
 
     def _distance(self, features: dict[str, Tensor], factor: Tensor) -> Tensor:
         own = self.translator(features[self.students_feature])

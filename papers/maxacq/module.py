@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
 from common.base.objective import Objective
 from common.numerics.sampling import ReplicateSampler
-from common.search.module import Design, SearchModule
+from common.search.module import SearchModule, SearchSettings
 from common.search.searcher import Observations, Searcher, Task
 from common.search.surrogate import Surrogate
 from papers.maxacq.acquisition import MyopicMaximal
@@ -36,19 +36,7 @@ REFERENCE_BUDGET = 4
 
 
 def make_module(
-    *,
-    data: Objective,
-    model: Surrogate,
-    method: Searcher,
-    seed: int,
-    measure: Measure,
-    evaluations: int,
-    initial: int,
-    design: Design,
-    batch: int,
-    repeats: int,
-    workers: int,
-    observations: Sequence[int],
+    *, method: Searcher, measure: Measure, observations: Sequence[int], **settings: Unpack[SearchSettings]
 ) -> PaperModule:
     """A search (`SearchModule`), or one of the two other measurements of the paper.
 
@@ -56,30 +44,21 @@ def make_module(
         measure: `search`; `inner`: one round's acquisition value (`InnerModule`); `definition`: whether the
             acquisition is myopic maximal (`DefinitionModule`); `runtime`: seconds of its values
             (`RuntimeModule`).
-        evaluations: T of a search; the observations of `inner`; the sets that are valued otherwise.
         observations: n, of `runtime`.
-        The others are those of `SearchModule`.
+        settings: see `SearchSettings`; `evaluations` are T of a search, the observations of `inner`, and the
+            sets that are valued otherwise.
 
     Raises:
         UserError: a value out of range, or a method without an acquisition function to measure.
     """
     if measure == "search":
-        return SearchModule(
-            data=data,
-            model=model,
-            method=method,
-            seed=seed,
-            evaluations=evaluations,
-            initial=initial,
-            design=design,
-            batch=batch,
-            repeats=repeats,
-            workers=workers,
-        )
+        return SearchModule(method=method, **settings)
     if not isinstance(method, AcquisitionSearch):
         raise UserError(f"paper.measure={measure} needs method=acquisition/...")
+    data, model, seed = settings["data"], settings["model"], settings["seed"]
+    evaluations, batch = settings["evaluations"], settings["batch"]
     if measure == "inner":
-        return InnerModule(data, model, method, seed, evaluations, batch, repeats)
+        return InnerModule(data, model, method, seed, evaluations, batch, settings["repeats"])
     if measure == "definition":
         return DefinitionModule(data, model, method, seed, evaluations, batch)
     return RuntimeModule(data, model, method, seed, evaluations, batch, list(observations))

@@ -5,7 +5,7 @@ Each method gets a `SharedPass` and leaves gradients in all parameters; an ordin
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
@@ -226,14 +226,11 @@ class Found(NamedTuple):
     heads: Tensor | None
 
 
-class MGDA(MultiTaskMethod):
-    """The multiple-gradient descent algorithm, exact: u = sum_t a_t dL_t/dth of smallest norm.
+class Descent(TypedDict):
+    """What MGDA and its kin take.
 
-    a is `min_norm_weights` of the Gram matrix of the tasks' gradients, divided by a normaliser. T backward
-    passes through the encoder, none of them twice. The paper leaves the heads' own gradients as they are; the
-    authors' code scales them by a_t too.
-
-    Args:
+    Attributes:
+        optimizer: see MultiTaskMethod.
         solver: "exact", "frank_wolfe" (the paper's Algorithm 2) or "projected_gradient" (the authors').
         normaliser: see `papers.mgda.normalise`.
         normaliser_applies_to: "solver", as in the authors' code: the weights a_t are those of the normalised
@@ -243,32 +240,42 @@ class MGDA(MultiTaskMethod):
         step_scale: see above, > 0; 1 where nothing is normalised in the update.
         head_scaling: "none" as in the paper, or "alpha": head t's gradient is scaled by w_t.
         batched: take the T passes at once, vectorised.
-        optimizer: see MultiTaskMethod.
+    """
+
+    optimizer: Optimizer
+    solver: Solver
+    normaliser: Normaliser
+    normaliser_applies_to: Literal["solver", "solver_and_update"]
+    step_scale: float
+    head_scaling: Literal["none", "alpha"]
+    batched: bool
+
+
+class MGDA(MultiTaskMethod):
+    """The multiple-gradient descent algorithm, exact: u = sum_t a_t dL_t/dth of smallest norm.
+
+    a is `min_norm_weights` of the Gram matrix of the tasks' gradients, divided by a normaliser. T backward
+    passes through the encoder, none of them twice. The paper leaves the heads' own gradients as they are; the
+    authors' code scales them by a_t too.
+
+    Args:
+        settings: see `Descent`.
 
     Raises:
         UserError: an unknown choice, or a step_scale that is not above 0.
     """
 
-    def __init__(
-        self,
-        *,
-        optimizer: Optimizer,
-        solver: Solver,
-        normaliser: Normaliser,
-        normaliser_applies_to: Literal["solver", "solver_and_update"],
-        step_scale: float,
-        head_scaling: Literal["none", "alpha"],
-        batched: bool,
-    ) -> None:
-        super().__init__(optimizer=optimizer)
-        _choice("normaliser", normaliser, get_args(Normaliser))
-        _choice("solver", solver, tuple(SOLVERS))
-        _choice("normaliser_applies_to", normaliser_applies_to, ("solver", "solver_and_update"))
-        _choice("head_scaling", head_scaling, ("none", "alpha"))
-        if not 0 < step_scale < float("inf"):
-            raise UserError(f"method.step_scale={step_scale}; valid: a number > 0")
-        self.solve, self.normaliser, self.in_update = SOLVERS[solver], normaliser, normaliser_applies_to
-        self.step_scale, self.head_scaling, self.batched = step_scale, head_scaling, batched
+    def __init__(self, **settings: Unpack[Descent]) -> None:
+        super().__init__(optimizer=settings["optimizer"])
+        _choice("normaliser", settings["normaliser"], get_args(Normaliser))
+        _choice("solver", settings["solver"], tuple(SOLVERS))
+        _choice("normaliser_applies_to", settings["normaliser_applies_to"], ("solver", "solver_and_update"))
+        _choice("head_scaling", settings["head_scaling"], ("none", "alpha"))
+        if not 0 < settings["step_scale"] < float("inf"):
+            raise UserError(f"method.step_scale={settings['step_scale']}; valid: a number > 0")
+        self.solve, self.normaliser = SOLVERS[settings["solver"]], settings["normaliser"]
+        self.in_update, self.step_scale = settings["normaliser_applies_to"], settings["step_scale"]
+        self.head_scaling, self.batched = settings["head_scaling"], settings["batched"]
 
     def backward(self, shared: SharedPass) -> Tensor:
         shared.backward_heads()
@@ -306,33 +313,14 @@ class MGDAUB(MGDA):
         rep_reduction: "flatten" as in the paper and the authors' code, or "sum" over the minibatch first, as
         in
             LibMTL, which is another algorithm.
-        The others as in MGDA.
+        settings: see `Descent`.
 
     Raises:
         UserError: as MGDA.
     """
 
-    def __init__(
-        self,
-        *,
-        optimizer: Optimizer,
-        solver: Solver,
-        normaliser: Normaliser,
-        normaliser_applies_to: Literal["solver", "solver_and_update"],
-        step_scale: float,
-        head_scaling: Literal["none", "alpha"],
-        batched: bool,
-        rep_reduction: Literal["flatten", "sum"],
-    ) -> None:
-        super().__init__(
-            optimizer=optimizer,
-            solver=solver,
-            normaliser=normaliser,
-            normaliser_applies_to=normaliser_applies_to,
-            step_scale=step_scale,
-            head_scaling=head_scaling,
-            batched=batched,
-        )
+    def __init__(self, *, rep_reduction: Literal["flatten", "sum"], **settings: Unpack[Descent]) -> None:
+        super().__init__(**settings)
         _choice("rep_reduction", rep_reduction, ("flatten", "sum"))
         self.rep_reduction = rep_reduction
 

@@ -1,17 +1,15 @@
 """mgda as a LightningModule: supervised training of several tasks, and what its directions do to each."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.training.multi_task import MultiTask
-from common.training.schedules import Schedule
-from common.training.supervised import SupervisedModule
+from common.training.supervised import Course, SupervisedModule
 from papers.mgda.methods import MGDAUBSafe, MultiTaskMethod
 from papers.mgda.min_norm import min_norm_weights
 from papers.mgda.networks import MultiTaskNetwork, SeparateNetworks
@@ -27,7 +25,7 @@ class MgdaModule(SupervisedModule):
     Curves have the mean weight of each task's gradient in every epoch (`weight_NAME`).
 
     Args:
-        data, model, make_model, schedule, seed, epochs, test_every: see SupervisedModule.
+        model, make_model: see SupervisedModule.
         method: a `MultiTaskMethod`.
         loss_scales: each task's loss is multiplied by its number in training, as if it had other units; null
             for 1.
@@ -35,6 +33,7 @@ class MgdaModule(SupervisedModule):
             encoder, and the losses of the same minibatch after the step, by one more.
         measure_stationarity: measure min |sum_t a_t g_t|^2 over the whole training split at the end, T
             backward passes through it.
+        course: see SupervisedModule.
 
     Raises:
         UserError: as SupervisedModule; scales that are not positive numbers, one a task; a method that the
@@ -46,30 +45,22 @@ class MgdaModule(SupervisedModule):
     def __init__(
         self,
         *,
-        data: DataSet,
         model: MultiTaskNetwork,
         make_model: Callable[[], MultiTaskNetwork],
         method: MultiTaskMethod,
-        schedule: Callable[..., Schedule],
-        seed: int,
-        epochs: float,
-        test_every: int | None,
         loss_scales: list[float] | None,
         diagnostics: bool,
         measure_stationarity: bool,
+        **course: Unpack[Course],
     ) -> None:
         last_shared = model.last_shared()
         super().__init__(
-            data=data,
             model=SeparateNetworks(make_model, len(model.heads)) if method.separate else model,
             make_model=make_model,
             method=method.optimizer,
-            schedule=schedule,
-            seed=seed,
-            epochs=epochs,
             pixels="mean",
-            test_every=test_every,
             measure_gradient=False,
+            **course,
         )
         self._check(method, diagnostics or measure_stationarity, loss_scales)
         self.method = method

@@ -26,11 +26,12 @@ class WholePass(nn.Module):
         return ensemble_logits(*self.one.run(self.student, inputs))
 
 
-def costs(student: nn.Module, method: TrainingMethod | None, shape: tuple[int, ...]) -> dict[str, float]:
+def costs(student: nn.Module, method: TrainingMethod, shape: tuple[int, ...]) -> dict[str, float]:
     """`train_cost`, `test_cost` of the deployed network and `ensemble_cost` of all networks together.
 
     FLOPs are twice the multiply-adds of `count_macs`. Training costs a forward pass of all that takes part:
-    the teacher too, all nets, the shared layers once. A snapshot ensemble trains one net and tests M.
+    the teachers too, all nets, the shared layers once. A snapshot ensemble trains one net and tests M. Where
+    methods stand within each other, the ensemble is the outermost one's.
 
     Args:
         student: the deployed network.
@@ -39,13 +40,15 @@ def costs(student: nn.Module, method: TrainingMethod | None, shape: tuple[int, .
     """
     one = count_macs(student, shape)
     train = ensemble = one
-    if isinstance(method, ONE):
-        train = ensemble = count_macs(WholePass(student, method), shape)
-    elif isinstance(method, Peers):
-        train = ensemble = method.nets * one
-    elif isinstance(method, Snapshot):
-        ensemble = method.snapshots * one
-    elif isinstance(teacher := getattr(method, "teacher", None), Teacher):
-        train = one + count_macs(teacher.model, shape)
+    for part in reversed(method.chain()):
+        if isinstance(part, ONE):
+            train = ensemble = count_macs(WholePass(student, part), shape)
+        elif isinstance(part, Peers):
+            # each net learns from the teachers of the methods within
+            train, ensemble = part.nets * train, part.nets * one
+        elif isinstance(part, Snapshot):
+            ensemble = part.snapshots * one
+        elif isinstance(teacher := getattr(part, "teacher", None), Teacher):
+            train += count_macs(teacher.model, shape)
     macs = {"train_cost": train, "test_cost": one, "ensemble_cost": ensemble}
     return {name: 2e-8 * count for name, count in macs.items()}

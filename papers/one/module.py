@@ -1,16 +1,9 @@
 """one as a LightningModule: supervised training, its costs, and the loss around the minimum."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
-import torch
-from torch import nn
-
-from common.base.dataset import DataSet
 from common.base.errors import UserError
-from common.base.method import TrainingMethod
-from common.training.schedules import Schedule
-from common.training.supervised import SupervisedModule
+from common.training.supervised import SupervisedModule, Training
 from papers.one.costs import costs
 from papers.one.perturbation import Scaling, perturbed_losses
 
@@ -23,12 +16,11 @@ class OneModule(SupervisedModule):
     The method is `papers.one.one.ONE`, another one of kind `distillation`, or an optimizer alone.
 
     Args:
-        data, model, make_model, method, schedule, seed, epochs, pixels, test_every, measure_gradient: see
-            SupervisedModule.
         perturb: distances d at which the final network's losses are measured under perturbation of its
             parameters (figure 4); none of them where empty.
         perturb_directions: over how many random directions they are averaged.
         perturb_scaling: see `random_direction`.
+        settings: see SupervisedModule.
 
     Raises:
         UserError: as SupervisedModule; no direction.
@@ -37,32 +29,12 @@ class OneModule(SupervisedModule):
     def __init__(
         self,
         *,
-        data: DataSet,
-        model: nn.Module,
-        make_model: Callable[[], nn.Module],
-        method: Callable[..., torch.optim.Optimizer] | TrainingMethod,
-        schedule: Callable[..., Schedule],
-        seed: int,
-        epochs: float,
-        pixels: Literal["sum", "mean"],
-        test_every: int | None,
-        measure_gradient: bool,
         perturb: list[float],
         perturb_directions: int,
         perturb_scaling: Scaling,
+        **settings: Unpack[Training],
     ) -> None:
-        super().__init__(
-            data=data,
-            model=model,
-            make_model=make_model,
-            method=method,
-            schedule=schedule,
-            seed=seed,
-            epochs=epochs,
-            pixels=pixels,
-            test_every=test_every,
-            measure_gradient=measure_gradient,
-        )
+        super().__init__(**settings)
         if perturb_directions < 1:
             raise UserError(f"paper.perturb_directions={perturb_directions}; valid: 1 or more")
         self.perturb, self.perturb_directions = perturb, perturb_directions
@@ -71,7 +43,7 @@ class OneModule(SupervisedModule):
     def results(self) -> dict[str, Any]:
         """SupervisedModule's, the costs, and what perturbation does to the losses."""
         found = super().results()
-        found |= costs(self.network(), self.distiller, self.data.shape)
+        found |= costs(self.network(), self.training_method, self.data.shape)
         return found | (self._perturbed(found) if self.perturb else {})
 
     def _perturbed(self, found: dict[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class ONE(TrainingMethod):
 
     The student is the target branch and stays a plain network: only the others' high layers and the gate
     are added, and at the end they are dropped. The branches run one after the other, as that is
-    fastest: see benchmarks/one_step.py.
+    fastest: see benchmarks/one_step.py. It takes no inner method, as what each branch learns from is part of
+    it, and may be the inner one of a method that leaves the loss alone.
 
     Args:
         optimizer: see TrainingMethod.
@@ -114,6 +115,8 @@ class ONE(TrainingMethod):
     Raises:
         UserError: numbers out of range, a model that cannot be split, a task other than classification.
     """
+
+    ONE_PASS = False
 
     def __init__(
         self,

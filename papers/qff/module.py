@@ -1,16 +1,14 @@
 """QFF's experiments as LightningModules: searches, errors of feature maps, seconds a step."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from torch import Tensor
 
 from common.base.errors import UserError
 from common.base.module import PaperModule
-from common.base.objective import Objective
 from common.data.functions.additive import Sine
-from common.search.module import Design, SearchModule
+from common.search.module import SearchModule, SearchSettings
 from common.search.searcher import Searcher
-from common.search.surrogate import Surrogate
 from papers.qff.additive import FourierModel
 from papers.qff.approximation import KernelError, PosteriorError, StepSeconds
 from papers.qff.features import Exact, FeatureFamily
@@ -22,47 +20,29 @@ TAIL = 30
 
 def qff(
     *,
-    data: Objective,
-    model: Surrogate,
     method: Searcher | FeatureFamily | Exact,
-    seed: int,
-    evaluations: int,
-    initial: int,
-    design: Design,
-    batch: int,
-    repeats: int,
-    workers: int,
     measure: Literal["error", "seconds"],
     points: int,
     timed_steps: int,
+    **settings: Unpack[SearchSettings],
 ) -> PaperModule:
     """The module for a method: a search, or for features what they get wrong or how long they take.
 
     Args:
-        data, model, method, seed: built from the config groups.
-        evaluations, initial, design, batch, workers: of a search (`SearchModule`).
-        repeats: replicates, of a search and of errors.
+        method: built from the config group.
         measure: of features: `error` of the kernel (dataset=no_data) or of the posterior (dataset=sine_1d),
             or `seconds` of a step with `points` observations.
         points: observations, where features are measured.
         timed_steps: of `seconds`, how many are timed.
+        settings: see `SearchSettings`; where features are measured, `data`, `model`, `seed` and, of errors,
+            `repeats` alone count.
 
     Raises:
         UserError: a combination that means nothing.
     """
     if isinstance(method, Searcher):
-        return AdditiveSearchModule(
-            data=data,
-            model=model,
-            method=method,
-            seed=seed,
-            evaluations=evaluations,
-            initial=initial,
-            design=design,
-            batch=batch,
-            repeats=repeats,
-            workers=workers,
-        )
+        return AdditiveSearchModule(method=method, **settings)
+    data, model, seed, repeats = (settings["data"], settings["model"], settings["seed"], settings["repeats"])
     if measure == "seconds":
         return StepSeconds(
             data=data, model=model, family=method, seed=seed, points=points, timed_steps=timed_steps

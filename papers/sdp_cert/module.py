@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -16,8 +16,7 @@ from common.base.errors import UserError
 from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
 from common.data.shared.in_memory import ImageData
-from common.training.schedules import Schedule
-from common.training.supervised import SupervisedModule
+from common.training.supervised import Course, SupervisedModule
 from papers.sdp_cert.bounds import input_box
 from papers.sdp_cert.certifiers import Certifier, Examples
 from papers.sdp_cert.examples_page import write_pictures
@@ -30,48 +29,36 @@ from papers.sdp_cert.verdicts import Judged, judge, summary
 
 def sdp_cert(
     *,
-    data: DataSet,
     model: nn.Module,
     make_model: Callable[[], nn.Module],
     method: Certifier | RobustTraining,
-    schedule: Callable[..., Schedule],
-    seed: int,
     eps: float,
     clip_input: bool,
     examples: int | None,
     first: int,
     batch: int,
-    epochs: float,
-    test_every: int | None,
+    **course: Unpack[Course],
 ) -> PaperModule:
     """The module that a method asks for.
 
     Args:
-        data, model, make_model, method, schedule, seed: built from the config groups.
+        model, make_model, method: built from the config groups.
         eps: radius of the attack, in pixels of [0, 1].
         clip_input: whether attacked inputs stay in [0, 1].
         examples: of the test set, in order (the paper's, for its networks); null for all. Of random networks:
             how many are drawn.
         first: number of the first one.
         batch: examples a step; a killed run goes on at the next batch.
-        epochs, test_every: of `robust/` methods, see SupervisedModule.
+        course: see `Course`; all but `data` and `seed` count for `robust/` methods alone.
 
     Raises:
         UserError: a number out of range.
     """
     if isinstance(method, RobustTraining):
         return SupervisedModule(
-            data=data,
-            model=model,
-            make_model=make_model,
-            method=method,
-            schedule=schedule,
-            seed=seed,
-            epochs=epochs,
-            pixels="mean",
-            test_every=test_every,
-            measure_gradient=False,
+            model=model, make_model=make_model, method=method, pixels="mean", measure_gradient=False, **course
         )
+    data, seed = course["data"], course["seed"]
     _check("eps", eps, 0 <= eps < float("inf"), "a finite number >= 0")
     _check("examples", examples, examples is None or examples >= 1, "at least 1, or null for all")
     _check("first", first, first >= 0, "at least 0")

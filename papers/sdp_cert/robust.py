@@ -26,6 +26,8 @@ class RobustTraining(TrainingMethod):
         UserError: eps below 0 or not finite, warmup outside [0, 1].
     """
 
+    ONE_PASS = False
+
     done: Tensor
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The distillers' objectives against their terms written out, and what they refuse."""
+"""The methods' objectives against their terms written out, and what they refuse."""
 
 import math
 from collections.abc import Callable
@@ -50,10 +50,10 @@ def digits() -> Digits:
     return Digits(**options)
 
 
-def attached(distiller: TrainingMethod, student: nn.Module) -> TrainingMethod:
-    distiller.task = Classification(10)
-    distiller.attach(student, lambda: student, digits())
-    return distiller
+def attached(method: TrainingMethod, student: nn.Module) -> TrainingMethod:
+    method.task = Classification(10)
+    method.attach(student, lambda: student, digits())
+    return method
 
 
 def kd(model: nn.Module, **changes: Any) -> KnowledgeDistillation:
@@ -120,19 +120,19 @@ def test_at_weighs_each_layer_by_three_over_their_number(
 
 
 def test_beta_falls_linearly_to_nothing_if_asked_to() -> None:
-    distiller = at(resnet(), beta_decay="linear")
-    distiller.epochs = 4.0
+    method = at(resnet(), beta_decay="linear")
+    method.epochs = 4.0
     betas = []
     for epoch in range(5):
-        distiller.start_epoch(epoch)
-        betas.append(distiller._beta())
+        method.start_epoch(epoch)
+        betas.append(method._beta())
     assert betas == [1000, 750, 500, 250, 0]
 
 
 def test_chosen_layers_are_those_of_equal_name() -> None:
-    distiller = at(resnet(3, 8), layers=["stages.1"])
-    attached(distiller, resnet(2))
-    assert distiller.pairs == [("stages.1", "stages.1")]
+    method = at(resnet(3, 8), layers=["stages.1"])
+    attached(method, resnet(2))
+    assert method.pairs == [("stages.1", "stages.1")]
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_features_of_other_sizes_are_refused_with_both_sizes() -> None:
 
 
 def test_logits_are_imitated_in_classification_only() -> None:
-    distiller = kd(resnet())
-    distiller.task = Regression()
+    method = kd(resnet())
+    method.task = Regression()
     with pytest.raises(UserError, match="imitates a classifier's logits"):
-        distiller.attach(resnet(), resnet, digits())
+        method.attach(resnet(), resnet, digits())
 
 
 NUMBERS = [
@@ -299,10 +299,10 @@ def test_a_teacher_is_no_parameter_gets_no_gradient_and_stays_in_evaluation_mode
     inputs, targets = batch
     teacher, student = resnet(width=8), resnet()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    distiller = attached(at(teacher, kd_weight=1.0), student).train()
-    assert not list(distiller.parameters())
-    assert not distiller.state_dict()
-    distiller.loss(student, inputs, targets).backward()
+    method = attached(at(teacher, kd_weight=1.0), student).train()
+    assert not list(method.parameters())
+    assert not method.state_dict()
+    method.loss(student, inputs, targets).backward()
     assert not teacher.training
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())

@@ -1,5 +1,6 @@
 from omegaconf import OmegaConf
 
+from common.runs.compose import compose
 from common.runs.keys import run_key
 
 CONFIG = {
@@ -43,3 +44,10 @@ def test_seed_precision_limit_and_budget_change_the_key() -> None:
 
 def test_a_whole_float_and_its_integer_are_one_run() -> None:
     assert key(paper__passes=30.0) == key()
+
+
+def test_a_method_within_a_method_is_part_of_the_key_but_for_the_optimizer_that_it_does_not_use() -> None:
+    words = ["paper=yogi", "method=distillation/kd", "inner=distillation/kd"]
+    plain, key = (run_key(compose(some)[0]) for some in (words[:2], words))
+    assert plain != key != run_key(compose([*words, "method.inner.temperature=2"])[0])
+    assert key == run_key(compose([*words, "method.inner.optimizer.lr=7"])[0])

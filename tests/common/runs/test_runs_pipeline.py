@@ -165,3 +165,56 @@ def test_composing_inside_a_job_leaves_hydra_as_it_was() -> None:
     with composing():
         compose(["entry=yogi.table_ae.mnist_yogi"])
     assert (GlobalHydra.instance().hydra, HydraConfig.instance().cfg) == before
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs that share their teachers."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+def composed(folder: Path, *words: str) -> Outcome:
+    """A student of `distillation/kd` within another one of its kind."""
+    return student(folder, "inner=distillation/kd", *words)
+
+
+def test_a_method_and_the_one_within_it_have_each_a_teacher_of_its_own(tmp_path: Path) -> None:
+    other = "model=mlp model.hidden=[7] method=optimizer/adam paper.epochs=1"
+    result = composed(tmp_path, f"method.inner.teacher='{other}'").result
+    stages = result["stages"]
+    assert [stages[key]["words"] for key in ("teacher", "inner.teacher")] == [TEACHER, other]
+    assert stages["inner.teacher"]["config"]["model"]["hidden"] == [7]
+    theirs = stages["inner.teacher"]["metrics"]["test_accuracy"]
+    assert result["metrics"]["inner_teacher_test_accuracy"] == theirs
+    inner = result["config"]["method"]["inner"]
+    assert inner["teacher"] == other and "optimizer" not in inner
+
+
+def test_without_words_of_their_own_both_learn_from_the_runs_teacher(tmp_path: Path) -> None:
+    stages = composed(tmp_path).result["stages"]
+    assert stages["teacher"]["key"] == stages["inner.teacher"]["key"]
+    assert composed(tmp_path, "method@method.inner=distillation/kd").skipped
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method.inner.temperature=0"], r"^method\.inner\.temperature=0: must be positive"),
+        (["method.inner.teacher=null"], r"^method\.inner\.teacher=null: name what is to be used"),
+        (["method.inner.optimizer.lr=1"], r"^method\.inner\.optimizer\.lr: the outermost method's optimizer"),
+        (["method/optimizer@method.inner.optimizer=adam"], r"the outermost method's optimizer steps"),
+        (["+method.inner.beta=1"], r"^method\.inner\.beta=1: .* takes no 'beta' \(valid: teacher, .*inner\)"),
+        (["inner=acquisition/ei"], r"^paper=yogi does not take method@method\.inner=acquisition/ei"),
+        (["inner=optimizer/adam"], r"^method\.inner: is an optimizer alone"),
+        (
+            ["method=optimizer/sgd"],
+            r"^method\.inner=common\.\S+Knowledge\S+: torch\.optim\.SGD takes no 'inner'",
+        ),
+        (["inner=distillation/dml"], r"^method\.inner: Mutual makes forward passes of its own"),
+    ],
+)
+def test_what_a_method_within_a_method_may_not_be_is_said_by_its_key(
+    words: list[str], message: str, shared: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        composed(shared, *words)

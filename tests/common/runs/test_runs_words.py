@@ -29,3 +29,26 @@ def test_hydra_reads_a_teacher_with_or_without_quotes_as_the_same_words(teacher:
     assert config.method.teacher == teacher
     if "'" not in teacher:
         assert asked([f"teacher='{teacher}'"]) == asked([f"teacher={teacher}"])
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("inner=distillation/kd", "method@method.inner=distillation/kd"),
+        ("inner=distillation/kd,distillation/none", "method@method.inner=distillation/kd,distillation/none"),
+        ("inner.inner=distillation/kd", "+method@method.inner.inner=distillation/kd"),
+        ("method.inner.teacher=null", "method.inner.teacher=null"),
+    ],
+)
+def test_the_short_form_of_a_method_within_a_method_is_hydras_own(word: str, wanted: str) -> None:
+    assert quoted([word]) == [wanted]
+    assert asked(["paper=yogi", word]) == asked(["paper=yogi", wanted])
+
+
+def test_methods_within_methods_come_one_within_another() -> None:
+    config, _ = compose(
+        ["paper=yogi", *(f"{key}=distillation/kd" for key in ("method", "inner", "inner.inner"))]
+    )
+    assert config.method.inner.inner._target_ == config.method._target_
+    plain, _ = compose(["paper=yogi", "method=distillation/kd"])
+    assert "inner" not in plain.method

@@ -14,9 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from common.base.dataset import SplitName
 from common.base.errors import UserError
 from common.base.loader import IndexLoader
+from common.base.method import TrainingMethod
+from common.base.stages import Stage
 from common.data.shared.in_memory import TensorData
+from common.distillation.ensembles import Snapshot
+from common.distillation.hints import KnowledgeDistillation
 from common.metrics.parameters import count_parameters
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
@@ -56,6 +61,8 @@ class Case:
     dataset: str = "digits"
     model: Callable[..., nn.Module] = SMALL
     method: Callable[..., torch.optim.Optimizer] = SGD
+    # makes what helps the training, in place of the optimizer alone
+    helps: Callable[[], TrainingMethod] | None = None
     schedule: Callable[..., Schedule] = schedules.cosine
     epochs: float = 2.5
     test_every: int | None = 1
@@ -74,7 +81,7 @@ class Case:
             data=data,
             model=make_model(),
             make_model=make_model,
-            method=self.method,
+            method=self.method if self.helps is None else self.helps(),
             schedule=self.schedule,
             seed=5,
             epochs=self.epochs,
@@ -178,7 +185,7 @@ def hand_written(case: Case, steps: int) -> HandWritten:
         scheduler.step()
         found.losses.append(loss.item())
         if loader.at_epoch_end:
-            splits = ("validation", "test") if data.validation is not None else ("test",)
+            splits: tuple[SplitName, ...] = ("validation", "test") if data.has_validation else ("test",)
             curves = [module.task.evaluate(model, data, split) for split in splits]
             found.curves.append({name: value for curve in curves for name, value in curve.items()})
     return found
@@ -336,6 +343,26 @@ def online_case() -> Case:
     )
 
 
+def composed_case() -> Case:
+    """Snapshots of a student that learns from a teacher: what was taken must survive a kill."""
+    model = partial(CifarResNet, depth=8, block="basic", shortcut="A")
+
+    def helps() -> TrainingMethod:
+        torch.manual_seed(7)
+        teacher = Stage(words="", key="", metrics={}, model=model(shape=(1, 8, 8), classes=10))
+        weights: dict[str, Any] = {"ce_weight": 0.1, "kd_weight": 0.9, "temperature": 4.0}
+        kd = KnowledgeDistillation(optimizer=SGD, teacher=teacher, reduction="sample", **weights)
+        return Snapshot(optimizer=SGD, snapshots=2, inner=kd)
+
+    return Case(
+        data={"limit": 40, "batch_size": 16},
+        model=model,
+        helps=helps,
+        schedule=partial(schedules.cyclic_cosine, cycles=2),
+        epochs=2.0,
+    )
+
+
 CASES = {
     "cosine": Case(),
     "noam": Case(schedule=partial(schedules.noam, scale=1.0, width=4, warmup=5), epochs=1.5),
@@ -345,6 +372,7 @@ CASES = {
         dataset="mnist", data={"source": "synthetic", "limit": 60, "batch_size": 25}, epochs=2.0
     ),
     "online": online_case(),
+    "composed": composed_case(),
 }
 
 

@@ -196,7 +196,7 @@ def test_regression_without_a_loss_of_its_own_is_mean_squared_error() -> None:
     _, predictions, targets = outputs(model, data, "test")
     assert targets is not None
     squares = (predictions - targets) ** 2
-    assert task_of(model, data, "sum").evaluate(model, data, "test") == {
+    assert task_of(model, data, "sum").evaluate(model, data, "test") == {  # type: ignore[arg-type]
         "test_loss": pytest.approx(squares.mean(), rel=1e-5),
         "test_rmse": pytest.approx(math.sqrt(squares.mean()), rel=1e-5),
     }
@@ -241,7 +241,7 @@ def test_full_gradient_is_that_of_the_loss_over_the_whole_set_at_once(
 ) -> None:
     data = dataset(name, **overrides)
     model = shaken(model_of(shape=data.shape, classes=data.classes))
-    task = task_of(model, data, "sum")
+    task = task_of(model, data, "sum")  # type: ignore[arg-type]
     found = task.full_gradient_norm_sq(model, data)
     inputs, targets = data.batch("train", slice(None), augment=False)
     if targets is not None and targets.is_floating_point():

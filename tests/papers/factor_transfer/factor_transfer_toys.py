@@ -57,7 +57,7 @@ def paraphraser(
 
 
 def factor_transfer(of: nn.Module, model: nn.Module | None, **changes: object) -> FactorTransfer:
-    """The distiller with the authors' values, and the task of digits."""
+    """The method with the authors' values, and the task of digits."""
     options: dict[str, object] = {
         "optimizer": torch.optim.SGD,
         "rate": 0.5,
@@ -75,9 +75,9 @@ def factor_transfer(of: nn.Module, model: nn.Module | None, **changes: object) -
         "kd_reduction": "sample",
     }
     options |= {"teacher": stage(of), "paraphraser": None if model is None else stage(model)}
-    distiller = FactorTransfer(**(options | changes))  # type: ignore[arg-type]
-    distiller.task = Classification(10)
-    return distiller
+    method = FactorTransfer(**(options | changes))  # type: ignore[arg-type]
+    method.task = Classification(10)
+    return method
 
 
 def batch(count: int = 6) -> tuple[Tensor, Tensor]:

@@ -133,18 +133,18 @@ def test_the_paraphrasers_error_falls() -> None:
 def test_the_objective_is_the_sum_of_its_terms(kd_weight: float) -> None:
     teacher, student = net(8, 0), net(4, 1)
     model = paraphraser(teacher)
-    distiller = factor_transfer(teacher, model, ce_weight=0.3, kd_weight=kd_weight, beta=20.0)
-    distiller.attach(student, lambda: net(4, 2), digits())
+    method = factor_transfer(teacher, model, ce_weight=0.3, kd_weight=kd_weight, beta=20.0)
+    method.attach(student, lambda: net(4, 2), digits())
     images, labels = batch()
     before = state(student)
-    loss = distiller.loss(student, images, labels)
+    loss = method.loss(student, images, labels)
     student.load_state_dict(before)
     logits, features = forward_features(student, images)
     with torch.no_grad():
         theirs, maps = forward_features(teacher.eval(), images)
         factor = model.paraphraser.encoder(maps["stages.1"])
     expected = 0.3 * functional.cross_entropy(logits, labels)
-    own = distiller.translator(features["stages.1"])
+    own = method.translator(features["stages.1"])
     expected = expected + 20 * factor_loss(own, factor, 1, "mean")
     expected = expected + kd_weight * kd_loss(logits, theirs, 4.0, "sample")
     torch.testing.assert_close(loss, expected)
@@ -154,20 +154,20 @@ def test_the_objective_is_the_sum_of_its_terms(kd_weight: float) -> None:
 def test_training_a_student_changes_neither_teacher_nor_paraphraser(batch_norm: bool) -> None:
     teacher, student = net(8, 0), net(4, 1)
     model = paraphraser(teacher, batch_norm=batch_norm)
-    distiller = factor_transfer(teacher, model, batch_norm=batch_norm, kd_weight=0.9)
-    distiller.attach(student, lambda: net(4, 2), digits())
-    before = [state(part) for part in (teacher, model, student, distiller)]
-    parameters = [*student.parameters(), *distiller.parameters()]
+    method = factor_transfer(teacher, model, batch_norm=batch_norm, kd_weight=0.9)
+    method.attach(student, lambda: net(4, 2), digits())
+    before = [state(part) for part in (teacher, model, student, method)]
+    parameters = [*student.parameters(), *method.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.1)
-    distiller.train()
+    method.train()
     for _ in range(3):
         optimizer.zero_grad()
-        distiller.loss(student.train(), *batch()).backward()
+        method.loss(student.train(), *batch()).backward()
         optimizer.step()
     assert unchanged(teacher, before[0])
     assert unchanged(model, before[1])
     assert not unchanged(student, before[2])
-    assert not unchanged(distiller, before[3])
+    assert not unchanged(method, before[3])
     assert all(p.grad is not None for p in parameters)
     frozen = [*teacher.parameters(), *model.paraphraser.encoder.parameters()]
     assert all(p.grad is None for p in frozen)
@@ -175,59 +175,59 @@ def test_training_a_student_changes_neither_teacher_nor_paraphraser(batch_norm: 
 
 def test_only_the_translator_is_trained_beside_the_student() -> None:
     teacher, student = net(8, 0), net(4, 1)
-    distiller = factor_transfer(teacher, paraphraser(teacher))
-    assert distiller.attach(student, lambda: net(4, 2), digits()) is student
-    assert distiller.deployed(student) is student
-    assert {name.split(".")[0] for name in distiller.state_dict()} == {"translator"}
-    assert count_parameters(distiller) == convolution(8, 8) + 2 * convolution(8, 8)
+    method = factor_transfer(teacher, paraphraser(teacher))
+    assert method.attach(student, lambda: net(4, 2), digits()) is student
+    assert method.deployed(student) is student
+    assert {name.split(".")[0] for name in method.state_dict()} == {"translator"}
+    assert count_parameters(method) == convolution(8, 8) + 2 * convolution(8, 8)
 
 
 def test_two_optimizers_are_one() -> None:
     teacher = net(8, 0)
     model = paraphraser(teacher)
     students = [net(4, 1), net(4, 1)]
-    distillers = [factor_transfer(teacher, model), factor_transfer(teacher, model)]
-    for student, distiller in zip(students, distillers, strict=True):
-        distiller.attach(student, lambda: net(4, 2), digits())
-    distillers[1].load_state_dict(distillers[0].state_dict())
+    methods = [factor_transfer(teacher, model), factor_transfer(teacher, model)]
+    for student, method in zip(students, methods, strict=True):
+        method.attach(student, lambda: net(4, 2), digits())
+    methods[1].load_state_dict(methods[0].state_dict())
     make = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
-    one = [make([*students[0].parameters(), *distillers[0].parameters()])]
-    two = [make(part.parameters()) for part in (students[1], distillers[1])]
+    one = [make([*students[0].parameters(), *methods[0].parameters()])]
+    two = [make(part.parameters()) for part in (students[1], methods[1])]
     for _ in range(4):
-        for student, distiller, optimizers in zip(students, distillers, (one, two), strict=True):
+        for student, method, optimizers in zip(students, methods, (one, two), strict=True):
             for optimizer in optimizers:
                 optimizer.zero_grad()
-            distiller.loss(student, *batch()).backward()
+            method.loss(student, *batch()).backward()
             for optimizer in optimizers:
                 optimizer.step()
     assert unchanged(students[0], state(students[1]))
-    assert unchanged(distillers[0], state(distillers[1]))
+    assert unchanged(methods[0], state(methods[1]))
 
 
 def test_without_paraphraser_the_factor_is_the_teachers_last_feature() -> None:
     teacher, student = net(8, 0), net(4, 1)
-    distiller = factor_transfer(teacher, None, rate=1)
-    distiller.attach(student, lambda: net(4, 2), digits())
+    method = factor_transfer(teacher, None, rate=1)
+    method.attach(student, lambda: net(4, 2), digits())
     images, labels = batch()
     before = state(student)
-    loss = distiller.loss(student, images, labels)
+    loss = method.loss(student, images, labels)
     student.load_state_dict(before)
     logits, features = forward_features(student, images)
     with torch.no_grad():
         feature = forward_features(teacher.eval(), images)[1]["stages.1"]
-    distance = factor_loss(distiller.translator(features["stages.1"]), feature, 1, "mean")
+    distance = factor_loss(method.translator(features["stages.1"]), feature, 1, "mean")
     torch.testing.assert_close(loss, functional.cross_entropy(logits, labels) + 500 * distance)
 
 
 def test_without_both_and_with_p_2_the_loss_is_the_cosine_of_the_features() -> None:
     teacher, student = net(4, 0), net(4, 1)
     changes = {"rate": 1, "translator": False, "p": 2, "reduction": "norm", "beta": 1.0, "ce_weight": 0.0}
-    distiller = factor_transfer(teacher, None, **changes)
-    distiller.attach(student, lambda: net(4, 2), digits())
-    assert not list(distiller.parameters())
+    method = factor_transfer(teacher, None, **changes)
+    method.attach(student, lambda: net(4, 2), digits())
+    assert not list(method.parameters())
     images, labels = batch(1)
     before = state(student)
-    loss = distiller.loss(student, images, labels)
+    loss = method.loss(student, images, labels)
     student.load_state_dict(before)
     own, theirs = (forward_features(m, images)[1]["stages.1"].flatten() for m in (student, teacher.eval()))
     cosine = functional.cosine_similarity(own, theirs, dim=0)
@@ -258,23 +258,23 @@ def test_the_students_feature_is_its_last_of_the_factors_size() -> None:
     teacher = WideResNet(shape=shape, classes=10, depth=10, width=1)
     data = copy.copy(digits())
     data.shape = shape
-    distiller = factor_transfer(teacher, None, rate=1)
-    distiller.attach(student, lambda: student, data)
-    assert distiller.students_feature == "stages.2"
-    assert distiller.teachers_feature == "stages.2"
+    method = factor_transfer(teacher, None, rate=1)
+    method.attach(student, lambda: student, data)
+    assert method.students_feature == "stages.2"
+    assert method.teachers_feature == "stages.2"
 
 
 def test_beta_falls_linearly_if_asked_to() -> None:
     teacher, student = net(8, 0), net(4, 1)
     images, labels = batch()
     changes = {"ce_weight": 0.0, "beta_decay": "linear", "beta": 100.0}
-    distiller = factor_transfer(teacher, paraphraser(teacher), **changes)
-    distiller.attach(student.eval(), lambda: net(4, 2), digits())
-    distiller.epochs = 4.0
+    method = factor_transfer(teacher, paraphraser(teacher), **changes)
+    method.attach(student.eval(), lambda: net(4, 2), digits())
+    method.epochs = 4.0
     weights = []
     for epoch in range(4):
-        distiller.start_epoch(epoch)
-        weights.append(distiller.loss(student, images, labels).item())
+        method.start_epoch(epoch)
+        weights.append(method.loss(student, images, labels).item())
     assert [weight / weights[0] for weight in weights] == pytest.approx([1, 0.75, 0.5, 0.25])
 
 
@@ -283,10 +283,10 @@ def test_reference_size_makes_up_for_the_size_of_the_factor() -> None:
     images, labels = batch()
     losses = []
     for reference in (None, 128, 512):
-        distiller = factor_transfer(teacher, paraphraser(teacher), ce_weight=0.0, reference_size=reference)
+        method = factor_transfer(teacher, paraphraser(teacher), ce_weight=0.0, reference_size=reference)
         torch.manual_seed(5)
-        distiller.attach(student.eval(), lambda: net(4, 2), digits())
-        losses.append(distiller.loss(student, images, labels).item())
+        method.attach(student.eval(), lambda: net(4, 2), digits())
+        losses.append(method.loss(student, images, labels).item())
     # D = 8 * 4 * 4 = 128
     assert losses[1] == pytest.approx(losses[0])
     assert losses[2] == pytest.approx(losses[0] / 2)
@@ -294,16 +294,16 @@ def test_reference_size_makes_up_for_the_size_of_the_factor() -> None:
 
 def test_the_factor_loss_of_the_test_split_is_its_mean_over_images() -> None:
     teacher, student, data = net(8, 0), net(4, 1), digits()
-    distiller = factor_transfer(teacher, paraphraser(teacher), ce_weight=0.0, beta=1.0)
-    distiller.attach(student, lambda: net(4, 2), data)
+    method = factor_transfer(teacher, paraphraser(teacher), ce_weight=0.0, beta=1.0)
+    method.attach(student, lambda: net(4, 2), data)
     student.train()
     before = state(student)
-    found = distiller.evaluate(student, data, "test")
-    assert distiller.evaluate(student, data, "train") == {}
+    found = method.evaluate(student, data, "test")
+    assert method.evaluate(student, data, "train") == {}
     assert unchanged(student, before)
     assert student.training
     inputs, targets = data.batch("test", slice(None), augment=False)
-    assert found["test_factor_loss"] == pytest.approx(distiller.loss(student.eval(), inputs, targets).item())
+    assert found["test_factor_loss"] == pytest.approx(method.loss(student.eval(), inputs, targets).item())
 
 
 @pytest.mark.parametrize(
@@ -336,9 +336,9 @@ def test_features_that_do_not_fit_are_refused_with_their_sizes(
     changes: dict[str, object], student: nn.Module, message: str
 ) -> None:
     teacher = net(8, 0)
-    distiller = factor_transfer(teacher, paraphraser(teacher), **changes)
+    method = factor_transfer(teacher, paraphraser(teacher), **changes)
     with pytest.raises(UserError, match=message):
-        distiller.attach(student, lambda: student, digits())
+        method.attach(student, lambda: student, digits())
 
 
 def test_a_paraphraser_of_no_channels_or_of_no_feature_is_refused() -> None:
@@ -360,11 +360,11 @@ def test_a_paraphraser_of_no_channels_or_of_no_feature_is_refused() -> None:
 
 def test_a_paraphraser_may_be_of_an_earlier_feature() -> None:
     teacher, student = net(8, 0), net(4, 1)
-    distiller = factor_transfer(teacher, paraphraser(teacher, feature="stages.0"))
-    assert isinstance(distiller, FactorTransfer)
-    distiller.attach(student, lambda: net(4, 2), digits())
-    assert distiller.students_feature == "stages.0"
-    assert distiller.loss(student, *batch()).isfinite()
+    method = factor_transfer(teacher, paraphraser(teacher, feature="stages.0"))
+    assert isinstance(method, FactorTransfer)
+    method.attach(student, lambda: net(4, 2), digits())
+    assert method.students_feature == "stages.0"
+    assert method.loss(student, *batch()).isfinite()
 
 
 # table 1 prints them in millions, cut off after two digits; the authors' code has option B

@@ -44,6 +44,6 @@ def test_the_checkpoint_holds_the_plain_network_and_what_is_dropped_apart(tmp_pa
     (path,) = tmp_path.glob("one/*/last.ckpt")
     state = torch.load(path, weights_only=True)["state_dict"]
     parts = {name.split(".")[0] for name in state}
-    assert parts == {"model", "distiller"}
-    assert any(name.startswith("distiller.gate.") for name in state)
-    assert not any("stem" in name for name in state if name.startswith("distiller."))
+    assert parts == {"model", "training_method"}
+    assert any(name.startswith("training_method.gate.") for name in state)
+    assert not any("stem" in name for name in state if name.startswith("training_method."))

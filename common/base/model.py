@@ -1,0 +1,48 @@
+"""What training asks of a network that a config names: what it must say, and what more it may say."""
+
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+ModelTask = Literal[
+    "classification", "regression", "reconstruction", "segmentation", "multi_task", "online", "own"
+]
+
+
+class Model(Protocol):
+    """A network that can be trained by minibatches: an `nn.Module` that says what it is for.
+
+    Its class takes `shape`, of one input, and `classes`, or None, beside the settings of its config.
+    Required:
+
+    - `task`, on the class, so that it is known before anything is built: which loss and metrics it is trained
+      and judged by (`common.training.task_of`), which kinds of data sets it goes with (`common.runs.runner`),
+      and whether it can be exported (`common.runs.export`).
+    - `forward(inputs)`: logits [b, classes] of a classification, predictions [b] of a regression, logits of
+      the pixels of a reconstruction, [b, classes, h, w] of a segmentation, a list with an output for each of
+      several tasks; whatever its own losses take of a model whose task is "own".
+
+    Optional, read where it is wanted, and left alone by all else:
+
+    - `features`: names, as in `get_submodule`, of the modules that end its stages, in order. Buys
+      attention transfer and factor transfer, as student and as teacher (`common.models.features`).
+    - `split(unshared)`: the network as two modules, cut before its last stages. Buys ONE, whose branches
+      share the lower part (`common.models.split`).
+    - `penalty()`: a scalar. Is added to the loss of training and to the loss that is measured, by every
+      method (`common.base.task.penalty`, `papers.spider.problems.network`).
+    - `project()`: puts the parameters back into their feasible set. Is called after each step
+      (`common.training.tasks.project`).
+    - `loss(outputs, targets)`: of a regression. Stands in the place of the mean squared error.
+    - `class_weights`: of a segmentation: the c of ENet's weights of classes, or None.
+    - `outputs_of_tasks`, `regression`: of several tasks: the numbers of outputs of each, which it must have,
+      and the loss of numbers, "l1" or "mse" (`common.training.multi_task`).
+    - `loss_of(outputs, inputs, targets)`, `metrics_of(outputs, inputs, targets)`: of the task "own", which
+      must have both (`common.training.tasks.Own`).
+    """
+
+    @property
+    def task(self) -> ModelTask:
+        """What it is for."""
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """`forward`, with the hooks that are registered."""
