@@ -81,7 +81,7 @@ def test_nothing_is_imported_without_the_word_and_a_finished_run_is_still_shown(
     assert "changed" not in shown.stdout
     assert not (folder / "imported").exists()
     # the code of the module decides the result
-    (folder / "my_nets.py").write_text(f"{marked}\nMORE = 1\n")
+    (folder / "my_nets.py").write_text(marked.replace("width: int = 8", "width: int = 9"))
     assert "the code has changed since" in quick(*words, "import=my_nets").stdout
 
 

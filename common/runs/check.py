@@ -72,7 +72,7 @@ def check_config(config: DictConfig, done: bool = False) -> None:
     """
     check_top_level(config)
     for path, node in _targets("", OmegaConf.to_container(config, resolve=True)):
-        if not (done and _needs_import(node["_target_"])):
+        if not (done and needs_import(node["_target_"])):
             _check_node(path, node)
 
 
@@ -90,7 +90,7 @@ def check_top_level(config: DictConfig) -> None:
             _check_value(key, config[key], TOP_LEVEL[key])
 
 
-def _needs_import(target: Any) -> bool:
+def needs_import(target: Any) -> bool:
     """Whether a target is neither of the listed packages nor of a module that `import=` names."""
     return not (isinstance(target, str) and (target.startswith(ALLOWED) or opted_in(target)))
 
@@ -143,7 +143,7 @@ def load_target(name: str, path: str) -> Callable[..., Any]:
     Raises:
         UserError: outside the allowed packages, or not found.
     """
-    if _needs_import(name):
+    if needs_import(name):
         raise UserError(
             f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}..., and your own modules "
             "where the command line says so (import=my_module)"
@@ -154,7 +154,7 @@ def load_target(name: str, path: str) -> Callable[..., Any]:
         raise UserError(f"{path}._target_={name}: {_unfound(error)}") from error
     if not callable(target) or isinstance(target, types.ModuleType):
         raise UserError(f"{path}._target_={name}: is neither a class nor a function")
-    if _needs_import(f"{getattr(target, '__module__', '')}."):
+    if needs_import(f"{getattr(target, '__module__', '')}."):
         # a module of ours has imported it: common.runs.cli.os.system is os.system
         raise UserError(
             f"{path}._target_={name}: is not of {', '.join(ALLOWED)}..., but of {target.__module__} (valid: "

@@ -26,7 +26,7 @@ from common.base.stages import Stage
 from common.data.shared.fingerprint import changes, fingerprint_of
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.catalogue import accepted_datasets, find_entry, refuse_dataset, refuse_method
-from common.runs.check import accepted, check_config, check_parts, load_target
+from common.runs.check import accepted, check_config, check_parts, load_target, needs_import
 from common.runs.code import code_changes, code_hash, settings_hash
 from common.runs.debug import Debug, check_debug
 from common.runs.environment import environment
@@ -112,7 +112,10 @@ def _changed_since(config: DictConfig, result: dict[str, Any]) -> tuple[str, ...
 
 
 def _check_request(config: DictConfig, request: Request, paper: str, done: bool) -> None:
-    """The paper takes this kind of data set and of method; a run that is done had its teacher."""
+    """The paper takes this kind of data set and of method, and a teacher is there for one who learns.
+
+    A run that is done with a class of the user's own had it: nothing is imported to show a result.
+    """
     choices, accepts = request.choices, config.accepts
     if config.get("debug") is not None:
         module = load_target(config.paper["_target_"], "paper")
@@ -121,7 +124,7 @@ def _check_request(config: DictConfig, request: Request, paper: str, done: bool)
         raise refuse_dataset(paper, choices["dataset"])
     if choices["method"].split("/")[0] not in accepts.methods:
         raise refuse_method(paper, choices["method"])
-    if done:
+    if done and any(needs_import(config[group]["_target_"]) for group in STAGED):
         return
     if (inner := choices.get(INNER_CHOICE)) is not None and inner.split("/")[0] not in accepts.methods:
         raise refuse_method(paper, inner, INNER_CHOICE)

@@ -57,29 +57,20 @@ def test_a_file_of_the_name_of_a_module_in_use_is_refused() -> None:
         own.opt_in("json")
 
 
-def test_what_a_module_imports_beside_it_and_a_whole_package_are_part_of_the_code() -> None:
-    def made_by(target: str) -> str:
-        return code_hash("yogi", {"dataset": "digits"}, {"model": {"_target_": target}})
-
-    # files are read once a process: each state has names of its own
+def test_what_a_class_reaches_in_a_module_beside_it_is_part_of_the_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     codes = []
-    for number, text in enumerate(["X = 1\n", "X = 1\n", "X = 2\n"]):
-        write(f"{number}/layers_{number}.py", text)
-        write(f"{number}/user_{number}.py", f"import layers_{number}\n")
-        own._opted[f"user_{number}"] = Path(str(number)).resolve()
-        own_files = {path.name for path in _files(f"user_{number}")}
-        assert own_files == {f"user_{number}.py", f"layers_{number}.py"}
-        codes.append(made_by(f"user_{number}.Net"))
-    assert len(set(codes)) == 3
-    for name in ("__init__", "nets", "parts"):
-        write(f"package_of_mine/{name}.py", "")
-    assert {path.name for path in _files("package_of_mine.nets")} == {"__init__.py", "nets.py", "parts.py"}
-
-
-def _files(module: str) -> frozenset[Path]:
-    from common.runs.code import _sources
-
-    return _sources(frozenset([module]))
+    for number, text in enumerate(["X = 1\n", "X = 1  # one\nY = 2\n", "X = 2\n"]):
+        folder = Path(str(number)).resolve()
+        write(f"{folder}/layers_of_mine.py", text)
+        write(f"{folder}/user_of_mine.py", "from layers_of_mine import X\n\n\nclass Net:\n    width = X\n")
+        with monkeypatch.context() as here:
+            here.chdir(folder)
+            codes.append(
+                code_hash("yogi", {"dataset": "digits"}, {"model": {"_target_": "user_of_mine.Net"}})
+            )
+    assert codes[0] == codes[1] != codes[2]
 
 
 @pytest.mark.parametrize(
