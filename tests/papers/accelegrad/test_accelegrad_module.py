@@ -114,7 +114,7 @@ def test_training_is_judged_at_the_average(tmp_path: Path) -> None:
     module.load_state_dict(saved["state_dict"])
     assert isinstance(module, Training)
     at_point = module.task.evaluate(module.model, module.data, "train")["train_loss"]
-    optimizer = module.make_optimizer(list(module.model.parameters()))
+    optimizer = module.training_method.optimizer(list(module.model.parameters()))
     optimizer.load_state_dict(saved["optimizer_states"][0])
     with optimizer.averaged():  # type: ignore[attr-defined]
         at_average = module.task.evaluate(module.model, module.data, "train")["train_loss"]
@@ -139,7 +139,7 @@ def test_statistics_of_batch_normalisation_are_measured_at_the_average_and_put_b
     assert isinstance(module, Training)
     module.data.setup()
     parameters = list(module.model.parameters())
-    optimizer = module._optimizer = module.make_optimizer(parameters)
+    optimizer = module._optimizer = module.training_method.optimizer(parameters)
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()

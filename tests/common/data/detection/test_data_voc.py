@@ -146,11 +146,12 @@ def test_two_epochs_are_the_same_with_workers_and_without(make: Make, folder: Pa
         loader = data.loader(seed=5)
         blocks = iter(loader)
         epochs.append([data.ready(item) for _ in range(2 * loader.steps_per_epoch) for item in next(blocks)])
-    assert len(epochs[0]) == 12
+    # 16 images in batches of 3: the last one joins the batch before it
+    assert len(epochs[0]) == 10
     for (inputs, boxes), (same_inputs, same_boxes) in zip(*epochs, strict=True):
         assert torch.equal(inputs, same_inputs) and torch.equal(boxes, same_boxes)
     first, second = (
-        torch.stack([boxes.sum() for _, boxes in epochs[0][half]]) for half in (slice(6), slice(6, 12))
+        torch.stack([boxes.sum() for _, boxes in epochs[0][half]]) for half in (slice(5), slice(5, 10))
     )
     assert not torch.equal(first, second)
 
