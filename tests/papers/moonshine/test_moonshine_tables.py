@@ -181,3 +181,9 @@ def test_figure_3_shows_the_rows_of_table_2_and_is_no_entry() -> None:
     for name in ("fig3a", "fig3b"):
         assert tables[name]["cited"]
         assert [row["id"] for row in tables[name]["rows"]] == [f"{name}_all"]
+
+
+@pytest.mark.parametrize(("dataset", "pixels"), [("camvid", 512 * 1024), ("digits", 32 * 32)])
+def test_attention_weighs_on_scenes_what_it_does_on_the_papers_scenes(dataset: str, pixels: int) -> None:
+    config, _ = compose(["paper=moonshine", f"dataset={dataset}"])
+    assert config.method.reference_pixels == pixels
