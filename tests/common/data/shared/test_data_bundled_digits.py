@@ -18,7 +18,11 @@ def test_the_digits_are_those_of_scikit_learn() -> None:
     assert torch.equal(labels, torch.from_numpy(theirs.target).long())
 
 
-@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(b"0,1\n"), b"cut"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"no gzip", gzip.compress(b"0,1\n", mtime=0), b"cut"],
+    ids=["missing", "no gzip", "other", "cut"],
+)
 def test_a_file_that_is_not_theirs_is_named_with_the_command_that_brings_it_back(
     content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
