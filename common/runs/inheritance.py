@@ -58,6 +58,8 @@ INHERITANCE = {
     "paraphraser": Inheritance(teacher=True, one_teacher=True, same_inputs=True),
     "encoder": Inheritance(teacher=True, one_teacher=False, same_inputs=False),
     START: Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True),
+    "prepared": Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True, start=True),
+    "selection": Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True, start=True),
 }
 # words of a run, without effect on its numbers, that its stages get too
 KEPT = {"output_dir", "data_dir", "logger", "checkpoint_every", "record", "results_dir", "trainer", "import"}
