@@ -89,9 +89,12 @@ def _keys_of(node: Any, path: str, within: str) -> Iterator[str]:
 
 
 def stage_words(config: DictConfig, group: str, key: str) -> str | None:
-    """What a config holds at a key of `stage_keys`: an override string, the path of a checkpoint, or None."""
+    """What a config holds at a key of `stage_keys`: an override string, the path of a checkpoint, or None.
+
+    A null that the words refer to (`method.samples=${.samples}`) stands in the resolved text as None.
+    """
     found: str | None = OmegaConf.select(config if group == START else config[group], key)
-    return found
+    return None if found is None else re.sub(r"(?<==)None(?=[\s'\"]|$)", "null", found)
 
 
 def learns(config: DictConfig) -> bool:

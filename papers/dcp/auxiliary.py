@@ -112,7 +112,9 @@ class AuxiliaryLosses(TrainingMethod):
         """The sum of L_S^i from the outputs of the modules `ends`; 0 without heads."""
         total = torch.zeros((), device=targets.device)
         for end, head, weight in zip(self.ends, self.heads, self.weights, strict=True):
-            total = total + functional.cross_entropy(head(_ScaledGradient.apply(outputs[end], weight)), targets)
+            total = total + functional.cross_entropy(
+                head(_ScaledGradient.apply(outputs[end], weight)), targets
+            )
         return total
 
     @torch.no_grad()
@@ -208,7 +210,9 @@ def places_of(network: nn.Module, losses: int | None) -> tuple[list[str], list[f
     with _same_mode(network):
         names = block_names(network)
     if losses is None:
-        losses = max(count for count in range(USUAL_LOSSES + 1) if count == 0 or _has_places(len(names), count))
+        losses = max(
+            count for count in range(USUAL_LOSSES + 1) if count == 0 or _has_places(len(names), count)
+        )
     places = pivots(len(names), losses) if losses else []
     scales = gradient_scales(places, _layers_per_block(network, names))
     weights = [g / divisor for g, divisor in zip(scales, learning_rate_divisors(scales), strict=True)]

@@ -1,0 +1,120 @@
+"""Training of a network that has lost channels, by any method: after a selection, or from new weights."""
+
+from collections.abc import Callable
+from typing import Any, NotRequired, Unpack
+
+import torch
+from common.pruning.slicing import sliced
+from torch import nn
+
+from common.base.dataset import DataSet
+from common.base.errors import UserError
+from common.base.method import MethodParts, TrainingMethod, beside
+from common.base.stages import Stage, require_stage
+from papers.dcp.layer_problem import kept_channels
+from papers.dcp.measures import error_gap, saved, size_of
+from papers.dcp.policy import prunable
+
+
+class SelectionKeys(MethodParts):
+    """Settings of the selection, which the words in `selection` refer to, without a meaning of their own here.
+
+    They are those of `papers.dcp.selectors`, by the same names.
+    """
+
+    rate: NotRequired[float]
+    losses: NotRequired[int | None]
+    keep: NotRequired[list[str]]
+    epsilon: NotRequired[float | None]
+    reconstruction: NotRequired[float]
+    discrimination: NotRequired[float]
+    score: NotRequired[str]
+    direction: NotRequired[str]
+    picks_per_pass: NotRequired[int]
+    samples: NotRequired[int | None]
+    step: NotRequired[str]
+    steps: NotRequired[int]
+    lr: NotRequired[float]
+    finetune: NotRequired[str]
+    strength: NotRequired[float]
+    outputs: NotRequired[int]
+
+
+class Pruned(TrainingMethod):
+    """The training of a pruned network, in the student's place, by the inner method or the task alone.
+
+    Args:
+        selection: the run that chose the channels and left the smaller network.
+        keys: see `SelectionKeys`.
+
+    Raises:
+        UserError: no selection; one that was made at another rate than these words say.
+    """
+
+    STAGES = ("selection",)
+    REPLACES_STUDENT = True
+
+    def __init__(self, *, selection: Stage | str | None, **keys: Unpack[SelectionKeys]) -> None:
+        super().__init__(optimizer=keys["optimizer"], inner=keys.get("inner"))
+        self.selection = require_stage(selection, "method.selection")
+        made, asked = self.selection.metrics.get("rate"), keys.get("rate")
+        if made is not None and asked is not None and made != asked:
+            raise UserError(f"method.rate={asked}: the selection was made with {made} (valid: the same)")
+        self.whole: dict[str, int] = {}
+
+    def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
+        """The pruned network; the student says what was trained in the whole one, and how large that is."""
+        pruned = self.selection.model
+        frozen = {name for name, parameter in student.named_parameters() if not parameter.requires_grad}
+        for name, parameter in pruned.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        self.whole = size_of(student, data.shape)
+        return super().attach(pruned, make_model, data)
+
+    def results(self, student: nn.Module, data: DataSet, found: dict[str, Any]) -> dict[str, Any]:
+        """What pruning has saved and cost, see `saved` and `error_gap`."""
+        inner = super().results(student, data, found)
+        own = saved(self.deployed(student), data.shape, self.whole)
+        return beside(inner, own | error_gap(found, self.selection.metrics.get("start_test_error")))
+
+
+class WidthMultiplier(TrainingMethod):
+    """A network with fewer channels in each prunable layer, c - floor(rate c), from new weights.
+
+    The baseline WM; with `pruning/auxiliary_losses` as its inner method WM+. Which channels of a new network
+    stay does not matter: the first. What takes them is multiplied by sqrt(c / kept), so that its outputs have
+    the size that the network's own initial weights give them.
+
+    Args:
+        rate: the part of the channels that goes, in [0, 1).
+        keep: patterns of the names of layers that keep all their channels (`papers.dcp.policy`).
+        parts: see `MethodParts`.
+
+    Raises:
+        UserError: in `attach` a rate outside [0, 1), or a network without a layer that can be pruned.
+    """
+
+    REPLACES_STUDENT = True
+
+    def __init__(self, *, rate: float, keep: list[str], **parts: Unpack[MethodParts]) -> None:
+        super().__init__(**parts)
+        self.rate, self.keep = rate, keep
+        self.whole: dict[str, int] = {}
+
+    def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
+        """The narrow network, whatever the student has learned."""
+        wide = make_model()
+        layers = prunable(wide, data.shape, self.keep)
+        self.whole = size_of(wide, data.shape)
+        keep = {}
+        for layer, group in layers.items():
+            kept = kept_channels(group.channels, self.rate, layer)
+            keep[group.name] = list(range(kept))
+            with torch.no_grad():
+                wide.get_submodule(layer).weight.mul_((group.channels / kept) ** 0.5)
+        return super().attach(sliced(wide, data.shape, keep), make_model, data)
+
+    def results(self, student: nn.Module, data: DataSet, found: dict[str, Any]) -> dict[str, Any]:
+        """What the smaller width saves, see `saved`."""
+        inner = super().results(student, data, found)
+        return beside(inner, saved(self.deployed(student), data.shape, self.whole))
