@@ -85,7 +85,7 @@ def macs_by_module(
     unknown = sorted(set(include) - set(get_args(Extra)))
     if unknown:
         raise UserError(f"include={unknown}; valid: any of {', '.join(get_args(Extra))}")
-    model = _meta_copy(model).eval()
+    model = meta_copy(model).eval()
     counter = _Counter(frozenset(include))
     _announce_calls(model, counter.running)
     example = torch.empty(1, *shape, device="meta", dtype=_input_type(model))
@@ -99,7 +99,7 @@ def macs_by_module(
     return {name: count for name, count in counter.counts.items() if count}
 
 
-def _meta_copy(model: nn.Module) -> nn.Module:
+def meta_copy(model: nn.Module) -> nn.Module:
     """A copy whose parameters, buffers and plain tensor attributes lie on the `meta` device."""
     plain = [value for module in model.modules() for value in vars(module).values()]
     tensors = [*model.buffers(), *(value for value in plain if isinstance(value, Tensor))]
