@@ -1,7 +1,7 @@
 """A network cut at one layer, so that what stands before the layer runs once and what follows runs alone.
 
-The graph of operations (torch.fx) says what the rest needs beside the layer's output: the shortcut of a residual
-block, the other branches of a concatenation. Those tensors are kept with the layer's inputs.
+The graph of operations (torch.fx) says what the rest needs beside the layer's output: the shortcut of a
+residual block, the other branches of a concatenation. Those tensors are kept with the layer's inputs.
 """
 
 from collections import Counter
@@ -66,7 +66,7 @@ def trace(network: nn.Module) -> Traced:
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise UserError(
-            f"{type(network).__name__}: its forward pass cannot be followed ({reason[0] if reason else error})"
+            f"{type(network).__name__}: its forward pass cannot be followed: {reason[0] if reason else error}"
         ) from error
     return Traced(network, graph, tracer.outputs, tracer.calls)
 
@@ -127,6 +127,7 @@ class CachedTail:
         head: from the cut's output to logits; None: the cut's output are logits. It is put into evaluation
             mode.
         loss: of logits and targets, the mean over examples.
+        copies: the rest gets copies of `live`, as it writes over them.
     """
 
     def __init__(
@@ -136,10 +137,11 @@ class CachedTail:
         targets: Tensor,
         head: nn.Module | None,
         loss: Loss,
+        copies: bool,
     ) -> None:
         self.cut, self.live, self.targets, self.loss = cut, live, targets, loss
         self.head = None if head is None else head.eval()
-        self.copies = False
+        self.copies = copies
 
     def __call__(self, outputs: Tensor, rows: Rows) -> Tensor:
         live = [tensor[rows].to(outputs.device) for tensor in self.live]
@@ -161,7 +163,7 @@ def cached_problem(
     end: str | None = None,
     head: nn.Module | None = None,
     loss: Loss = functional.cross_entropy,
-    chunk: int = 256,
+    chunk: int = 64,
     storage: torch.device | None = None,
     **settings: Any,
 ) -> LayerProblem:
@@ -193,11 +195,12 @@ def cached_problem(
     features = kept[0]
     module, unpruned = network.get_submodule(layer), baseline.get_submodule(layer)
     (outputs,) = _run(lambda x: (unpruned(whole.before(x)[0]),), inputs, chunk, first.device, storage)
-    tail = CachedTail(cut, kept[1:], targets, head, loss)
     _require_same(network, cut, end, first)
-    tail.copies = _writes_over(tail, module, features)
+    tail = CachedTail(cut, kept[1:], targets, head, loss, _writes_over(cut, module, features, kept[1:]))
     if not isinstance(module, nn.Conv2d | nn.Linear):
-        raise UserError(f"layer {layer}: channels of {type(module).__name__} are not selected (valid: Conv2d, Linear)")
+        raise UserError(
+            f"layer {layer}: channels of {type(module).__name__} are not selected (valid: Conv2d, Linear)"
+        )
     return LayerProblem(module, features, outputs, tail, name=layer, chunk=chunk, **settings)
 
 
@@ -338,11 +341,9 @@ def _require_same(network: nn.Module, cut: Cut, end: str | None, example: Tensor
         )
 
 
-def _writes_over(tail: CachedTail, layer: nn.Module, features: Tensor) -> bool:
-    """Whether the rest writes in place over what is kept."""
+def _writes_over(cut: Cut, layer: nn.Module, features: Tensor, live: Sequence[Tensor]) -> bool:
+    """Whether the rest writes in place over what it is given beside the layer's output."""
     device = next(layer.parameters()).device
-    before = [tensor[:1].clone() for tensor in tail.live]
-    tail(layer(features[:1].to(device)), slice(0, 1))
-    return any(
-        not torch.equal(tensor[:1], old) for tensor, old in zip(tail.live, before, strict=True)
-    )
+    given = [tensor[:1].to(device, copy=True) for tensor in live]
+    cut.after(layer(features[:1].to(device)), given)
+    return any(not torch.equal(old[:1].to(device), new) for old, new in zip(live, given, strict=True))

@@ -1,7 +1,8 @@
 """The problem that channel selection solves for one layer: its cached inputs and what its outputs cost.
 
 Zhuang et al., "Discrimination-aware Channel Pruning", NeurIPS 2018, equations (4) to (6). Everything but the
-layer is frozen, and batch normalisation uses its running statistics, so the layer's inputs X are computed once.
+layer is frozen, and batch normalisation uses its running statistics, so the layer's inputs X are computed
+once.
 """
 
 import math
@@ -92,7 +93,7 @@ class LayerProblem:
         lam: float = 1.0,
         channels: int | None = None,
         train_bias: bool = True,
-        chunk: int = 256,
+        chunk: int = 64,
     ) -> None:
         _require_layer(layer, name)
         require("at least 0", "method", mse_weight=mse_weight, lam=lam)
@@ -155,7 +156,16 @@ class LayerProblem:
 
     @cached_property
     def quadratic(self) -> Quadratic:
-        """L_M as a quadratic in (W, b), from one pass over the selection set."""
+        """L_M as a quadratic in (W, b), from one pass over the selection set.
+
+        Raises:
+            UserError: its Gram matrix would be too large.
+        """
+        if self.start[0].numel() > LARGEST:
+            raise UserError(
+                f"layer {self.name}: the Gram matrix of {self.start[0].numel()} inputs is too large "
+                f"(valid: up to {LARGEST}; or the minimiser backtracking)"
+            )
         found = Quadratic(self.start[0].numel(), len(self.start))
         for rows in self.chunks():
             found.add(self._features(rows), self._flat_baseline(rows))
@@ -236,7 +246,8 @@ class LayerProblem:
             ) from error
         if shape != tuple(self.baseline.shape[1:]):
             raise UserError(
-                f"layer {self.name}: gives outputs {shape}, the unpruned network {tuple(self.baseline.shape[1:])}"
+                f"layer {self.name}: gives outputs {shape}, not those of the unpruned network, "
+                f"{tuple(self.baseline.shape[1:])}"
             )
 
 

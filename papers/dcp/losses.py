@@ -17,7 +17,8 @@ LEAST_SCALE = 0.01
 
 
 class AuxiliaryHead(nn.Module):
-    """F = AvgPool(ReLU(BN(O))), global average pooling, and a linear layer: O [b, n, h, w] or [b, n] to logits.
+    """F = AvgPool(ReLU(BN(O))), global average pooling, and a linear layer: O [b, n, h, w] or [b, n] to
+    logits.
 
     Batch normalisation and the weights start at PyTorch's defaults, the linear layer's bias at 0 (authors'
     code).
@@ -43,9 +44,9 @@ class AuxiliaryHead(nn.Module):
 def pivots(blocks: int, losses: int) -> list[int]:
     """After which blocks, counted from 1, the P auxiliary heads stand: [min(step i, B - 1) for i = 1 .. P].
 
-    step = floor(B / (P + 1)) + 1 (`cal_pivot` of the authors' code). The network's own loss is the last, at its
-    end. P = 3 on the 27 blocks of a ResNet-56: 7, 14, 21; on the 16 of a ResNet-50: 5, 10, 15; P = 2 on the 8
-    of a ResNet-18: 3, 6; on the 16 convolutions of a VGG-19: 6, 12.
+    step = floor(B / (P + 1)) + 1 (`cal_pivot` of the authors' code). The network's own loss is the last, at
+    its end. P = 3 on the 27 blocks of a ResNet-56: 7, 14, 21; on the 16 of a ResNet-50: 5, 10, 15; P = 2 on
+    the 8 of a ResNet-18: 3, 6; on the 16 convolutions of a VGG-19: 6, 12.
 
     Raises:
         UserError: a number of losses of which two would stand at one place.
@@ -69,12 +70,13 @@ def _are_apart(places: Sequence[int]) -> bool:
 
 
 def gradient_scales(places: Sequence[int], layers_per_block: int) -> list[float]:
-    """g_i = max(0.01, ((piv_i q + 1) / (piv_P q + 1))²): what the gradient of auxiliary loss i in the network's
-    own layers is multiplied by.
+    """g_i = max(0.01, ((piv_i q + 1) / (piv_P q + 1))²): what the gradient of auxiliary loss i in the
+    network's own layers is multiplied by.
 
     Args:
         places: `pivots`.
-        layers_per_block: q: 2 convolutions of a basic block, 3 of a bottleneck, 1 where each layer is a block.
+        layers_per_block: q: 2 convolutions of a basic block, 3 of a bottleneck, 1 where each layer is a
+            block.
     """
     if not places:
         return []
@@ -83,7 +85,8 @@ def gradient_scales(places: Sequence[int], layers_per_block: int) -> list[float]
 
 
 def learning_rate_divisors(scales: Sequence[float]) -> list[float]:
-    """sum of g_j over j >= i: what the learning rate of auxiliary loss i in the network's layers is divided by.
+    """sum of g_j over j >= i: what the learning rate of auxiliary loss i in the network's layers is divided
+    by.
 
     The network's own loss has neither scale nor divisor.
     """
@@ -94,8 +97,8 @@ def block_names(network: nn.Module) -> list[str]:
     """The blocks among which heads are placed, in the order of execution: names as in `get_submodule`.
 
     Blocks with a forward pass of their own (residual blocks, inverted residuals), the outermost, where there
-    are any; else the pointwise convolution after each depthwise one (MobileNet v1); else every convolution, or
-    every linear layer of a network without.
+    are any; else the pointwise convolution after each depthwise one (MobileNet v1); else every convolution,
+    or every linear layer of a network without.
 
     Raises:
         UserError: a network that cannot be followed.
@@ -114,8 +117,8 @@ def block_names(network: nn.Module) -> list[str]:
 
 
 def stage_of(network: nn.Module, layer: str, ends: Sequence[str]) -> int:
-    """The number, from 0, of the first of the heads after `ends` that a layer's output reaches in the order of
-    execution; len(ends) for the network's own loss."""
+    """The number, from 0, of the first of the heads after `ends` that a layer's output reaches in the order
+    of execution; len(ends) for the network's own loss."""
     order = list(trace(network).outputs)
     places = [order.index(end) for end in ends]
     return sum(place < order.index(layer) for place in places)

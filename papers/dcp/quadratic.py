@@ -1,7 +1,7 @@
 """The reconstruction loss as the quadratic that it is, from Gram matrices: exact minimisers, gradients, 1/L.
 
-With the features phi of an output position (the patch of inputs that it sees, and a 1 for the bias), O = V phi
-for V = [W, b], and over all examples and positions
+With the features phi of an output position (the patch of inputs that it sees, and a 1 for the bias), O = V
+phi for V = [W, b], and over all examples and positions
 
     A = sum phi phi',   B = sum O^b phi',   L_M(V) = (tr V A V' - 2 tr V B' + sum |O^b|^2) / (2 Q),
     dL_M/dV = (V A - B) / Q.
@@ -98,4 +98,6 @@ def least_squares(A: Tensor, right: Tensor) -> Tensor:
     # of nothing but zeros there is no largest one
     kept = values > SINGULAR * values[-1:].clamp_min(0.0)
     inverse = torch.where(kept, 1 / torch.where(kept, values, 1.0), 0.0)
-    return scale.unsqueeze(1) * (vectors @ (inverse.unsqueeze(1) * (vectors.T @ (scale.unsqueeze(1) * right))))
+    return scale.unsqueeze(1) * (
+        vectors @ (inverse.unsqueeze(1) * (vectors.T @ (scale.unsqueeze(1) * right)))
+    )

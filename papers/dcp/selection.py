@@ -16,6 +16,7 @@ authors' code). Nothing else of the network changes, so the layer's inputs are c
 """
 
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -146,9 +147,8 @@ class ChannelSelection:
         order: Sequence[int] | None = None,
     ) -> Selection:
         """The last of `passes`."""
-        found = state
-        for found in self.passes(problem, kept, state=state, order=order):
-            pass
+        last = deque(self.passes(problem, kept, state=state, order=order), maxlen=1)
+        found = last[0] if last else state
         assert found is not None
         return found
 
@@ -227,7 +227,7 @@ class ChannelSelection:
             weight=point.weight,
             bias=point.bias,
             losses=[*state.losses, there.loss],
-            terms=[*state.terms, tuple(there.terms)],
+            terms=[*state.terms, (there.terms.reconstruction, there.terms.discrimination)],
             step=point.step,
             ended=still or len(state.picks) == picks,
             notes=notes,
@@ -251,8 +251,8 @@ class ChannelSelection:
         there = problem.evaluate(warm.weight, warm.bias)
         if not there.finite:
             raise SelectionFailed(
-                f"layer {problem.name}: its loss is not finite after {len(state.picks)} picks; the state after "
-                f"{len(before.picks)} is kept",
+                f"layer {problem.name}: its loss is not finite after {len(state.picks)} picks; "
+                f"the state after {len(before.picks)} is kept",
                 before,
             )
         return warm, there, note
@@ -287,10 +287,14 @@ class ChannelSelection:
             raise UserError(f"layer {name}: no end is given (valid: a number of channels, or a tolerance)")
         kept = channels if kept is None else kept
         if not 1 <= kept <= channels:
-            raise UserError(f"layer {name}: {kept} channels cannot stay of {channels} (valid: 1 to {channels})")
+            raise UserError(
+                f"layer {name}: {kept} channels cannot stay of {channels} (valid: 1 to {channels})"
+            )
         picks = kept if self.direction == "forward" else channels - kept
         if order is not None and (len(set(order)) < picks or not set(order) <= set(range(channels))):
-            raise UserError(f"layer {name}: the order names not {picks} of its {channels} channels, each once")
+            raise UserError(
+                f"layer {name}: the order names not {picks} of its {channels} channels, each once"
+            )
         return picks
 
 

@@ -92,7 +92,8 @@ class InverseLipschitz:
     """Gradient descent with the step 1/L, where L bounds how fast the gradient changes.
 
     L = mse_weight x the largest eigenvalue of A / Q (`quadratic`), exact for reconstruction. What L_S adds to
-    it is not known before: where a step raises the joint loss, it and all later ones of the layer are shorter.
+    it is not known before: where a step raises the joint loss, it and all later ones of the layer are
+    shorter.
 
     Args:
         steps: after each pick.
@@ -104,13 +105,15 @@ class InverseLipschitz:
         require("at least 0", "method.minimiser", steps=self.steps)
 
     def check(self, problem: LayerProblem) -> None:
-        """Refuse a problem without a reconstruction loss, or with too many inputs for its Gram matrix.
+        """Refuse a problem without a reconstruction loss.
 
         Raises:
             UserError: see above.
         """
         if problem.mse_weight == 0:
-            raise UserError(f"layer {problem.name}: inverse_lipschitz needs a reconstruction loss (mse_weight > 0)")
+            raise UserError(
+                f"layer {problem.name}: inverse_lipschitz needs a reconstruction loss (mse_weight > 0)"
+            )
 
     def minimise(self, problem: LayerProblem, point: Point, chosen: Tensor, seed: int) -> Point:
         """See `Minimiser`; L never rises."""

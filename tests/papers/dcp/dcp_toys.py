@@ -8,7 +8,9 @@ from common.models.preact_resnet import PreactResNet
 from papers.dcp.layer_problem import LayerProblem, Rows, Tail
 
 
-def toy_layer(channels: int = 6, outputs: int = 5, kernel: int = 3, bias: bool = True, seed: int = 0) -> nn.Conv2d:
+def toy_layer(
+    channels: int = 6, outputs: int = 5, kernel: int = 3, bias: bool = True, seed: int = 0
+) -> nn.Conv2d:
     torch.manual_seed(seed)
     return nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, bias=bias).double()
 
@@ -30,7 +32,9 @@ def toy_inputs(channels: int = 6, examples: int = 12, side: int = 4, seed: int =
     return torch.randn(examples, channels, side, side, generator=generator, dtype=torch.float64).relu()
 
 
-def toy_problem(layer: nn.Conv2d | None = None, inputs: Tensor | None = None, **settings: object) -> LayerProblem:
+def toy_problem(
+    layer: nn.Conv2d | None = None, inputs: Tensor | None = None, **settings: object
+) -> LayerProblem:
     layer = layer or toy_layer()
     inputs = toy_inputs(layer.in_channels) if inputs is None else inputs
     with torch.no_grad():

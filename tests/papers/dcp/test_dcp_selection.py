@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from dcp_toys import toy_inputs, toy_layer, toy_problem, toy_tail
 from sklearn.linear_model import orthogonal_mp
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,7 +18,6 @@ from common.base.errors import UserError
 from papers.dcp.layer_problem import LayerProblem, Rows, kept_channels
 from papers.dcp.selection import ChannelSelection, Selection, SelectionFailed, best, scores
 from papers.dcp.sub_problem import Backtracking, InverseLipschitz, LeastSquares, Sgd
-from dcp_toys import toy_inputs, toy_layer, toy_problem, toy_tail
 
 
 def reference_gradient(problem: LayerProblem, weight: Tensor, bias: Tensor) -> Tensor:
@@ -40,7 +40,11 @@ def reference_selection(problem: LayerProblem, kept: int, code: bool, lr: float)
     weight, picks = torch.zeros_like(start), list[int]()
     while len(picks) < kept:
         gradient = reference_gradient(problem, weight, bias)
-        norms = gradient.flatten(2).norm(dim=2).sum(0) if code else gradient.transpose(0, 1).flatten(1).norm(dim=1)
+        norms = (
+            gradient.flatten(2).norm(dim=2).sum(0)
+            if code
+            else gradient.transpose(0, 1).flatten(1).norm(dim=1)
+        )
         norms[picks] = -math.inf
         picks.append(int(norms.argmax()))
         weight[:, picks[-1]] = start[:, picks[-1]]
@@ -101,7 +105,9 @@ def test_of_equal_channels_the_lowest_number_is_picked_and_the_score_of_the_othe
     selection = ChannelSelection(minimiser=LeastSquares())
     first = next(selection.passes(problem, 3))
     assert first.picks == [1]
-    before = scores(problem.by_channel(problem.evaluate(torch.zeros_like(layer.weight), None).weight_gradient), "fro")
+    before = scores(
+        problem.by_channel(problem.evaluate(torch.zeros_like(layer.weight), None).weight_gradient), "fro"
+    )
     after = scores(problem.by_channel(problem.evaluate(first.weight, None).weight_gradient), "fro")
     assert float(before[4]) == pytest.approx(float(before[1]))
     assert after[4] < 1e-9 * before[4]
@@ -190,7 +196,9 @@ def test_it_ends_where_a_pick_changes_the_loss_by_no_more_than_the_tolerance() -
 
 
 @pytest.mark.parametrize(
-    "minimiser", [Backtracking(), InverseLipschitz(), Sgd(batch_size=5, passes=2)], ids=lambda m: type(m).__name__
+    "minimiser",
+    [Backtracking(), InverseLipschitz(), Sgd(batch_size=5, passes=2)],
+    ids=lambda m: type(m).__name__,
 )
 def test_a_selection_taken_up_again_ends_with_the_same_bits(minimiser: Backtracking) -> None:
     selection = ChannelSelection(minimiser=minimiser, seed=3)
@@ -207,7 +215,9 @@ def test_a_selection_taken_up_again_ends_with_the_same_bits(minimiser: Backtrack
     assert list(selection.passes(problem, 5, state=again)) == []
 
 
-def test_a_sub_problem_that_is_not_finite_leaves_the_weights_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sub_problem_that_is_not_finite_leaves_the_weights_before_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     problem = toy_problem(toy_layer().float(), toy_inputs().float(), name="stages.0.1.conv2")
     minimiser = Sgd(lr=1e30, batch_size=4)
     found = ChannelSelection(minimiser=minimiser).select(problem, 3)
@@ -231,7 +241,9 @@ def test_a_loss_without_a_finite_value_ends_with_the_last_good_state() -> None:
     breaking_now = {"now": False}
     problem.tail = breaking
     seen = []
-    with pytest.raises(SelectionFailed, match=r"^layer conv2: its loss is not finite after 3 picks") as failed:
+    with pytest.raises(
+        SelectionFailed, match=r"^layer conv2: its loss is not finite after 3 picks"
+    ) as failed:
         for state in ChannelSelection().passes(problem, 5):
             seen.append(state)
             breaking_now["now"] = len(state.picks) == 2
