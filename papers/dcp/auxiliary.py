@@ -14,11 +14,13 @@ from torch.nn import functional
 
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
+from common.base.limits import require
 from common.base.method import MethodParts, Pass, TrainingMethod, beside
 from common.base.task import Task, penalty
 from common.training.loss_terms import LossTerms, forward
 from common.training.tasks import Classification
 from papers.dcp.losses import block_names, gradient_scales, head_for, learning_rate_divisors, pivots
+from papers.dcp.slimming import scale_penalty
 
 # P where nothing is said, if the network has places for so many
 USUAL_LOSSES = 2
@@ -60,10 +62,11 @@ class AuxiliaryLosses(TrainingMethod):
     """loss = L_f + sum over i of L_S^i, where L_S^i reaches the network with a weight of its own.
 
     L_f is the objective of the inner method, or the task's. L_S^i is the cross-entropy of head i after the
-    i-th of P blocks (`papers.dcp.losses.pivots`). A head learns from its loss as it is. What the loss gives the
-    layers of the network is multiplied by g_i / sum of g_j over j >= i, with g_i = max(0.01, ((piv_i q + 1) /
-    (piv_P q + 1))²): the gradient's scale and the divisor of the learning rate of the authors' code. That code
-    steps for one loss after the other, each with a momentum of its own; here one step has their sum.
+    i-th of P blocks (`papers.dcp.losses.pivots`). A head learns from its loss as it is. What the loss gives
+    the layers of the network is multiplied by g_i / sum of g_j over j >= i, with
+    g_i = max(0.01, ((piv_i q + 1) / (piv_P q + 1))²): the authors' scale of the gradient and divisor of the
+    learning rate. Their code steps for one loss after the other, each with a momentum of its own; here one
+    step has their sum.
 
     Args:
         losses: P; null takes 2, or as many as the network has places for.
@@ -86,8 +89,9 @@ class AuxiliaryLosses(TrainingMethod):
         for inner in self.chain()[1:]:
             if not inner.ONE_PASS:
                 raise UserError(
-                    f"method.inner: {type(inner).__name__} makes forward passes of its own, and the auxiliary "
-                    "losses need the network's (valid: distillation/kd, attention_transfer, factor_transfer, none)"
+                    f"method.inner: {type(inner).__name__} makes forward passes of its own, and the "
+                    "auxiliary losses need the network's (valid: distillation/kd, attention_transfer, "
+                    "factor_transfer, none)"
                 )
         self.losses = losses
         self.ends: list[str] = []
@@ -142,7 +146,7 @@ class AuxiliaryLosses(TrainingMethod):
         return WithHeads(self.deployed(student), self.ends, self.heads)
 
 
-class GammaPenalty(LossTerms):
+class SparseScales(LossTerms):
     """loss = the inner method's or the task's + strength * sum |gamma| over all batch normalisations.
 
     The training before pruning of Liu et al., "Learning Efficient Convolutional Networks through Network
@@ -158,29 +162,17 @@ class GammaPenalty(LossTerms):
 
     def __init__(self, *, strength: float, **parts: Unpack[MethodParts]) -> None:
         super().__init__(**parts)
-        if strength < 0:
-            raise UserError(f"method.strength={strength}: must be at least 0")
+        require("at least 0", "method", strength=strength)
         self.strength = strength
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The student as it is."""
-        if not gammas(student):
-            raise UserError(
-                f"method: slimming needs the scales of batch normalisation, and {type(student).__name__} has none "
-                "(valid: a network with batch normalisation, or method=pruning/weight_sum)"
-            )
+        scale_penalty(student)
         return super().attach(student, make_model, data)
 
     def fit_of(self, seen: Pass) -> Tensor:
         """All terms."""
-        size = torch.stack([gamma.abs().sum() for gamma in gammas(seen.student)]).sum()
-        return self.inner_fit_of(seen) + self.strength * size
-
-
-def gammas(network: nn.Module) -> list[Tensor]:
-    """The scales of all batch normalisations, each [channels]."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)]
-    return [norm.weight for norm in norms if norm.weight is not None]
+        return self.inner_fit_of(seen) + self.strength * scale_penalty(seen.student)
 
 
 def require_classifier(task: Task, data: DataSet) -> int:
@@ -191,8 +183,8 @@ def require_classifier(task: Task, data: DataSet) -> int:
     """
     if not isinstance(task, Classification) or data.classes is None:
         raise UserError(
-            f"method: a discrimination loss is one of classes, and {data.NAME} (kind {data.KIND}) has none for "
-            "each example (valid: a data set for classification, or method.discrimination=0 method.losses=0)"
+            f"method: a discrimination loss is one of classes, and {data.NAME} (kind {data.KIND}) has none "
+            "for each example (valid: a data set for classification, or method.discrimination=0)"
         )
     return data.classes
 

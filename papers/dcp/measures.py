@@ -10,7 +10,7 @@ from common.metrics.parameters import count_parameters
 
 
 def size_of(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    """`parameters`, and `macs`: multiply-adds of one example with the additions of biases, as the paper counts."""
+    """`parameters`, and `macs`: multiply-adds of an example, with additions of biases as the paper counts."""
     return {
         "parameters": count_parameters(network),
         "macs": count_macs(network, shape, include=("bias",)),
@@ -40,7 +40,7 @@ def saved(network: nn.Module, shape: tuple[int, ...], whole: Mapping[str, int]) 
 
 
 def error_gap(found: Mapping[str, Any], before: Any) -> dict[str, float]:
-    """`err_gap`, test_error minus the test error before pruning, in points; nothing where one is not known."""
+    """`err_gap`, test_error minus that before pruning, in points; nothing where one is not known."""
     after = found.get("test_error")
     if not isinstance(after, int | float) or not isinstance(before, int | float):
         return {}

@@ -4,20 +4,20 @@ from collections.abc import Callable
 from typing import Any, NotRequired, Unpack
 
 import torch
-from common.pruning.slicing import sliced
 from torch import nn
 
 from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.method import MethodParts, TrainingMethod, beside
 from common.base.stages import Stage, require_stage
+from common.pruning.slicing import sliced
 from papers.dcp.layer_problem import kept_channels
 from papers.dcp.measures import error_gap, saved, size_of
 from papers.dcp.policy import prunable
 
 
 class SelectionKeys(MethodParts):
-    """Settings of the selection, which the words in `selection` refer to, without a meaning of their own here.
+    """Settings of the selection, which the words in `selection` refer to; without a meaning here.
 
     They are those of `papers.dcp.selectors`, by the same names.
     """

@@ -16,9 +16,9 @@ from common.pruning.slicing import sliced
 from common.training.finite import NonFinite
 from common.training.task_of import task_of
 from papers.dcp.auxiliary import WithHeads, heads_after, places_of, require_classifier
+from papers.dcp.losses import stage_of
 from papers.dcp.measures import error_gap, saved, size_of
 from papers.dcp.policy import prunable
-from papers.dcp.losses import stage_of
 from papers.dcp.selection import Selection, SelectionFailed
 from papers.dcp.selectors import Greedy, Selector, Work
 from papers.dcp.stagewise import Stagewise

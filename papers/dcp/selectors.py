@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypedDict, Unpack, get_args
 
 import torch
-from common.pruning.channels import ChannelGroup
 from torch import Tensor, nn
 
 from common.base.errors import UserError
 from common.base.limits import require
 from common.base.stages import Stage, require_stage
+from common.pruning.channels import ChannelGroup
+from papers.dcp.channel_pruning import channel_pruning
 from papers.dcp.cut import cached_problem
 from papers.dcp.layer_problem import LayerProblem, kept_channels
-from papers.dcp.channel_pruning import channel_pruning
 from papers.dcp.rankings import by_weight_sum, by_zero_fraction
 from papers.dcp.selection import ChannelSelection, Direction, Score, Selection, SelectionFailed
 from papers.dcp.slimming import norm_scales, slim
-from papers.dcp.thinet import thinet
 from papers.dcp.sub_problem import Backtracking, InverseLipschitz, LeastSquares, Minimiser, Sgd
+from papers.dcp.thinet import thinet
 
 Step = Literal["backtracking", "inverse_lipschitz", "least_squares", "sgd", "none"]
 Finetune = Literal["joint", "per_stage"]
@@ -72,8 +72,8 @@ class SelectorSettings(TypedDict):
     """What every selector takes.
 
     Attributes:
-        prepared: the run that prepared the pre-trained network for it (auxiliary losses, sparse scales); None:
-            the pre-trained network is selected from as it is.
+        prepared: the run that prepared the pre-trained network for it (auxiliary losses, sparse scales);
+            None: the pre-trained network is selected from as it is.
         rate: eta, the part of a layer's channels that goes, in [0, 1).
         keep: patterns of the names of layers that keep all their channels (`papers.dcp.policy`).
         samples: size of the selection set, drawn from the training split, each class in its share; None: all
@@ -94,7 +94,7 @@ class LossSettings(SelectorSettings):
             L_M has the paper's factor 1/2; the authors' code, which has none, has a reconstruction of 2.
         step: what solves the sub-problem after a pick: "backtracking" (steps that lower L, as long as they
             can be), "inverse_lipschitz" (steps 1/L from the Gram matrix; reconstruction above 0),
-            "least_squares" (exact; discrimination 0), "sgd" (authors' code), "none" (the pre-trained weights).
+            "least_squares" (exact; discrimination 0), "sgd" (authors' code), "none" (pre-trained weights).
         steps: how many after each pick; of "sgd" passes over the selection set.
         lr: of "sgd".
     """
