@@ -177,7 +177,7 @@ def cached_problem(
         baseline: the unpruned network, with a layer of the same name, which gives O^b.
         layer: name of a Conv2d or Linear.
         inputs, targets: the selection set, without augmentation.
-        end, head, loss: see `Cut` and `CachedTail`.
+        end, head, loss: see `Cut` and `CachedTail`; with lam = 0 there is nothing after the layer.
         chunk: examples that run at once.
         storage: the device on which the layer's inputs and outputs are kept; None: that of the network.
         settings: of `LayerProblem`: mse_weight, lam, channels, train_bias.
@@ -187,6 +187,9 @@ def cached_problem(
     """
     for frozen in (network, baseline, *([] if head is None else [head])):
         frozen.eval().requires_grad_(False)
+    if settings.get("lam", 1.0) == 0:
+        # nothing after the layer is needed
+        end, head = layer, None
     # three, so that a number of examples is told from other sizes of 1
     first = inputs[torch.arange(3) % len(inputs)].to(next(network.parameters()).device)
     cut = Cut(network, layer, end, first)

@@ -168,13 +168,46 @@ class LayerProblem:
             )
         found = Quadratic(self.start[0].numel(), len(self.start))
         for rows in self.chunks():
-            found.add(self._features(rows), self._flat_baseline(rows))
+            found.add(self.features(rows), self._flat_baseline(rows))
         return found
 
     def chunks(self) -> Iterator[slice]:
         """The examples in order, `chunk` at a time."""
         for first in range(0, len(self.inputs), self.chunk):
             yield slice(first, min(first + self.chunk, len(self.inputs)))
+
+    def features(self, rows: slice) -> Tensor:
+        """The numbers that each output is a linear function of: [outputs' positions, c p], float64."""
+        inputs = self.inputs[rows].to(self.start.device, torch.float64)
+        if isinstance(self.layer, nn.Linear):
+            return inputs.flatten(0, -2)
+        layer = self.layer
+        padding = 0 if _pads_before(layer) else layer.padding
+        # a string was padded before
+        assert not isinstance(padding, str)
+        columns = functional.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)
+        return columns.transpose(1, 2).flatten(0, 1)
+
+    def activations(self, rows: slice) -> Tensor:
+        """X without padding, as [b, c, numbers of a channel]."""
+        inputs = self.inputs[rows]
+        if isinstance(self.layer, nn.Linear):
+            return inputs.view(*inputs.shape[:-1], self.channels, -1).movedim(-2, 1).flatten(2)
+        if _pads_before(self.layer):
+            inputs = functional.pad(inputs, [-pad for pad in self.layer._reversed_padding_repeated_twice])
+        return inputs.flatten(2)
+
+    def require_kept(self, kept: int) -> None:
+        """Refuse a number of channels that cannot stay.
+
+        Raises:
+            UserError: names the layer.
+        """
+        if not 1 <= kept <= self.channels:
+            raise UserError(
+                f"layer {self.name}: {kept} channels cannot stay of {self.channels} "
+                f"(valid: 1 to {self.channels})"
+            )
 
     def _evaluate_by_chunks(self, weight: Tensor, bias: Tensor | None) -> Evaluation:
         weight = weight.detach().requires_grad_(True)
@@ -208,18 +241,6 @@ class LayerProblem:
             self.mse_weight * gradient.view_as(weight),
             self.mse_weight * bias_gradient if self.trains_bias else None,
         )
-
-    def _features(self, rows: slice) -> Tensor:
-        """The numbers that each output is a linear function of: [outputs' positions, c p], float64."""
-        inputs = self.inputs[rows].to(self.start.device, torch.float64)
-        if isinstance(self.layer, nn.Linear):
-            return inputs.flatten(0, -2)
-        layer = self.layer
-        padding = 0 if _pads_before(layer) else layer.padding
-        # a string was padded before
-        assert not isinstance(padding, str)
-        columns = functional.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)
-        return columns.transpose(1, 2).flatten(0, 1)
 
     def _flat_baseline(self, rows: slice) -> Tensor:
         """O^b as [positions, n], float64."""

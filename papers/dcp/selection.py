@@ -286,10 +286,7 @@ class ChannelSelection:
         if kept is None and self.tolerance is None:
             raise UserError(f"layer {name}: no end is given (valid: a number of channels, or a tolerance)")
         kept = channels if kept is None else kept
-        if not 1 <= kept <= channels:
-            raise UserError(
-                f"layer {name}: {kept} channels cannot stay of {channels} (valid: 1 to {channels})"
-            )
+        problem.require_kept(kept)
         picks = kept if self.direction == "forward" else channels - kept
         if order is not None and (len(set(order)) < picks or not set(order) <= set(range(channels))):
             raise UserError(
