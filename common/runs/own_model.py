@@ -20,6 +20,7 @@ DEFAULT_TASKS = {
     "segmentation": "segmentation",
     "multi_task": "multi_task",
     "multi_label": "multi_task",
+    "face_verification": "own",
 }
 
 
