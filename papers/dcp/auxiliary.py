@@ -16,12 +16,13 @@ from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.limits import require
 from common.base.method import MethodParts, Pass, TrainingMethod, beside
-from common.base.task import Task, penalty
+from common.base.task import penalty
 from common.training.loss_terms import LossTerms, forward
-from common.training.tasks import Classification
 from papers.dcp.losses import block_names, gradient_scales, head_for, learning_rate_divisors, pivots
 from papers.dcp.slimming import scale_penalty
 
+# kinds of data whose examples have a class each
+LABELLED = ("image_classification", "tabular_classification", "face_verification")
 # P where nothing is said, if the network has places for so many
 USUAL_LOSSES = 2
 
@@ -100,7 +101,7 @@ class AuxiliaryLosses(TrainingMethod):
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The student as it is; its heads are made."""
-        classes = require_classifier(self.task, data)
+        classes = require_classes(data)
         self.ends, self.weights = places_of(student, self.losses)
         self.heads = heads_after(student, self.ends, data.shape, classes)
         return super().attach(student, make_model, data)
@@ -175,13 +176,13 @@ class SparseScales(LossTerms):
         return self.inner_fit_of(seen) + self.strength * scale_penalty(seen.student)
 
 
-def require_classifier(task: Task, data: DataSet) -> int:
-    """The number of classes.
+def require_classes(data: DataSet) -> int:
+    """The number of classes, one of which each example has.
 
     Raises:
-        UserError: another task.
+        UserError: a data set of another kind.
     """
-    if not isinstance(task, Classification) or data.classes is None:
+    if data.KIND not in LABELLED or data.classes is None:
         raise UserError(
             f"method: a discrimination loss is one of classes, and {data.NAME} (kind {data.KIND}) has none "
             "for each example (valid: a data set for classification, or method.discrimination=0)"

@@ -5,36 +5,29 @@ from typing import Any
 
 from torch import nn
 
-from common.metrics.macs import count_macs
-from common.metrics.parameters import count_parameters
+from papers.dcp.complexity import Complexity, complexity
 
 
-def size_of(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    """`parameters`, and `macs`: multiply-adds of an example, with additions of biases as the paper counts."""
-    return {
-        "parameters": count_parameters(network),
-        "macs": count_macs(network, shape, include=("bias",)),
-    }
-
-
-def saved(network: nn.Module, shape: tuple[int, ...], whole: Mapping[str, int]) -> dict[str, Any]:
+def saved(network: nn.Module, shape: tuple[int, ...], whole: Complexity) -> dict[str, Any]:
     """How large a pruned network is, and how many times smaller than the whole one.
 
     Args:
         network: the pruned one.
         shape: of one input.
-        whole: `size_of` the unpruned one.
+        whole: of the unpruned one.
 
     Returns:
         parameters, macs; params_reduction and flops_reduction, each whole / pruned; kept_channels: of each
         group of channels that was pruned, in the order of execution.
     """
-    now = size_of(network, shape)
+    now = complexity(network, shape)
+    params_reduction, flops_reduction = whole.reduction(now)
     plan = getattr(network, "pruning", {"keep": {}})["keep"]
     return {
-        **now,
-        "params_reduction": whole["parameters"] / now["parameters"],
-        "flops_reduction": whole["macs"] / now["macs"],
+        "parameters": now.parameters,
+        "macs": now.macs,
+        "params_reduction": params_reduction,
+        "flops_reduction": flops_reduction,
         "kept_channels": [len(kept) for kept in plan.values()],
     }
 

@@ -11,8 +11,9 @@ from common.base.errors import UserError
 from common.base.method import MethodParts, TrainingMethod, beside
 from common.base.stages import Stage, require_stage
 from common.pruning.slicing import sliced
+from papers.dcp.complexity import Complexity, complexity
 from papers.dcp.layer_problem import kept_channels
-from papers.dcp.measures import error_gap, saved, size_of
+from papers.dcp.measures import error_gap, saved
 from papers.dcp.policy import prunable
 
 
@@ -60,7 +61,7 @@ class Pruned(TrainingMethod):
         made, asked = self.selection.metrics.get("rate"), keys.get("rate")
         if made is not None and asked is not None and made != asked:
             raise UserError(f"method.rate={asked}: the selection was made with {made} (valid: the same)")
-        self.whole: dict[str, int] = {}
+        self.whole: Complexity
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The pruned network; the student says what was trained in the whole one, and how large that is."""
@@ -68,7 +69,7 @@ class Pruned(TrainingMethod):
         frozen = {name for name, parameter in student.named_parameters() if not parameter.requires_grad}
         for name, parameter in pruned.named_parameters():
             parameter.requires_grad_(name not in frozen)
-        self.whole = size_of(student, data.shape)
+        self.whole = complexity(student, data.shape)
         return super().attach(pruned, make_model, data)
 
     def results(self, student: nn.Module, data: DataSet, found: dict[str, Any]) -> dict[str, Any]:
@@ -99,13 +100,13 @@ class WidthMultiplier(TrainingMethod):
     def __init__(self, *, rate: float, keep: list[str], **parts: Unpack[MethodParts]) -> None:
         super().__init__(**parts)
         self.rate, self.keep = rate, keep
-        self.whole: dict[str, int] = {}
+        self.whole: Complexity
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The narrow network, whatever the student has learned."""
         wide = make_model()
         layers = prunable(wide, data.shape, self.keep)
-        self.whole = size_of(wide, data.shape)
+        self.whole = complexity(wide, data.shape)
         keep = {}
         for layer, group in layers.items():
             kept = kept_channels(group.channels, self.rate, layer)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from common.base.errors import UserError
 from common.base.loader import RoundLoader
@@ -15,9 +16,10 @@ from common.data.shared.subsets import stratified_subset
 from common.pruning.slicing import sliced
 from common.training.finite import NonFinite
 from common.training.task_of import task_of
-from papers.dcp.auxiliary import WithHeads, heads_after, places_of, require_classifier
+from papers.dcp.auxiliary import WithHeads, heads_after, places_of, require_classes
+from papers.dcp.complexity import complexity
 from papers.dcp.losses import stage_of
-from papers.dcp.measures import error_gap, saved, size_of
+from papers.dcp.measures import error_gap, saved
 from papers.dcp.policy import prunable
 from papers.dcp.selection import Selection, SelectionFailed
 from papers.dcp.selectors import Greedy, Selector, Work
@@ -60,12 +62,12 @@ class SelectionModule(PaperModule):
             )
         self.task = task_of(settings["model"], self.data, settings["pixels"])
         if self.selector.discriminates:
-            require_classifier(self.task, self.data)
+            require_classes(self.data)
         whole = self._take_up(settings["model"])
         self._frozen = {name for name, p in whole.named_parameters() if not p.requires_grad}
         self.stagewise = self._stagewise(settings)
         self.targets = self.selector.plan(whole, prunable(whole, self.data.shape, self.selector.keep))
-        self.whole = size_of(whole, self.data.shape)
+        self.whole = complexity(whole, self.data.shape)
         self.stages = [stage_of(self.pruned, target.layer, self.ends) for target in self.targets]
         # how far it is
         self.layer = 0
@@ -88,7 +90,7 @@ class SelectionModule(PaperModule):
             heads, self.ends, whole = prepared.heads, prepared.ends, prepared.network
         elif isinstance(self.selector, Greedy) and self.selector.finetune == "per_stage":
             self.ends, _ = places_of(whole, self.selector.losses)
-            heads = heads_after(whole, self.ends, self.data.shape, require_classifier(self.task, self.data))
+            heads = heads_after(whole, self.ends, self.data.shape, require_classes(self.data))
         # neither trained nor in the checkpoint: a tuple hides them
         self._untouched = unpruned.eval(), copy.deepcopy(whole).eval()
         self.pruned = copy.deepcopy(whole).eval()
@@ -179,8 +181,13 @@ class SelectionModule(PaperModule):
             targets=self._labels,
             end=self.ends[stage] if inner else None,
             head=self.heads[stage] if inner else None,
+            loss=functional.cross_entropy if inner else self._own_loss,
             seed=self.seed * 1_000_003 + self.layer,
         )
+
+    def _own_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """L_f, the network's own loss; none of the tasks with classes looks at the inputs."""
+        return self.task.fit_of(self.pruned, outputs, outputs, targets)
 
     def _note(self, before: Selection | None, now: Selection) -> None:
         """Add a point to the curves; say what was mended."""

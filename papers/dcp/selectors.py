@@ -55,7 +55,8 @@ class Work:
         baseline: the network before the first layer was pruned.
         inputs, targets: the selection set.
         end, head: after which module the layer's discrimination loss is measured, and by which head; None:
-            by the network's own logits.
+            by the network's own outputs.
+        loss: of the head's logits, or the network's outputs, and the targets.
         seed: of what is drawn for this layer.
     """
 
@@ -65,6 +66,7 @@ class Work:
     targets: Tensor | None
     end: str | None
     head: nn.Module | None
+    loss: Callable[[Tensor, Tensor], Tensor]
     seed: int
 
 
@@ -401,6 +403,7 @@ def problem_of(target: Target, work: Work, reconstruction: float, discrimination
         _labels(work),
         end=work.end,
         head=work.head,
+        loss=work.loss,
         mse_weight=reconstruction,
         lam=discrimination,
         channels=target.group.channels if linear else None,
