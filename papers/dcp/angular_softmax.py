@@ -1,7 +1,7 @@
 """The angular softmax loss (A-softmax) of Liu et al., "SphereFace", CVPR 2017, section 3.
 
 With directions of length 1, one for each identity, the logit of identity j is |x| cos theta_j. That of the
-true one is made smaller, |x| psi(theta_y), so that the angle to it must be m times smaller than to the others:
+true one is made smaller, |x| psi(theta_y), so that the angle to it must be m times smaller than to others:
 
     psi(theta) = (-1)^k cos(m theta) - 2 k,   k = floor(m theta / pi),   theta in [0, pi]
 

@@ -3,10 +3,10 @@
 A multiply-add of a convolution or a linear layer, and an addition of a bias, is one; batch normalisation,
 activations, pooling and sums of branches are none. Parameters are all that the deployed network runs.
 
-Of a layer's c channels c - floor(eta c) stay at the pruning rate eta. So counted, every number of tables 4, S4
-and S5 is met to the printed digits. Some printed ratios are those of rounded counts: 20.0 M / 10.4 M = 1.92 and
-20.0 M / 1.284 M = 15.58 (VGGNet, table 1), 0.85 M / 0.431 M = 1.97 (ResNet-56, table 1), 4.09 G / 1.82 G = 2.25
-(ResNet-50, table 3), 213 M / 122 M = 1.75 (MobileNet v1, table 2), 4.2 M / 2.1 M = 2.00 (MobileNet v1, table S3).
+Of a layer's c channels c - floor(eta c) stay at the pruning rate eta. So counted, every number of tables 4,
+S4 and S5 is met to the printed digits, and so are the ratios of tables 1, 2, 3 and S3 but for five, which are
+those of rounded counts: 20.0 M / 10.4 M = 1.92 and 20.0 M / 1.284 M = 15.58 (VGGNet), 0.85 M / 0.431 M = 1.97
+(ResNet-56), 4.09 G / 1.82 G = 2.25 (ResNet-50), 4.2 M / 2.1 M = 2.00 (MobileNet v1 on ILSVRC-12).
 """
 
 import copy
