@@ -122,7 +122,9 @@ class CountingModule(PaperModule):
         return len(self.seconds["forward"])
 
     def progress(self) -> Progress:
-        return Progress(self._timed, self.count.repeats, "passes", f"{self.whole.macs / 1e6:.4g} M multiply-adds")
+        return Progress(
+            self._timed, self.count.repeats, "passes", f"{self.whole.macs / 1e6:.4g} M multiply-adds"
+        )
 
     def results(self) -> dict[str, Any]:
         """What `papers.dcp.measures.saved` says, and the median times.

@@ -6,13 +6,15 @@ from functools import cache
 
 import pytest
 import torch
-from dcp_networks import FACES, VGG_ADAPT, built, pruned, shape_of, vgg
+from dcp_networks import FACES, VGG_ADAPT, built, kept, pruned, shape_of, vgg
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.base.errors import UserError
+from common.pruning.slicing import sliced
 from common.tables.tables import Entry, entries
 from papers.dcp.complexity import Complexity, complexity
+from papers.dcp.selectors import layers_within
 
 ROWS = {f"{entry.table}.{entry.row}": entry for entry in entries("dcp")}
 # ratios of rounded counts, whose counts give another last digit: (numerator, denominator) as rounded
@@ -110,14 +112,40 @@ def test_ratios_are_those_that_are_printed(entry: Entry) -> None:
 
 
 def test_the_channels_of_table_s6_are_the_ratios_of_dcp_adapt() -> None:
-    kept = [row.reported["kept"] for row in ROWS.values() if row.table == "tables6"]
-    assert kept == [3, *VGG_ADAPT[:-1]]
+    told = [row.reported["kept"] for row in ROWS.values() if row.table == "tables6"]
+    assert told == [3, *VGG_ADAPT[:-1]]
     adapted = complexity(vgg(VGG_ADAPT), (3, 32, 32))
     ratios = size("vgg19", 0.0).reduction(adapted)
     assert [round(ratio, 2) for ratio in ratios] == [15.61, 2.86]
-    told = ROWS["table1.vggnet_dcp_adapt"].reported
-    assert told == {"params_reduction": 15.58, "flops_reduction": 2.86, "err_gap": -0.58}
-    assert round(20.0e6 / adapted.parameters, 2) == told["params_reduction"]
+    printed_ratios = ROWS["table1.vggnet_dcp_adapt"].reported
+    assert printed_ratios == {"params_reduction": 15.58, "flops_reduction": 2.86, "err_gap": -0.58}
+    assert round(20.0e6 / adapted.parameters, 2) == printed_ratios["params_reduction"]
+
+
+SLICED = [
+    "table1.vggnet_dcp",
+    "table1.resnet56_dcp",
+    "table2.mobilenetv1_dcp",
+    "table2.mobilenetv2_dcp",
+    "table3.resnet50_dcp",
+    "table4.spherenet4_dcp50",
+    "tables3.mobilenetv1_dcp",
+    "tables3.mobilenetv2_dcp",
+    "tables4.resnet18_eta70",
+]
+
+
+@pytest.mark.parametrize("row", SLICED)
+def test_slicing_leaves_as_much_as_the_tables_say(row: str) -> None:
+    entry = ROWS[row]
+    model, shape = model_of(entry), shape_of(model_of(entry))
+    form = {
+        key.removeprefix("model."): value for key, value in entry.values.items() if key.startswith("model.")
+    }
+    network = built(model, **form)
+    groups = layers_within(network, shape, entry.values.get("method.layers"))
+    keep = {group.name: range(kept(group.channels, rate_of(entry))) for group in groups.values()}
+    assert complexity(sliced(network, shape, keep), shape) == sizes_of(entry)
 
 
 def test_the_narrow_networks_of_the_tests_are_the_shelfs_where_nothing_is_pruned() -> None:

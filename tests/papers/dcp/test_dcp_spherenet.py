@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.base.errors import UserError
+from common.pruning.slicing import masked, sliced
 from common.training.task_of import task_of
 from papers.dcp.angular_softmax import AngularSoftmax, angular_margin
 from papers.dcp.face_verification import FaceVerification, lfw_accuracy, mirrored_features
+from papers.dcp.policy import prunable
 from papers.dcp.spherenet import SphereNet
 
 
@@ -208,3 +210,19 @@ def test_a_network_that_puts_people_apart_is_perfect_on_pairs(make: Callable[...
 def test_what_no_network_can_be_made_of_is_refused(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         small(**keys)
+
+
+def test_the_channels_that_the_embedding_takes_are_pruned_too() -> None:
+    torch.manual_seed(0)
+    model = small().eval()
+    groups = prunable(model, (3, 14, 12))
+    assert {layer: group.channels for layer, group in groups.items()} == {"stages.1.0": 4, "embedding": 8}
+    keep = {"stages.0.0": [0, 2, 3], "stages.1.0": [1, 4, 5]}
+    faces = torch.randn(5, 3, 14, 12)
+    smaller = sliced(model, (3, 14, 12), keep)
+    assert torch.allclose(smaller(faces), masked(model, (3, 14, 12), keep)(faces), atol=1e-5)
+    # it trains on, with the margin that it had
+    assert smaller.identities.weight.shape == (5, 6)
+    loss = FaceVerification().loss(smaller.train(), faces, torch.arange(5))
+    loss.backward()
+    assert smaller.embedding.weight.grad.shape == (6, 3 * 4 * 3)
