@@ -78,8 +78,8 @@ class SelectorSettings(TypedDict):
         prepared: the run that prepared the pre-trained network for it (auxiliary losses, sparse scales);
             None: the pre-trained network is selected from as it is.
         rate: eta, the part of a layer's channels that goes, in [0, 1).
-        layers: names of layers, or of blocks that hold some, whose input channels are selected; None: all that
-            can be (`papers.dcp.policy`).
+        layers: names of layers, or of blocks that hold some, whose input channels are selected; None: all
+            that can be (`papers.dcp.policy`).
         samples: size of the selection set, drawn from the training split, each class in its share; None: all
             of it.
     """
