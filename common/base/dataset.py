@@ -83,7 +83,7 @@ class DataSet(pl.LightningDataModule, ABC):
         """
 
     def labels_of(self, split: SplitName) -> Tensor | None:
-        """The classes of a split's examples, int64 [n], where they are known without reading any; else None."""
+        """The classes of a split's examples, int64 [n], where they are known without reading; else None."""
         return None
 
     @abstractmethod

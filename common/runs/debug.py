@@ -55,7 +55,7 @@ class Debug(pl.Callback):
             directory: the run's folder, for what the profiler writes.
         """
         if not isinstance(module, SupervisedModule):
-            raise UserError(f"debug: {type(module).__name__} makes no steps of an optimizer (valid: debug=none)")
+            raise UserError(f"debug: {type(module).__name__} takes no minibatch steps (valid: debug=none)")
         self.label, self.directory = label, directory
         module.debug_steps = self.steps
         whole = module.data.ready

@@ -94,7 +94,7 @@ def stage_words(config: DictConfig, group: str, key: str) -> str | None:
     A null that the words refer to (`method.samples=${.samples}`) stands in the resolved text as None.
     """
     found: str | None = OmegaConf.select(config if group == START else config[group], key)
-    return None if found is None else re.sub(r"(?<==)None(?=[\s'\"]|$)", "null", found)
+    return None if found is None else re.sub(r"(?<==)('?)None\1(?=[\s'\"]|$)", "null", found)
 
 
 def learns(config: DictConfig) -> bool:
@@ -186,6 +186,8 @@ def _composed(
     words: list[str], name: str, parent: DictConfig, request: Request
 ) -> tuple[DictConfig, Request]:
     check_choices(words)
+    # the paper that it would inherit changes nothing of what it takes
+    words = [word for word in words if word != f"paper={request.choices['paper']}"]
     own = {key_of(word) for word in quoted(words)}
     if "import" in own:
         raise UserError("import= belongs to the command itself, whose runs all share it")

@@ -32,9 +32,16 @@ def saved(network: nn.Module, shape: tuple[int, ...], whole: Complexity) -> dict
     }
 
 
-def error_gap(found: Mapping[str, Any], before: Any) -> dict[str, float]:
-    """`err_gap`, test_error minus that before pruning, in points; nothing where one is not known."""
-    after = found.get("test_error")
-    if not isinstance(after, int | float) or not isinstance(before, int | float):
-        return {}
-    return {"err_gap": after - before}
+def error_gaps(found: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, float]:
+    """`err_gap`, test_error minus that before pruning, in points, and `top5_err_gap` likewise.
+
+    Args:
+        found: metrics of the pruned network.
+        before: of the unpruned one, by the same names; what it lacks has no gap.
+    """
+    names = {"test_error": "err_gap", "test_top5_error": "top5_err_gap"}
+    return {
+        gap: found[name] - before[name]
+        for name, gap in names.items()
+        if all(isinstance(metrics.get(name), int | float) for metrics in (found, before))
+    }

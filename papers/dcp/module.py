@@ -4,7 +4,7 @@ from typing import Any, Unpack
 
 from common.base.stages import Stage
 from common.training.supervised import SupervisedModule, Training
-from papers.dcp.measures import error_gap
+from papers.dcp.measures import error_gaps
 from papers.dcp.selection_module import SelectionModule
 from papers.dcp.selectors import Selector
 
@@ -38,9 +38,9 @@ class DCPModule(SupervisedModule):
     def __init__(self, **settings: Unpack[DCPSettings]) -> None:
         start = settings.pop("start")  # type: ignore[misc]
         super().__init__(**settings)  # type: ignore[misc]
-        self.start_error = None if start is None else start.metrics.get("test_error")
+        self.start_metrics = {} if start is None else start.metrics
 
     def results(self) -> dict[str, Any]:
         """Of supervised training, and `err_gap`, by how many points the error is above the start's."""
         found = super().results()
-        return error_gap(found, self.start_error) | found
+        return error_gaps(found, self.start_metrics) | found

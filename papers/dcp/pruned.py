@@ -13,8 +13,8 @@ from common.base.stages import Stage, require_stage
 from common.pruning.slicing import sliced
 from papers.dcp.complexity import Complexity, complexity
 from papers.dcp.layer_problem import kept_channels
-from papers.dcp.measures import error_gap, saved
-from papers.dcp.policy import prunable
+from papers.dcp.measures import error_gaps, saved
+from papers.dcp.selectors import layers_within
 
 
 class SelectionKeys(MethodParts):
@@ -25,7 +25,7 @@ class SelectionKeys(MethodParts):
 
     rate: NotRequired[float]
     losses: NotRequired[int | None]
-    keep: NotRequired[list[str]]
+    layers: NotRequired[list[str] | None]
     epsilon: NotRequired[float | None]
     reconstruction: NotRequired[float]
     discrimination: NotRequired[float]
@@ -73,10 +73,12 @@ class Pruned(TrainingMethod):
         return super().attach(pruned, make_model, data)
 
     def results(self, student: nn.Module, data: DataSet, found: dict[str, Any]) -> dict[str, Any]:
-        """What pruning has saved and cost, see `saved` and `error_gap`."""
+        """What pruning has saved and cost, see `saved` and `error_gaps`."""
         inner = super().results(student, data, found)
         own = saved(self.deployed(student), data.shape, self.whole)
-        return beside(inner, own | error_gap(found, self.selection.metrics.get("start_test_error")))
+        metrics = self.selection.metrics
+        before = {name.removeprefix("start_"): metrics[name] for name in metrics if name.startswith("start_")}
+        return beside(inner, own | error_gaps(found, before))
 
 
 class WidthMultiplier(TrainingMethod):
@@ -88,7 +90,8 @@ class WidthMultiplier(TrainingMethod):
 
     Args:
         rate: the part of the channels that goes, in [0, 1).
-        keep: patterns of the names of layers that keep all their channels (`papers.dcp.policy`).
+        layers: see `papers.dcp.selectors.SelectorSettings`.
+        losses: P of the inner method's words in WM+; without a meaning here.
         parts: see `MethodParts`.
 
     Raises:
@@ -97,15 +100,24 @@ class WidthMultiplier(TrainingMethod):
 
     REPLACES_STUDENT = True
 
-    def __init__(self, *, rate: float, keep: list[str], **parts: Unpack[MethodParts]) -> None:
+    def __init__(
+        self,
+        *,
+        rate: float,
+        layers: list[str] | None,
+        losses: int | None = None,
+        **parts: Unpack[MethodParts],
+    ) -> None:
         super().__init__(**parts)
-        self.rate, self.keep = rate, keep
+        if not 0 <= rate < 1:
+            raise UserError(f"method.rate={rate}: every layer must keep a channel (valid: 0 <= rate < 1)")
+        self.rate, self.layers = rate, layers
         self.whole: Complexity
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The narrow network, whatever the student has learned."""
         wide = make_model()
-        layers = prunable(wide, data.shape, self.keep)
+        layers = layers_within(wide, data.shape, self.layers)
         self.whole = complexity(wide, data.shape)
         keep = {}
         for layer, group in layers.items():

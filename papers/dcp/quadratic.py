@@ -9,6 +9,8 @@ phi for V = [W, b], and over all examples and positions
 So nothing needs the features once A and B are known. All is float64.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -68,6 +70,29 @@ class Quadratic:
         V[:, free] = least_squares(self.A[free][:, free], right.T).T
         return V[:, :-1], V[:, -1] if train_bias else bias
 
+    def inverse(self, chosen: Tensor, train_bias: bool, damping: float) -> Callable[[Tensor], Tensor]:
+        """G -> G H^-1 for the Hessian H = A / Q on the chosen features, 0 elsewhere: [n, c p + 1] both.
+
+        Args:
+            chosen: see `minimise`.
+            train_bias: whether the bias is among the features.
+            damping: is added to the diagonal of A, relative to each feature's own entry.
+        """
+        free = torch.cat([chosen, chosen.new_full((1,), train_bias)]).to(self.A.device)
+        A = self.A[free][:, free]
+        scale = _inverse_lengths(A)
+        correlations = scale.unsqueeze(1) * A * scale
+        correlations.diagonal().add_(damping)
+        factor = torch.linalg.cholesky(correlations)
+
+        def apply(gradient: Tensor) -> Tensor:
+            found = torch.zeros_like(gradient)
+            solved = torch.cholesky_solve((gradient[:, free] * scale).T, factor).T
+            found[:, free] = self.count * scale * solved
+            return found
+
+        return apply
+
     def lipschitz(self, train_bias: bool) -> float:
         """The largest eigenvalue of A / Q: the gradient of L_M in V changes by no more than this times V's.
 
@@ -91,8 +116,7 @@ def least_squares(A: Tensor, right: Tensor) -> Tensor:
 
     Features are brought to length 1 first, so that their units do not matter; a feature that is 0 gets 0.
     """
-    lengths = A.diagonal().sqrt()
-    scale = torch.where(lengths > 0, 1 / torch.where(lengths > 0, lengths, 1.0), 0.0)
+    scale = _inverse_lengths(A)
     correlations = scale.unsqueeze(1) * A * scale
     values, vectors = torch.linalg.eigh(correlations)
     # of nothing but zeros there is no largest one
@@ -101,3 +125,9 @@ def least_squares(A: Tensor, right: Tensor) -> Tensor:
     return scale.unsqueeze(1) * (
         vectors @ (inverse.unsqueeze(1) * (vectors.T @ (scale.unsqueeze(1) * right)))
     )
+
+
+def _inverse_lengths(A: Tensor) -> Tensor:
+    """1 / |feature| from the diagonal of a Gram matrix; 0 of a feature that is 0."""
+    lengths = A.diagonal().sqrt()
+    return torch.where(lengths > 0, 1 / torch.where(lengths > 0, lengths, 1.0), 0.0)

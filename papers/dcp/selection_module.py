@@ -19,10 +19,9 @@ from common.training.task_of import task_of
 from papers.dcp.auxiliary import WithHeads, heads_after, places_of, require_classes
 from papers.dcp.complexity import complexity
 from papers.dcp.losses import stage_of
-from papers.dcp.measures import error_gap, saved
-from papers.dcp.policy import prunable
+from papers.dcp.measures import error_gaps, saved
 from papers.dcp.selection import Selection, SelectionFailed
-from papers.dcp.selectors import Greedy, Selector, Work
+from papers.dcp.selectors import Greedy, Selector, Work, layers_within
 from papers.dcp.stagewise import Stagewise
 
 # seconds of picks in one training step: Lightning's own 1-2 ms vanish beside it
@@ -66,7 +65,7 @@ class SelectionModule(PaperModule):
         whole = self._take_up(settings["model"])
         self._frozen = {name for name, p in whole.named_parameters() if not p.requires_grad}
         self.stagewise = self._stagewise(settings)
-        self.targets = self.selector.plan(whole, prunable(whole, self.data.shape, self.selector.keep))
+        self.targets = self.selector.plan(whole, layers_within(whole, self.data.shape, self.selector.layers))
         self.whole = complexity(whole, self.data.shape)
         self.stages = [stage_of(self.pruned, target.layer, self.ends) for target in self.targets]
         # how far it is
@@ -247,6 +246,7 @@ class SelectionModule(PaperModule):
         """
         self.to(self.data.device)
         found: dict[str, Any] = self.task.evaluate(self.pruned, self.data, "test")
+        found |= self.task.evaluate(self.pruned, self.data, "train")
         if self.data.has_validation:
             found |= self.task.evaluate(self.pruned, self.data, "validation")
         before = self.task.evaluate(self._untouched[0], self.data, "test")
@@ -254,7 +254,7 @@ class SelectionModule(PaperModule):
         return (
             found
             | saved(self.pruned, self.data.shape, self.whole)
-            | error_gap(found, before.get("test_error"))
+            | error_gaps(found, before)
             | {
                 "rate": self.selector.rate,
                 "picks": self.picks,

@@ -19,6 +19,7 @@ from common.pruning.channels import ChannelGroup
 from papers.dcp.channel_pruning import channel_pruning
 from papers.dcp.cut import cached_problem
 from papers.dcp.layer_problem import LayerProblem, kept_channels
+from papers.dcp.policy import prunable
 from papers.dcp.rankings import by_weight_sum, by_zero_fraction
 from papers.dcp.selection import ChannelSelection, Direction, Score, Selection, SelectionFailed
 from papers.dcp.slimming import norm_scales, slim
@@ -77,14 +78,15 @@ class SelectorSettings(TypedDict):
         prepared: the run that prepared the pre-trained network for it (auxiliary losses, sparse scales);
             None: the pre-trained network is selected from as it is.
         rate: eta, the part of a layer's channels that goes, in [0, 1).
-        keep: patterns of the names of layers that keep all their channels (`papers.dcp.policy`).
+        layers: names of layers, or of blocks that hold some, whose input channels are selected; None: all
+            that can be (`papers.dcp.policy`).
         samples: size of the selection set, drawn from the training split, each class in its share; None: all
             of it.
     """
 
     prepared: Stage | str | None
     rate: float
-    keep: list[str]
+    layers: list[str] | None
     samples: int | None
 
 
@@ -122,7 +124,7 @@ class Selector(ABC):
 
     def __init__(self, **settings: Unpack[SelectorSettings]) -> None:
         prepared, self.rate, self.samples = settings["prepared"], settings["rate"], settings["samples"]
-        self.keep = settings["keep"]
+        self.layers = settings["layers"]
         require("at least 1", "method", samples=self.samples)
         rate = self.rate
         if not 0 <= rate < 1:
@@ -365,6 +367,33 @@ class Slimming(Selector):
         weight = torch.zeros_like(problem.start)
         problem.by_channel(weight)[:, kept] = problem.by_channel(problem.start)[:, kept]
         yield at_once(problem, kept, weight, problem.start_bias)
+
+
+def layers_within(
+    network: nn.Module, shape: tuple[int, ...], names: Sequence[str] | None
+) -> dict[str, ChannelGroup]:
+    """The layers whose input channels are selected, with these, in the order of execution.
+
+    Args:
+        network, shape: see `papers.dcp.policy.prunable`.
+        names: of layers, or of blocks that hold some; None: all.
+
+    Raises:
+        UserError: as `prunable`, or a name with no such layer.
+    """
+    found = prunable(network, shape)
+    if names is None:
+        return found
+    for name in names:
+        if not any(_lies_in(layer, name) for layer in found):
+            raise UserError(
+                f"method.layers: no layer that can be pruned in {name} (valid: {', '.join(found)})"
+            )
+    return {layer: g for layer, g in found.items() if any(_lies_in(layer, name) for name in names)}
+
+
+def _lies_in(layer: str, name: str) -> bool:
+    return layer == name or layer.startswith(f"{name}.")
 
 
 def minimiser_of(step: Step, steps: int, lr: float) -> Minimiser:

@@ -5,7 +5,7 @@ step, and that step decides as much as the choice of channels does: features in 
 and it diverges or does next to nothing. So the default here finds its own step and never raises L.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from common.base.errors import UserError
 from common.base.limits import require
 from papers.dcp.layer_problem import Evaluation, LayerProblem
+from papers.dcp.quadratic import LARGEST
 
 # a step must lower L by this share of what the gradient promises (Armijo)
 SUFFICIENT = 1e-4
@@ -24,6 +25,10 @@ SHORTEN = (0.1, 0.5)
 TRIALS = 30
 # what a step promises below this share of L is rounding of single precision
 ROUNDING = 1e-7
+
+
+# from a gradient [n, c p + 1] to a direction
+Metric = Callable[[Tensor], Tensor]
 
 
 class Point(NamedTuple):
@@ -84,7 +89,42 @@ class Backtracking:
 
     def minimise(self, problem: LayerProblem, point: Point, chosen: Tensor, seed: int) -> Point:
         """See `Minimiser`; L never rises."""
-        return descend(problem, point, chosen, self.steps, barzilai_borwein=True)
+        return descend(problem, point, chosen, self.steps, adapts=True)
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """Steps along -dL/dV H^-1, H the Hessian of L_M on the chosen channels, each as long as lowers L enough.
+
+    It is steepest descent where weights are as far apart as the layer's outputs that they give, so the
+    condition of the inputs does not matter. For reconstruction alone the first step is Newton's, and ends at
+    the least squares solution but for the damping. With mse_weight = 0 the same H is used. A layer with more
+    than `LARGEST` inputs has the steps of `Backtracking`.
+
+    Args:
+        steps: after each pick.
+        damping: added to the diagonal of H, relative to each input's own entry.
+    """
+
+    steps: int = 2
+    damping: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require("at least 0", "method.minimiser", steps=self.steps)
+        require("positive", "method.minimiser", damping=self.damping)
+
+    def check(self, problem: LayerProblem) -> None:
+        """Any problem will do."""
+
+    def minimise(self, problem: LayerProblem, point: Point, chosen: Tensor, seed: int) -> Point:
+        """See `Minimiser`; L never rises."""
+        if problem.start[0].numel() > LARGEST:
+            return descend(problem, point, chosen, self.steps, adapts=True)
+        features = chosen.repeat_interleave(problem.start[0].numel() // problem.channels)
+        inverse = problem.quadratic.inverse(features, problem.trains_bias, self.damping)
+        if problem.mse_weight > 0:
+            point = point._replace(step=1 / problem.mse_weight)
+        return descend(problem, point, chosen, self.steps, adapts=True, metric=inverse)
 
 
 @dataclass(frozen=True)
@@ -120,7 +160,7 @@ class InverseLipschitz:
         if point.step is None:
             curvature = problem.mse_weight * problem.quadratic.lipschitz(problem.trains_bias)
             point = point._replace(step=1 / curvature if curvature > 0 else 0.0)
-        return descend(problem, point, chosen, self.steps, barzilai_borwein=False)
+        return descend(problem, point, chosen, self.steps, adapts=False)
 
 
 @dataclass(frozen=True)
@@ -215,46 +255,55 @@ def masked(problem: LayerProblem, weight: Tensor, chosen: Tensor) -> Tensor:
 
 
 def descend(
-    problem: LayerProblem, point: Point, chosen: Tensor, steps: int, *, barzilai_borwein: bool
+    problem: LayerProblem,
+    point: Point,
+    chosen: Tensor,
+    steps: int,
+    *,
+    adapts: bool,
+    metric: Metric | None = None,
 ) -> Point:
-    """Gradient descent with steps that lower L; ends early where no step does.
+    """Descent with steps that lower L; ends early where no step does.
 
     Args:
-        barzilai_borwein: whether each step after the first has its own length; else each has that of the one
-            before, shorter where it was shortened.
+        adapts: whether each step after the first has its own length; else each has that of the one before,
+            shorter where it was shortened.
+        metric: from the gradient to the direction of steepest ascent; None: the gradient itself.
     """
     here = problem.evaluate(point.weight, point.bias)
     weight, bias, step = point.weight, point.bias, point.step
+    gradient = _gradient(problem, here, chosen)
     for _ in range(steps):
-        gradient, bias_gradient = masked(problem, here.weight_gradient, chosen), here.bias_gradient
-        squared = _squared(gradient, bias_gradient)
-        if step is None and squared > 0:
-            step = here.loss / squared
+        direction = gradient if metric is None else metric(gradient)
+        slope = float((gradient * direction).sum())
+        if step is None and slope > 0:
+            step = here.loss / slope
         found = None
         if step is not None and here.finite:
-            found = _shorten(problem, Point(weight, bias, step, here), gradient, squared)
+            found = _shorten(problem, Point(weight, bias, step, here), direction, slope)
         if found is None or found.evaluation is None or found.step is None:
             break
-        weight, bias, step = found.weight, found.bias, found.step
-        if barzilai_borwein:
-            change = masked(problem, found.evaluation.weight_gradient, chosen) - gradient
-            step = _next_length(step, squared, gradient, change, bias_gradient, found.evaluation)
-        here = found.evaluation
+        weight, bias, step, here = found.weight, found.bias, found.step, found.evaluation
+        before, gradient = gradient, _gradient(problem, here, chosen)
+        if adapts:
+            # s'Ms / s'y for the step s and the change y; twice the step where L is not convex along it
+            along = float((direction * (gradient - before)).sum())
+            step = -step * slope / along if along < 0 else 2 * step
     return Point(weight, bias, step, here)
 
 
-def _shorten(problem: LayerProblem, start: Point, gradient: Tensor, squared: float) -> Point | None:
-    """The point a step along -gradient away, the step shortened until L falls; None if none is found."""
+def _shorten(problem: LayerProblem, start: Point, direction: Tensor, slope: float) -> Point | None:
+    """The point a step along -direction away, the step shortened until L falls; None if none is found."""
     here, step = start.evaluation, start.step
     assert here is not None and step is not None
     for _ in range(TRIALS):
-        promised = step * squared
+        promised = step * slope
         if not promised > ROUNDING * here.loss:
             return None
-        weight = start.weight.add(gradient.to(start.weight), alpha=-step)
+        weight = start.weight.add(direction[:, :-1].reshape(start.weight.shape).to(start.weight), alpha=-step)
         bias = start.bias
-        if bias is not None and here.bias_gradient is not None:
-            bias = bias.add(here.bias_gradient.to(bias), alpha=-step)
+        if bias is not None and problem.trains_bias:
+            bias = bias.add(direction[:, -1].to(bias), alpha=-step)
         there = problem.evaluate(weight, bias)
         if there.finite and there.loss <= here.loss - SUFFICIENT * promised:
             return Point(weight, bias, step, there)
@@ -265,23 +314,9 @@ def _shorten(problem: LayerProblem, start: Point, gradient: Tensor, squared: flo
     return None
 
 
-def _next_length(
-    step: float,
-    squared: float,
-    gradient: Tensor,
-    change: Tensor,
-    bias_gradient: Tensor | None,
-    there: Evaluation,
-) -> float:
-    """s's / s'y for the step s = -step x gradient and the change y of the gradient; twice the step if L is
-    not convex along it."""
-    along = float((gradient * change).sum())
-    if bias_gradient is not None and there.bias_gradient is not None:
-        along += float((bias_gradient * (there.bias_gradient - bias_gradient)).sum())
-    return -step * squared / along if along < 0 else 2 * step
-
-
-def _squared(gradient: Tensor, bias_gradient: Tensor | None) -> float:
-    return float(gradient.square().sum()) + (
-        0.0 if bias_gradient is None else float(bias_gradient.square().sum())
-    )
+def _gradient(problem: LayerProblem, there: Evaluation, chosen: Tensor) -> Tensor:
+    """dL/dV for V = [W, b]: [n, c p + 1], float64, 0 for what is not trained."""
+    weight = masked(problem, there.weight_gradient, chosen).flatten(1)
+    bias = there.bias_gradient
+    last = weight.new_zeros(len(weight)) if bias is None else bias.to(weight)
+    return torch.cat([weight, last.unsqueeze(1)], dim=1)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from common.base.errors import UserError
 from papers.dcp.layer_problem import LayerProblem, Rows, kept_channels
 from papers.dcp.selection import ChannelSelection, Selection, SelectionFailed, best, scores
-from papers.dcp.sub_problem import Backtracking, InverseLipschitz, LeastSquares, Sgd
+from papers.dcp.sub_problem import Backtracking, GaussNewton, InverseLipschitz, LeastSquares, Sgd
 
 
 def reference_gradient(problem: LayerProblem, weight: Tensor, bias: Tensor) -> Tensor:

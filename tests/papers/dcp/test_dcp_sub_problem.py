@@ -13,9 +13,18 @@ from common.base.errors import UserError
 from papers.dcp.layer_problem import LayerProblem, Rows
 from papers.dcp.quadratic import least_squares
 from papers.dcp.selection import ChannelSelection
-from papers.dcp.sub_problem import Backtracking, InverseLipschitz, LeastSquares, Minimiser, Point, Sgd, masked
+from papers.dcp.sub_problem import (
+    Backtracking,
+    GaussNewton,
+    InverseLipschitz,
+    LeastSquares,
+    Minimiser,
+    Point,
+    Sgd,
+    masked,
+)
 
-SAFE: list[Minimiser] = [Backtracking(), InverseLipschitz()]
+SAFE: list[Minimiser] = [Backtracking(), GaussNewton(), InverseLipschitz()]
 CHOSEN = torch.tensor([True, False, True, True, False, True])
 
 
@@ -45,9 +54,10 @@ def test_least_squares_is_that_of_numpy(train_bias: bool) -> None:
     assert not found.weight[:, ~CHOSEN].any()
 
 
-@pytest.mark.parametrize(
-    "minimiser", [Backtracking(steps=400), InverseLipschitz(steps=6000)], ids=["back", "1/L"]
-)
+MANY: list[Minimiser] = [Backtracking(steps=400), GaussNewton(steps=9), InverseLipschitz(steps=6000)]
+
+
+@pytest.mark.parametrize("minimiser", MANY, ids=lambda m: type(m).__name__)
 def test_many_steps_end_at_the_least_squares_solution(minimiser: Minimiser) -> None:
     problem = toy_problem(lam=0.0)
     exact = LeastSquares().minimise(problem, warm(problem), CHOSEN, 0)
@@ -129,6 +139,44 @@ def test_one_over_the_lipschitz_constant_is_that_of_the_gram_matrix() -> None:
     found = InverseLipschitz(steps=1).minimise(problem, start, CHOSEN, 0)
     gradient = masked(problem, problem.evaluate(start.weight, start.bias).weight_gradient, CHOSEN)
     torch.testing.assert_close(found.weight, start.weight - gradient / top)
+
+
+def test_a_step_of_gauss_newton_is_newtons_where_the_loss_is_a_quadratic() -> None:
+    problem = toy_problem(mse_weight=3.0, lam=0.0)
+    exact = LeastSquares().minimise(problem, warm(problem), CHOSEN, 0)
+    found = GaussNewton(steps=1, damping=1e-9).minimise(problem, warm(problem), CHOSEN, 0)
+    torch.testing.assert_close(found.weight, exact.weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.bias, exact.bias, rtol=1e-5, atol=1e-6)
+
+
+def test_gauss_newton_gets_further_than_the_gradient_where_inputs_are_in_different_units() -> None:
+    units = torch.tensor([1.0, 1e2, 1e-2, 1.0, 1.0, 1e3], dtype=torch.float64).view(1, -1, 1, 1)
+    layer = toy_layer()
+    with torch.no_grad():
+        layer.weight.div_(units)
+    problem = toy_problem(layer, toy_inputs() * units)
+    start = warm(problem)
+    plain = Backtracking(steps=3).minimise(problem, start, CHOSEN, 0)
+    scaled = GaussNewton(steps=3).minimise(problem, start, CHOSEN, 0)
+    same = GaussNewton(steps=3).minimise(toy_problem(), warm(toy_problem()), CHOSEN, 0)
+    assert plain.evaluation is not None and scaled.evaluation is not None and same.evaluation is not None
+    assert scaled.evaluation.loss < 0.9 * plain.evaluation.loss
+    assert scaled.evaluation.loss == pytest.approx(same.evaluation.loss, rel=1e-6)
+
+
+def test_a_layer_with_too_many_inputs_for_a_gram_matrix_takes_plain_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("papers.dcp.layer_problem", "papers.dcp.sub_problem"):
+        monkeypatch.setattr(f"{module}.LARGEST", 10)
+    problem = toy_problem(name="fc6")
+    found = GaussNewton().minimise(problem, warm(problem), CHOSEN, 0)
+    plain = Backtracking().minimise(problem, warm(problem), CHOSEN, 0)
+    assert torch.equal(found.weight, plain.weight)
+    with pytest.raises(
+        UserError, match=r"^layer fc6: the Gram matrix of 54 inputs is too large \(valid: up to 10"
+    ):
+        InverseLipschitz().minimise(problem, warm(problem), CHOSEN, 0)
 
 
 def test_a_channel_in_small_units_counts_as_any_other_in_least_squares() -> None:
