@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from common.training.finite import NonFinite
 from common.training.task_of import task_of
 from papers.dcp.auxiliary import WithHeads, heads_after, places_of, require_classes
 from papers.dcp.complexity import complexity
+from papers.dcp.feature_maps import draw, input_maps
 from papers.dcp.losses import stage_of
 from papers.dcp.measures import error_gaps, saved
 from papers.dcp.selection import Selection, SelectionFailed
@@ -183,6 +185,16 @@ class SelectionModule(PaperModule):
             loss=functional.cross_entropy if inner else self._own_loss,
             seed=self.seed * 1_000_003 + self.layer,
         )
+
+    def on_train_end(self) -> None:
+        """Where a single layer was pruned, draw what its channels see of an image: `feature_maps.svg`."""
+        if not self.sliced or len(self.targets) > 1 or len(self.data.shape) != 3:
+            return
+        target, image = self.targets[0], self._inputs[0]
+        maps = input_maps(self._untouched[1], target.layer, image)
+        if maps is not None:
+            path = Path(self.trainer.default_root_dir) / "feature_maps.svg"
+            path.write_text(draw(image.cpu(), maps, self.keep[target.group.name], target.layer))
 
     def _own_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """L_f, the network's own loss; none of the tasks with classes looks at the inputs."""
