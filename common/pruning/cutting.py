@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,9 +131,9 @@ def blank(network: nn.Module, channels: Channels, removed: Set[int]) -> None:
                 # a variance of 1 keeps what is 0 at 0, whatever the precision
                 weight.movedim(axis, 0)[gone] = 1 if tensor.name.endswith("running_var") else 0
         tensor.replace(weight)
-    for name, axis in channels.passed.norms.items():
-        if axis in kept:
-            _replace_module(network, name, KeptNorm(network.get_submodule(name), kept[axis]))
+    for name, channel_axis in channels.passed.norms.items():
+        if channel_axis in kept:
+            _replace_module(network, name, KeptNorm(network.get_submodule(name), kept[channel_axis]))
 
 
 def _blank_in_groups(weight: Tensor, gone: Tensor, groups: int, axis: int) -> None:
@@ -181,7 +182,7 @@ class _Held:
         if isinstance(self.value, nn.Parameter):
             value = nn.Parameter(value, requires_grad=self.value.requires_grad)
         for module, key in self.holders:
-            held = module._parameters if key in module._parameters else module._buffers
+            held: dict[str, Any] = module._parameters if key in module._parameters else module._buffers
             held[key] = value
 
 

@@ -48,7 +48,7 @@ UNARY = _words(
     "exp expm1 log log1p log2 sqrt rsqrt abs absolute neg negative square sin cos tan atan erf clamp "
     "clamp_min clamp_max clip sign reciprocal nan_to_num round floor ceil logical_not isnan dropout "
     "dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout native_dropout float "
-    "double half bfloat16 to type type_as clone detach contiguous data requires_grad cpu cuda positive identity"
+    "double half bfloat16 to type type_as clone detach contiguous data requires_grad cpu cuda positive"
 )
 BINARY = _words(
     "add sub subtract mul multiply div divide true_divide floor_divide rsub rdiv rtruediv rpow pow maximum "
@@ -213,9 +213,8 @@ def _run(model: nn.Module, shape: Shape, tracker: "_Tracker") -> None:
 
 
 def _shapes(shape: Shape) -> list[tuple[int, ...]]:
-    if shape and not isinstance(shape[0], int):
-        return [tuple(one) for one in shape]  # type: ignore[union-attr]
-    return [tuple(shape)]  # type: ignore[arg-type]
+    several = [tuple(one) for one in shape if not isinstance(one, int)]
+    return several or [tuple(one for one in shape if isinstance(one, int))]
 
 
 def _blank(model: nn.Module, shape: tuple[int, ...], tracker: "_Tracker") -> Tensor:
