@@ -51,6 +51,7 @@ class ChannelGroup:
         consumers: layers whose inputs they are.
         fixed: why they cannot be pruned; None where they can.
         parts: the channels are so many runs of equal length, each of which keeps equally many.
+        paired: whether each of the parts keeps the channels at the same places.
         slots: where the channels stand in each tensor.
     """
 
@@ -61,6 +62,7 @@ class ChannelGroup:
     consumers: tuple[str, ...]
     fixed: str | None = None
     parts: int = 1
+    paired: bool = False
     slots: tuple[Slot, ...] = field(default=(), repr=False)
 
 
@@ -116,27 +118,37 @@ def _tried(blank: nn.Module, shape: Shape, found: Found, group: ChannelGroup) ->
     first = _refusal(blank, shape, found, [group])
     if first is None:
         return group
-    for parts in range(group.parts + 1, group.channels // 2 + 1):
-        if group.channels % parts == 0 and parts % group.parts == 0:
-            candidate = replace(group, parts=parts)
-            if _refusal(blank, shape, found, [candidate]) is None:
-                return candidate
+    for parts in range(group.parts, group.channels // 2 + 1):
+        if group.channels % parts == 0 and parts % group.parts == 0 and parts > 1:
+            for paired in (False, True):
+                candidate = replace(group, parts=parts, paired=paired)
+                if _refusal(blank, shape, found, [candidate]) is None:
+                    return candidate
     return replace(group, fixed=str(first))
 
 
 def _refusal(
     blank: nn.Module, shape: Shape, found: Found, groups: Iterable[ChannelGroup]
 ) -> Refused | UserError | None:
-    """Why the first channel of each part of the groups cannot be removed; None where they can."""
+    """Why some channels of each part of the groups cannot be removed; None where they can."""
     removed: set[int] = set()
     for group in groups:
-        removed |= set(found.roots[group.name][:: group.channels // group.parts].tolist())
+        removed |= set(found.roots[group.name][_some(group)].tolist())
     smaller = copy.deepcopy(blank)
     try:
         cut(smaller, shape, found.channels, removed)
     except (Refused, UserError) as error:
         return error
     return None
+
+
+def _some(group: ChannelGroup) -> list[int]:
+    """Channels to be removed on trial: of each part as many, and where they are not paired at other places."""
+    size = group.channels // group.parts
+    # neither pairs of neighbours nor equally many of two halves
+    places = (0, 1, 3) if size > 3 else (0,)
+    shifts = [0 if group.paired else part * (part + 1) // 2 for part in range(group.parts)]
+    return [part * size + (place + shift) % size for part, shift in enumerate(shifts) for place in places]
 
 
 def _declared_parts(group: ChannelGroup, found: Found) -> int:

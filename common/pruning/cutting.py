@@ -57,11 +57,10 @@ class Channels:
         every = {axis: self.of(axis) for axis in self.passed.labels}
         labels = {axis: roots[kept[axis]] if axis in kept else roots for axis, roots in every.items()}
         return Expected(
+            whole=self.passed,
             inputs=[torch.from_numpy(self.roots[labels.numpy()]) for labels in self.passed.inputs],
             labels={axis: torch.from_numpy(roots) for axis, roots in labels.items()},
-            roles=self.passed.roles,
             fixed=frozenset(self.fixed),
-            done=self.passed.done,
         )
 
 
