@@ -15,8 +15,8 @@ from torch import nn
 
 from common.base.errors import UserError
 from common.metrics.macs import meta_copy
-from common.pruning.cutting import Channels, Refused, cut, layer_of, read_channels
-from common.pruning.propagation import Axis, Role, Shape
+from common.pruning.cutting import Channels, cut, layer_of, read_channels
+from common.pruning.propagation import Axis, Refused, Role, Shape
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _refusal(
 
 
 def _some(group: ChannelGroup) -> list[int]:
-    """Channels to be removed on trial: of each part as many, and where they are not paired at other places."""
+    """Channels to be removed on trial: of each part as many, at the same places if they are paired."""
     size = group.channels // group.parts
     # neither pairs of neighbours nor equally many of two halves
     places = (0, 1, 3) if size > 3 else (0,)
@@ -181,7 +181,8 @@ def find_groups(network: nn.Module, shape: Shape) -> Found:
     counts: dict[str, int] = defaultdict(int)
     for made, _ in members:
         counts[made[0]] += 1
-    groups, roots = [], {}
+    roots: dict[str, np.ndarray] = {}
+    kinds: list[tuple[tuple[str, ...], str | None]] = []
     for (made, fixed), own in members.items():
         name = made[0]
         if counts[name] > 1:
@@ -189,31 +190,45 @@ def find_groups(network: nn.Module, shape: Shape) -> Found:
             name = f"{name}[{min(numbers)}:{max(numbers) + 1}]"
         while name in roots:
             name += "'"
-        groups.append(_group(name, own, made, fixed, channels))
         roots[name] = np.array(own)
+        kinds.append((made, fixed))
+    slots = _slots(channels, list(roots.values()))
+    groups = [
+        _group(name, len(own), *kind, own_slots)
+        for (name, own), kind, own_slots in zip(roots.items(), kinds, slots, strict=True)
+    ]
     return Found(channels, groups, roots)
 
 
-def _group(
-    name: str, roots: Sequence[int], producers: tuple[str, ...], fixed: str | None, channels: Channels
-) -> ChannelGroup:
-    numbers = {root: number for number, root in enumerate(roots)}
-    slots = []
-    layers: dict[Role, dict[str, None]] = {"producer": {}, "follower": {}, "consumer": {}}
+def _slots(channels: Channels, groups: Sequence[np.ndarray]) -> list[list[Slot]]:
+    """Where the channels of each group, given by their roots, stand."""
+    group_of = np.full(len(channels.roots), -1)
+    number_of = np.full(len(channels.roots), -1)
+    for which, roots in enumerate(groups):
+        group_of[roots] = which
+        number_of[roots] = np.arange(len(roots))
+    slots: list[list[Slot]] = [[] for _ in groups]
     for axis, role in channels.passed.roles:
-        own = tuple(numbers.get(root, -1) for root in channels.of(axis).tolist())
-        if max(own) >= 0:
-            slots.append(Slot(*axis, role, own))
-            layers[role][layer_of(axis)] = None
+        roots = channels.of(axis)
+        for which in np.unique(group_of[roots]):
+            if which >= 0:
+                numbers = np.where(group_of[roots] == which, number_of[roots], -1)
+                slots[which].append(Slot(*axis, role, tuple(numbers.tolist())))
+    return slots
+
+
+def _group(
+    name: str, size: int, producers: tuple[str, ...], fixed: str | None, slots: Sequence[Slot]
+) -> ChannelGroup:
+    layers: dict[Role, dict[str, None]] = {"producer": {}, "follower": {}, "consumer": {}}
+    for slot in slots:
+        layers[slot.role][layer_of(Axis(slot.parameter, slot.axis))] = None
     return ChannelGroup(
         name=name,
-        channels=len(roots),
+        channels=size,
         producers=producers,
         followers=tuple(layer for layer in layers["follower"] if layer not in layers["producer"]),
         consumers=tuple(layers["consumer"]),
         fixed=fixed,
         slots=tuple(slots),
     )
-
-
-__all__ = ["Axis", "ChannelGroup", "Found", "Slot", "channel_groups", "find_groups"]

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from common.base.errors import UserError
-from common.pruning.propagation import Axis, Expected, Passed, Refused, Shape, propagate
+from common.pruning.propagation import Axis, Expected, Passed, Shape, propagate
 
 
 @dataclass(frozen=True)
@@ -326,6 +326,3 @@ def _set_norm_sizes(name: str, module: nn.Module, stays: np.ndarray) -> None:
 def _replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, key = name.rpartition(".")
     setattr(network.get_submodule(parent), key, module)
-
-
-__all__ = ["Channels", "KeptNorm", "Refused", "blank", "cut", "even_groups", "layer_of", "read_channels"]

@@ -125,7 +125,7 @@ class Passed:
         done: for each operation on channels its layer, its name, and what of its form must not change with
             their number.
         involved: for each of them the labels that it takes.
-        apart: of sums and products, by their position, the inputs that are used with every channel of another.
+        apart: of sums and products, by position, the inputs that are used with every channel of another.
     """
 
     inputs: list[Tensor] = field(default_factory=list)
@@ -434,7 +434,8 @@ class _Tracker(TorchFunctionMode):
         self.last = (self.running[-1], name)
         self.reading, outer = True, self.reading
         try:
-            result = func(*args, **kwargs)
+            # on the meta device its kernel takes longer than all else, for an output like its input
+            result = torch.empty_like(args[0]) if name == "batch_norm" else func(*args, **kwargs)
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
             if outputs or name == "setitem":
@@ -469,7 +470,11 @@ class _Tracker(TorchFunctionMode):
                 self.note_elementwise(call)
             else:
                 self.note(inputs, name)
-            reader(call)
+            try:
+                reader(call)
+            except (RuntimeError, ValueError, TypeError, IndexError):
+                # arguments of a kind that its reader does not know
+                call.unknown()
 
 
 @dataclass

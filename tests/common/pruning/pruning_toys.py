@@ -232,9 +232,7 @@ TOYS: dict[str, Toy] = {
         IMAGE,
     ),
     "squeeze and excitation": (
-        lambda: Forward(
-            _excited, a=conv(3, 6), down=nn.Linear(6, 3), up=nn.Linear(3, 6), head=classifier(6)
-        ),
+        lambda: Forward(_excited, a=conv(3, 6), down=nn.Linear(6, 3), up=nn.Linear(3, 6), head=classifier(6)),
         IMAGE,
     ),
     "a gate with one channel": (
@@ -273,12 +271,19 @@ TOYS: dict[str, Toy] = {
         IMAGE,
     ),
     "grouped convolutions": (
-        lambda: nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), conv(8, 12, groups=4), nn.ReLU(), classifier(12)),
+        lambda: nn.Sequential(
+            conv(3, 8), nn.BatchNorm2d(8), conv(8, 12, groups=4), nn.ReLU(), classifier(12)
+        ),
         IMAGE,
     ),
     "depthwise convolutions, also with a multiplier": (
         lambda: nn.Sequential(
-            conv(3, 5), conv(5, 5, groups=5), nn.BatchNorm2d(5), conv(5, 10, groups=5), nn.ReLU(), conv(10, 4),
+            conv(3, 5),
+            conv(5, 5, groups=5),
+            nn.BatchNorm2d(5),
+            conv(5, 10, groups=5),
+            nn.ReLU(),
+            conv(10, 4),
             classifier(4),
         ),
         IMAGE,
@@ -296,7 +301,12 @@ TOYS: dict[str, Toy] = {
     ),
     "convolutions in one dimension": (
         lambda: nn.Sequential(
-            nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.ELU(), nn.AvgPool1d(2), nn.Conv1d(6, 5, 1), nn.Flatten(),
+            nn.Conv1d(2, 6, 3),
+            nn.BatchNorm1d(6),
+            nn.ELU(),
+            nn.AvgPool1d(2),
+            nn.Conv1d(6, 5, 1),
+            nn.Flatten(),
             nn.Linear(15, 3),
         ),
         (2, 9),
@@ -310,9 +320,7 @@ TOYS: dict[str, Toy] = {
         IMAGE,
     ),
     "embedded words of two inputs": (
-        lambda: Forward(
-            _two_words, words=nn.Embedding(10, 6), hidden=nn.Linear(12, 5), out=nn.Linear(5, 3)
-        ),
+        lambda: Forward(_two_words, words=nn.Embedding(10, 6), hidden=nn.Linear(12, 5), out=nn.Linear(5, 3)),
         (2,),
     ),
     "two inputs": (
@@ -368,8 +376,15 @@ TOYS: dict[str, Toy] = {
     ),
     "upsampling, spatial padding and pooling with indices": (
         lambda: nn.Sequential(
-            conv(3, 6), nn.MaxPool2d(2), nn.Upsample(scale_factor=2), nn.ZeroPad2d(1), nn.ReflectionPad2d(1),
-            conv(6, 5, padding_mode="circular"), nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(20, 3),
+            conv(3, 6),
+            nn.MaxPool2d(2),
+            nn.Upsample(scale_factor=2),
+            nn.ZeroPad2d(1),
+            nn.ReflectionPad2d(1),
+            conv(6, 5, padding_mode="circular"),
+            nn.AdaptiveMaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(20, 3),
         ),
         IMAGE,
     ),
