@@ -197,7 +197,7 @@ def test_it_ends_where_a_pick_changes_the_loss_by_no_more_than_the_tolerance() -
 
 @pytest.mark.parametrize(
     "minimiser",
-    [Backtracking(), InverseLipschitz(), Sgd(batch_size=5, passes=2)],
+    [Backtracking(), GaussNewton(), InverseLipschitz(), Sgd(batch_size=5, passes=2)],
     ids=lambda m: type(m).__name__,
 )
 def test_a_selection_taken_up_again_ends_with_the_same_bits(minimiser: Backtracking) -> None:
