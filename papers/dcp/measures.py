@@ -18,17 +18,20 @@ def saved(network: nn.Module, shape: tuple[int, ...], whole: Complexity) -> dict
 
     Returns:
         parameters, macs; params_reduction and flops_reduction, each whole / pruned; kept_channels: of each
-        group of channels that was pruned, in the order of execution.
+        group of channels that was pruned, in the order of execution; and the same as kept_1, kept_2, ..., for
+        tables with a row a layer, after kept_0, the channels of the network's inputs.
     """
     now = complexity(network, shape)
     params_reduction, flops_reduction = whole.reduction(now)
     plan = getattr(network, "pruning", {"keep": {}})["keep"]
+    kept = [len(channels) for channels in plan.values()]
     return {
         "parameters": now.parameters,
         "macs": now.macs,
         "params_reduction": params_reduction,
         "flops_reduction": flops_reduction,
-        "kept_channels": [len(kept) for kept in plan.values()],
+        "kept_channels": kept,
+        **{f"kept_{number}": count for number, count in enumerate([shape[0], *kept])},
     }
 
 

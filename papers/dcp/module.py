@@ -4,6 +4,8 @@ from typing import Any, Unpack
 
 from common.base.stages import Stage
 from common.training.supervised import SupervisedModule, Training
+from papers.dcp.complexity import complexity
+from papers.dcp.counting import Count, CountingModule
 from papers.dcp.measures import error_gaps
 from papers.dcp.selection_module import SelectionModule
 from papers.dcp.selectors import Selector
@@ -23,7 +25,7 @@ class DCPModule(SupervisedModule):
     """Zhuang et al., "Discrimination-aware Channel Pruning for Deep Neural Networks", NeurIPS 2018.
 
     Pre-training, training with auxiliary losses and fine-tuning are supervised training. With a method of
-    kind `selection` it is a `SelectionModule`.
+    kind `selection` it is a `SelectionModule`, with `pruning/count` a `CountingModule`.
 
     Args:
         settings: see `DCPSettings`.
@@ -33,6 +35,8 @@ class DCPModule(SupervisedModule):
         """The module of the kind that the method asks for."""
         if isinstance(settings.get("method"), Selector):
             return SelectionModule(**settings)
+        if isinstance(settings.get("method"), Count):
+            return CountingModule(**settings)
         return super().__new__(cls)
 
     def __init__(self, **settings: Unpack[DCPSettings]) -> None:
@@ -41,6 +45,10 @@ class DCPModule(SupervisedModule):
         self.start_metrics = {} if start is None else start.metrics
 
     def results(self) -> dict[str, Any]:
-        """Of supervised training, and `err_gap`, by how many points the error is above the start's."""
+        """Of supervised training, `macs`, and `err_gap`, by how many points the error is above the start's.
+
+        `parameters` are those that the deployed network runs (`papers.dcp.complexity`).
+        """
         found = super().results()
-        return error_gaps(found, self.start_metrics) | found
+        size = complexity(self.network(), self.data.shape)
+        return error_gaps(found, self.start_metrics) | found | size._asdict()
