@@ -7,6 +7,9 @@ from torch import nn
 
 from papers.dcp.complexity import Complexity, complexity
 
+# convolutions of which the result has a number each
+LISTED = 16
+
 
 def saved(network: nn.Module, shape: tuple[int, ...], whole: Complexity) -> dict[str, Any]:
     """How large a pruned network is, and how many times smaller than the whole one.
@@ -18,21 +21,27 @@ def saved(network: nn.Module, shape: tuple[int, ...], whole: Complexity) -> dict
 
     Returns:
         parameters, macs; params_reduction and flops_reduction, each whole / pruned; kept_channels: of each
-        group of channels that was pruned, in the order of execution; and the same as kept_1, kept_2, ..., for
-        tables with a row a layer, after kept_0, the channels of the network's inputs.
+        group of channels that was pruned, in the order of execution; kept_0, kept_1, ...: input channels of
+        each convolution, of networks with up to `LISTED` of them (table S6).
     """
     now = complexity(network, shape)
     params_reduction, flops_reduction = whole.reduction(now)
     plan = getattr(network, "pruning", {"keep": {}})["keep"]
-    kept = [len(channels) for channels in plan.values()]
     return {
         "parameters": now.parameters,
         "macs": now.macs,
         "params_reduction": params_reduction,
         "flops_reduction": flops_reduction,
-        "kept_channels": kept,
-        **{f"kept_{number}": count for number, count in enumerate([shape[0], *kept])},
+        "kept_channels": [len(kept) for kept in plan.values()],
+        **_inputs(network),
     }
+
+
+def _inputs(network: nn.Module) -> dict[str, int]:
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    if len(layers) > LISTED:
+        return {}
+    return {f"kept_{number}": layer.in_channels for number, layer in enumerate(layers)}
 
 
 def error_gaps(found: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, float]:

@@ -23,10 +23,10 @@ from papers.dcp.policy import prunable
 from papers.dcp.rankings import by_weight_sum, by_zero_fraction
 from papers.dcp.selection import ChannelSelection, Direction, Score, Selection, SelectionFailed
 from papers.dcp.slimming import norm_scales, slim
-from papers.dcp.sub_problem import Backtracking, InverseLipschitz, LeastSquares, Minimiser, Sgd
+from papers.dcp.sub_problem import Backtracking, GaussNewton, InverseLipschitz, LeastSquares, Minimiser, Sgd
 from papers.dcp.thinet import thinet
 
-Step = Literal["backtracking", "inverse_lipschitz", "least_squares", "sgd", "none"]
+Step = Literal["backtracking", "gauss_newton", "inverse_lipschitz", "least_squares", "sgd", "none"]
 Finetune = Literal["joint", "per_stage"]
 
 
@@ -97,7 +97,7 @@ class LossSettings(SelectorSettings):
         reconstruction, discrimination: the weights of L_M and L_S (lambda); at least 0, one of them above it.
             L_M has the paper's factor 1/2; the authors' code, which has none, has a reconstruction of 2.
         step: what solves the sub-problem after a pick: "backtracking" (steps that lower L, as long as they
-            can be), "inverse_lipschitz" (steps 1/L from the Gram matrix; reconstruction above 0),
+            can be), "gauss_newton" (those in the metric of the layer's outputs), "inverse_lipschitz" (steps 1/L from the Gram matrix; reconstruction above 0),
             "least_squares" (exact; discrimination 0), "sgd" (authors' code), "none" (pre-trained weights).
         steps: how many after each pick; of "sgd" passes over the selection set.
         lr: of "sgd".
@@ -406,6 +406,7 @@ def minimiser_of(step: Step, steps: int, lr: float) -> Minimiser:
     require("positive", "method", lr=lr)
     solvers: dict[str, Callable[[], Minimiser]] = {
         "backtracking": lambda: Backtracking(steps),
+        "gauss_newton": lambda: GaussNewton(steps),
         "inverse_lipschitz": lambda: InverseLipschitz(steps),
         "least_squares": LeastSquares,
         "sgd": lambda: Sgd(lr=lr, passes=steps),
