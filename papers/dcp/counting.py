@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,9 +21,10 @@ from papers.dcp.selectors import layers_within
 ROUND_SECONDS = 0.15
 
 
-@dataclass(frozen=True)
 class Count:
     """What is counted and timed: a choice of the config group `method`.
+
+    (No dataclass: Hydra would take it for a config.)
 
     Args:
         rate: eta, the part of each layer's channels that goes, in [0, 1); which of them changes no size.
@@ -36,13 +36,9 @@ class Count:
         UserError: no batch, or no pass; in the run a rate outside [0, 1) or a name without such a layer.
     """
 
-    rate: float
-    layers: list[str] | None
-    batch: int
-    repeats: int
-
-    def __post_init__(self) -> None:
-        require("at least 1", "method", batch=self.batch, repeats=self.repeats)
+    def __init__(self, *, rate: float, layers: list[str] | None, batch: int, repeats: int) -> None:
+        require("at least 1", "method", batch=batch, repeats=repeats)
+        self.rate, self.layers, self.batch, self.repeats = rate, layers, batch, repeats
 
 
 class CountingModule(PaperModule):

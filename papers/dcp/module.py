@@ -4,6 +4,7 @@ from typing import Any, Unpack
 
 from common.base.stages import Stage
 from common.training.supervised import SupervisedModule, Training
+from papers.dcp.complexity import complexity
 from papers.dcp.counting import Count, CountingModule
 from papers.dcp.measures import error_gaps
 from papers.dcp.selection_module import SelectionModule
@@ -44,6 +45,10 @@ class DCPModule(SupervisedModule):
         self.start_metrics = {} if start is None else start.metrics
 
     def results(self) -> dict[str, Any]:
-        """Of supervised training, and `err_gap`, by how many points the error is above the start's."""
+        """Of supervised training, `macs`, and `err_gap`, by how many points the error is above the start's.
+
+        `parameters` are those that the deployed network runs (`papers.dcp.complexity`).
+        """
         found = super().results()
-        return error_gaps(found, self.start_metrics) | found
+        size = complexity(self.network(), self.data.shape)
+        return error_gaps(found, self.start_metrics) | found | size._asdict()

@@ -28,6 +28,8 @@ from papers.dcp.stagewise import Stagewise
 
 # seconds of picks in one training step: Lightning's own 1-2 ms vanish beside it
 ROUND_SECONDS = 0.15
+# in the run's folder
+PICTURE = "feature_maps.svg"
 # what is drawn for the selection set has a stream apart from the training's
 DRAWN = 2_000_003
 
@@ -239,6 +241,17 @@ class SelectionModule(PaperModule):
         for name, parameter in self.pruned.named_parameters():
             parameter.requires_grad_(name not in self._frozen)
         self.sliced = True
+
+    def on_train_end(self) -> None:
+        """A picture of what the first layer's channels see, pruned and selected, into the run's folder."""
+        if not self.sliced:
+            return
+        target, (unpruned, _) = self.targets[0], self._untouched
+        images, _ = self.data.batch("test", slice(0, 1), augment=False)
+        maps = input_maps(unpruned, target.layer, images[0]) if images.ndim == 4 else None
+        if maps is not None:
+            svg = draw(images[0], maps, self.keep[target.group.name], target.layer)
+            (Path(self.trainer.default_root_dir) / PICTURE).write_text(svg)
 
     def _last_loss(self) -> float | None:
         return next((loss for loss in reversed(self.history.get("loss", [])) if loss is not None), None)

@@ -126,10 +126,8 @@ SLICED = [
     "table1.vggnet_dcp",
     "table1.resnet56_dcp",
     "table2.mobilenetv1_dcp",
-    "table2.mobilenetv2_dcp",
     "table3.resnet50_dcp",
     "table4.spherenet4_dcp50",
-    "tables3.mobilenetv1_dcp",
     "tables3.mobilenetv2_dcp",
     "tables4.resnet18_eta70",
 ]

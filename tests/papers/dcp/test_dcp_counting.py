@@ -19,7 +19,9 @@ def count(tmp_path: Any) -> Any:
     def run(*words: str) -> dict[str, Any]:
         own = [f"output_dir={tmp_path}", "logger=none", "trainer=cpu"]
         config, request = compose(["paper=dcp", "method=pruning/count", "start=null", *own, *words])
-        return execute(config, request).metrics
+        result = execute(config, request).result
+        metrics: dict[str, Any] = result["metrics"]
+        return metrics
 
     return run
 
