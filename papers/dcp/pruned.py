@@ -80,7 +80,9 @@ class Pruned(TrainingMethod):
         for name, parameter in pruned.named_parameters():
             parameter.requires_grad_(name not in frozen)
         self.whole = complexity(student, data.shape)
-        return super().attach(pruned, make_model, data)
+        keep = pruned.pruning["keep"]
+        # others like it have its widths
+        return super().attach(pruned, lambda: sliced(make_model(), data.shape, keep), data)
 
     def results(self, student: nn.Module, data: DataSet, found: dict[str, Any]) -> dict[str, Any]:
         """What pruning has saved and cost, see `saved` and `error_gaps`."""

@@ -148,8 +148,10 @@ class SelectionModule(PaperModule):
     def training_step(self, batch: int, batch_idx: int) -> None:
         """As many rounds as fit in `ROUND_SECONDS`, at least one."""
         started = time.perf_counter()
-        while not self.sliced and time.perf_counter() - started < ROUND_SECONDS:
+        while not self.sliced:
             self._round()
+            if time.perf_counter() - started > ROUND_SECONDS:
+                break
         self.seconds += time.perf_counter() - started
         self.trainer.should_stop = self.sliced
 
@@ -187,16 +189,6 @@ class SelectionModule(PaperModule):
             loss=functional.cross_entropy if inner else self._own_loss,
             seed=self.seed * 1_000_003 + self.layer,
         )
-
-    def on_train_end(self) -> None:
-        """Where a single layer was pruned, draw what its channels see of an image: `feature_maps.svg`."""
-        if not self.sliced or len(self.targets) > 1 or len(self.data.shape) != 3:
-            return
-        target, image = self.targets[0], self._inputs[0]
-        maps = input_maps(self._untouched[1], target.layer, image)
-        if maps is not None:
-            path = Path(self.trainer.default_root_dir) / "feature_maps.svg"
-            path.write_text(draw(image.cpu(), maps, self.keep[target.group.name], target.layer))
 
     def _own_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """L_f, the network's own loss; none of the tasks with classes looks at the inputs."""
