@@ -10,6 +10,7 @@ import torch
 from common.base.errors import UserError
 from common.base.module import PaperModule
 from common.runs.compose import compose
+from common.runs.own import opt_in
 from common.runs.request import Outcome
 from common.runs.runner import execute
 from common.runs.trained import find, trained
@@ -21,6 +22,22 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
 ]
 
+OWN = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.stem = nn.Conv2d(shape[0], 4, 3, padding=1)
+        branch = [nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()]
+        self.branch = nn.Sequential(*branch, nn.Conv2d(6, 4, 3, padding=1))
+        self.head = nn.Linear(4, classes)
+
+    def forward(self, images):
+        low = self.stem(images)
+        return self.head((low + self.branch(low)).relu().mean((2, 3)))
+"""
 SMALL = [
     *("dataset=digits", "scale=smoke", "dataset.limit=80", "dataset.batch_size=40", "model=convnet_digits"),
     *("model.widths=[4, 4, 6, 6]", "paper.epochs=1", "logger=none", "trainer=cpu"),
@@ -159,6 +176,19 @@ def test_a_file_of_weights_is_pruned(folder: Path, tmp_path: Path) -> None:
     result = made(folder, *DCP, "method=selection/weight_sum", *PRUNED, f"start={tmp_path}/net.pt").result
     assert result["metrics"]["start_test_error"] == first.result["metrics"]["test_error"]
     assert result["metrics"]["kept_channels"] == [2, 2, 3]
+
+
+def test_a_network_of_the_users_own_is_pruned(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A branch and its shortcut joined by a sum; only what lies within the branch can go."""
+    (tmp_path / "own_nets.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["paper=dcp", "dataset=digits", "scale=smoke", "dataset.limit=80", "logger=none", "trainer=cpu"]
+    words += ["import=own_nets", "model._target_=own_nets.Net", *PRUNED]
+    opt_in("own_nets")
+    result = made(folder, *words).result
+    assert result["metrics"]["kept_channels"] == [3]
+    assert result["metrics"]["parameters"] == 40 + 4 * 3 * 9 + 3 * 2 + 3 * 4 * 9 + 4 + 50
 
 
 @pytest.mark.parametrize(
