@@ -1,5 +1,6 @@
 """The runs of dcp: what each leaves, says, refuses, and hands on."""
 
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import torch
 
 from common.base.errors import UserError
 from common.base.module import PaperModule
+from common.runs import own
+from common.runs.check import check_config
 from common.runs.compose import compose
-from common.runs.own import opt_in
+from common.runs.inheritance import stage_run, stage_words
 from common.runs.request import Outcome
 from common.runs.runner import execute
 from common.runs.trained import find, trained
@@ -70,8 +73,7 @@ def test_one_command_trains_prepares_selects_and_fine_tunes(folder: Path) -> Non
     assert metrics["kept_channels"] == [2, 2, 3]
     assert [metrics[f"kept_{number}"] for number in range(4)] == [1, 2, 2, 3]
     whole, small = (
-        sum(9 * i * o + 2 * o for i, o in pairwise(w))
-        for w in ((1, 4, 4, 6, 6), (1, 2, 2, 3, 6))
+        sum(9 * i * o + 2 * o for i, o in pairwise(w)) for w in ((1, 4, 4, 6, 6), (1, 2, 2, 3, 6))
     )
     assert metrics["parameters"] == small + 7 * 10
     assert metrics["params_reduction"] == (whole + 70) / (small + 70)
@@ -111,22 +113,48 @@ def test_the_pruned_network_of_a_run_is_found_again_and_gives_what_was_judged(fo
 @pytest.mark.parametrize(
     "words",
     [
-        ["method=pruning/random_dcp"],
-        ["method=pruning/dcp", "method.reconstruction=0"],
-        ["method=pruning/dcp", "method.discrimination=0", "method.step=least_squares"],
-        ["method=pruning/dcp", "method.direction=backward", "method.score=code"],
-        ["method=pruning/thinet"],
-        ["method=pruning/channel_lasso"],
-        ["method=pruning/weight_sum"],
-        ["method=pruning/apoz", "method.step=gauss_newton"],
-        ["method=pruning/dcp", "method.finetune=per_stage"],
+        ["selection/random_dcp"],
+        ["selection/dcp", "method.reconstruction=0"],
+        ["selection/dcp", "method.discrimination=0", "method.step=least_squares"],
+        ["selection/dcp", "method.direction=backward", "method.score=code"],
+        ["selection/dcp", "method.finetune=per_stage"],
+        ["selection/thinet"],
+        ["selection/channel_lasso"],
+        ["selection/weight_sum", "method.step=backtracking"],
+        ["selection/apoz"],
     ],
-    ids=lambda words: "_".join(word.split("=")[1].split("/")[-1] for word in words),
+    ids="_".join,
 )
 def test_every_selection_keeps_the_channels_that_the_rate_says(words: list[str], folder: Path) -> None:
-    metrics = made(folder, *DCP, *words, *PRUNED).result["metrics"]
+    metrics = made(folder, *DCP, f"method={words[0]}", *words[1:], *PRUNED).result["metrics"]
     assert metrics["kept_channels"] == [2, 2, 3]
-    assert {"test_error", "err_gap", "flops_reduction", "selection_test_error"} <= metrics.keys()
+    assert metrics["err_gap"] == pytest.approx(metrics["test_error"] - metrics["start_test_error"])
+    assert len(metrics["layer_losses"]) == 3
+
+
+@pytest.mark.parametrize(
+    "method", ["dcp", "random_dcp", "thinet", "channel_lasso", "slimming", "weight_sum", "apoz"]
+)
+def test_a_pruning_hands_its_settings_to_its_selection(method: str) -> None:
+    words = ["method.rate=0.25", "method.samples=null", "method.layers=[layers.1, layers.2]"]
+    config, request = compose([*DCP, f"method=pruning/{method}", *words])
+    check_config(config)
+    named = stage_words(config, "method", "selection")
+    assert named is not None
+    selection, asked = stage_run(named, "selection", config, request)
+    check_config(selection)
+    assert asked.choices["method"] == f"selection/{method}".replace("random_dcp", "dcp")
+    its = selection.method
+    assert (its.rate, its.samples, list(its.layers)) == (0.25, None, ["layers.1", "layers.2"])
+    shared = {"score", "step", "steps", "strength", "outputs", "epsilon", "losses"} & config.method.keys()
+    assert {key: its[key] for key in shared} == {key: config.method[key] for key in shared}
+    assert selection.start == config.start
+
+
+def test_a_null_that_words_refer_to_is_a_null_in_the_stage() -> None:
+    config, _ = compose([*DCP, "method.samples=null"])
+    words = stage_words(config, "method", "selection")
+    assert words is not None and "method.samples=null" in words and "None" not in words
 
 
 def test_slimming_removes_a_part_of_all_channels_together(folder: Path) -> None:
@@ -178,17 +206,20 @@ def test_a_file_of_weights_is_pruned(folder: Path, tmp_path: Path) -> None:
     assert result["metrics"]["kept_channels"] == [2, 2, 3]
 
 
-def test_a_network_of_the_users_own_is_pruned(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_of_the_users_own_is_pruned(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A branch and its shortcut joined by a sum; only what lies within the branch can go."""
     (tmp_path / "own_nets.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(own, "_opted", {})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    own.opt_in("own_nets")
     words = ["paper=dcp", "dataset=digits", "scale=smoke", "dataset.limit=80", "logger=none", "trainer=cpu"]
     words += ["import=own_nets", "model._target_=own_nets.Net", *PRUNED]
-    opt_in("own_nets")
-    result = made(folder, *words).result
-    assert result["metrics"]["kept_channels"] == [3]
-    assert result["metrics"]["parameters"] == 40 + 4 * 3 * 9 + 3 * 2 + 3 * 4 * 9 + 4 + 50
+    metrics = made(folder, *words).result["metrics"]
+    assert metrics["kept_channels"] == [3]
+    assert metrics["parameters"] == 40 + 4 * 3 * 9 + 3 * 2 + 3 * 4 * 9 + 4 + 50
 
 
 @pytest.mark.parametrize(
