@@ -31,10 +31,10 @@ The words are those of the run (python run.py ...). The state dict holds the bar
 (torch.load(..., weights_only=True)); of a pruned run the file says how wide its layers are too, and
 common.pruning.pruned.load_pruned makes the network of it. The ONNX file takes float32 batches of what the
 data set stores: pixels 0..255 as [batch, channels, height, width] (or the input_range of its metadata), or
-rows of a table; it returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
-the shape, the normalisation, and the words and metrics of the run. With normalise=false it takes what the
-network takes, and its metadata say how to get there. The time of a batch is measured here (latency=false:
-not)."""
+rows of a table; it returns logits, and for regression predictions in the targets' own unit. Its metadata
+hold the class names, the shape, the normalisation, and the words and metrics of the run. With
+normalise=false it takes what the network takes, and its metadata say how to get there. The time of a batch is
+measured here (latency=false: not); of a pruned run that of the whole network too, in turn."""
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"]}
 # what a network gives, by its task
 OUTPUTS = {

@@ -1,4 +1,4 @@
-"""Networks of the kinds that tools of pruning are known to get wrong, and a comparison of slicing with masking."""
+"""Networks of the kinds that tools of pruning get wrong, and a comparison of slicing with masking."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
