@@ -1,4 +1,4 @@
-"""Runs that prune the network they start from: their file, what `export.py` says of them, and what follows."""
+"""Runs that prune the network they start from: their file, what `export.py` says, and what follows."""
 
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from common.runs.trained import find, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
-SMALL = ["paper=yogi", "dataset=digits", "model=convnet_digits", "model.widths=[6, 6, 8, 8]"]
+SMALL = ["paper=yogi", "dataset=digits", "model=convnet_digits", "model.widths=[6,6,8,8]"]
 SMALL += ["dataset.limit=60", "logger=none", "trainer=cpu", "scale=smoke"]
-FIRST = "model=convnet_digits model.widths=[6, 6, 8, 8] method=optimizer/adam"
+FIRST = "model=convnet_digits model.widths=[6,6,8,8] method=optimizer/adam"
 PRUNING = ["method=pruning/channels", "inner=distillation/kd", f"start='{FIRST}'", f"teacher='{FIRST}'"]
 
 
@@ -55,8 +55,7 @@ def test_its_file_is_the_small_network_and_a_start_for_other_runs(
     assert held["settings"]["classes"] == 10 and held["about"]["data_set"] == "digits"
     again, _ = made(tmp_path, "method=optimizer/sgd", "method.lr=1e-30", f"start={path}")
     state = trained(find(again)).network.state_dict()
-    weights = {name: value for name, value in loaded.state_dict().items() if "running" not in name}
-    assert all(torch.allclose(value, state[name], atol=1e-6) for name, value in weights.items())
+    assert all(torch.allclose(value, state[name], atol=1e-6) for name, value in loaded.named_parameters())
 
 
 def test_its_onnx_file_gives_what_the_network_gives(
