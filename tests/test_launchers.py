@@ -95,23 +95,24 @@ def alone(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 def test_a_sweep_has_the_same_results_summary_and_exit_code_under_every_launcher(
     launcher: str,
     alone: dict[str, Any],
-    quick: Run,
+    calls: Calls,
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
     if launcher == "ray":
         # the test of a cluster stops all of Ray at its end
         request.getfixturevalue("ray_alone")
-    done = quick(*SWEEP, *LAUNCHERS[launcher])
-    assert done.returncode == 1, done.stderr
-    assert "sweep: 1 passed, 1 failed, 0 skipped as done" in done.stdout
+    words = [*SWEEP, "logger=none", *LAUNCHERS[launcher]]
+    done = calls.run(words, tmp_path, PATH=os.environ["PATH"])
+    assert done.code == 1, done.errors
+    assert "sweep: 1 passed, 1 failed, 0 skipped as done" in done.out
     failed, passed = statuses(tmp_path)
     assert (passed["job"], passed["state"]) == ("paper.repeats=1", "passed")
     assert (failed["job"], failed["state"]) == ("paper.repeats=0", "failed")
     assert failed["text"] == "paper.repeats=0; valid: at least 1"
     assert measured(tmp_path / passed["result"]) == alone
     assert alone["gradient_calls"] > 0
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.errors
 
 
 def test_a_search_names_the_best_of_its_runs_and_judges_by_the_validation_split(

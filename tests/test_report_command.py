@@ -75,7 +75,8 @@ def test_what_wandb_lacks_is_one_line(
         raise UserError("to=wandb needs a login at W&B: wandb login")
 
     monkeypatch.setitem(sys.modules, "common.report.wandb_report", SimpleNamespace(publish=publish))
-    monkeypatch.setattr(sys, "argv", ["report.py", "to=wandb", f"output_dir={tmp_path}"])
+    nowhere = [f"output_dir={tmp_path}", f"results_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["report.py", "to=wandb", *nowhere])
     assert cli.main() == 1
     assert capsys.readouterr().err == "error: to=wandb needs a login at W&B: wandb login\n"
 
