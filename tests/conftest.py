@@ -40,6 +40,7 @@ SLOW = (
     "test_claims_command.py",
     "test_commands.py",
     "test_evidence.py",
+    "test_floors.py",
     "test_launchers.py",
     "test_report_command.py",
     "test_stages_command.py",
