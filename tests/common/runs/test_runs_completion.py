@@ -70,6 +70,7 @@ def test_all_plugins_are_offered() -> None:
         assert plugin in candidates(RUN + plugin.split("=")[0] + "=")
 
 
+@pytest.mark.slow
 def test_a_query_imports_neither_hydra_nor_torch() -> None:
     code = (
         "import sys; sys.argv = ['run.py', '-sc', 'query=bash', 'python run.py paper=yog']\n"
@@ -106,6 +107,7 @@ def typed_into_bash(text: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.slow
 def test_tab_completes_words_in_a_real_bash() -> None:
     beginning = "\x01echo '=>' "  # to the line's beginning: what Tab has made is shown, not run
     shown = typed_into_bash(
