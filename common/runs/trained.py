@@ -81,8 +81,23 @@ def find(words: list[str]) -> Finished:
     directory = Path(config.output_dir) / run_key(config)
     result = read_result(directory / "result.json")
     if result is None:
+        _check_trains(config)
         raise UserError(f"no finished run in {directory}; this makes it: {_command(words)}")
     return Finished(directory, words, config, request, result)
+
+
+def _check_trains(config: DictConfig) -> None:
+    """Refuse a paper whose runs leave no network: making the run would not help.
+
+    Raises:
+        UserError: see above.
+    """
+    from common.base.module import PaperModule
+    from common.runs.check import load_target
+
+    module = load_target(config.paper["_target_"], "paper")
+    if isinstance(module, type) and issubclass(module, PaperModule) and not module.trains_network():
+        raise UserError(module.no_network())
 
 
 def _in_folder(folders: list[str], words: list[str]) -> Finished:

@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
-from common.data.images.image_folder import EXTENSIONS, ImageFolder, Listing, class_folders, images_in, listed
-from common.data.shared.download import describe
+from common.data.images.image_folder import (
+    ImageFolder,
+    Listing,
+    beside_images,
+    class_folders,
+    images_in,
+    images_of,
+    listed,
+)
+from common.data.shared.decode import image_size
+from common.data.shared.download import DamagedError, describe
 from common.data.shared.streamed import Record, Rows, StreamedOptions
 from common.data.shared.streamed import Request as Wanted
 from common.data.shared.subsets import complement, stratified_subset
@@ -115,11 +123,20 @@ class OwnFolder(ImageFolder):
         except OSError as error:
             raise UserError(f"dataset.path: {describe(folder, error)}") from error
         if len(names) < 2:
+            loose = len(images_in(folder))
+            images = f"{loose} image{'s' * (loose != 1)} and " if loose else ""
             raise UserError(
-                f"dataset.path={self.root}: {folder.resolve()} has {len(names)} class folders (valid: "
-                "at least 2, as PATH/train/CLASS/*.jpg)"
+                f"dataset.path={self.root}: {folder.resolve()} has {len(names)} class folders; found: "
+                f"{images}{beside_images([folder]) or 'nothing else'} (valid: at least 2 class folders with "
+                f"images right in them, as PATH/train/CLASS/*.jpg{self._deeper(folder, names)})"
             )
         return names
+
+    def _deeper(self, folder: Path, names: list[str]) -> str:
+        """The advice to name the one folder within, where that is laid out as it should be."""
+        if len(names) != 1 or len(class_folders(folder / names[0])) < 2 or images_in(folder / names[0]):
+            return ""
+        return f"; the folders in it: dataset.path={self.root / folder.relative_to(self.root) / names[0]}"
 
     def _listing(self, folder: Path) -> Listing:
         """All images of a part, by class and name.
@@ -134,13 +151,7 @@ class OwnFolder(ImageFolder):
                 f"{self.root.resolve()}: the class folder {differing[0]} is in only one of {train} and "
                 f"{folder.name}; they must have the same classes"
             )
-        names = [images_in(folder / name) for name in self.class_list]
-        for name, images in zip(self.class_list, names, strict=True):
-            if not images:
-                raise UserError(
-                    f"{(folder / name).resolve()} holds no image (valid: {', '.join(EXTENSIONS)})"
-                )
-        return listed(folder, self.class_list, names)
+        return listed(folder, self.class_list, images_of(folder, self.class_list))
 
     def _usual_size(self) -> int:
         """The median of the shorter sides of a sample of the training images, `LARGEST_SIZE` at most."""
@@ -188,6 +199,7 @@ class OwnFolder(ImageFolder):
     def _found(self) -> str:
         """What was found in the folder, in one line."""
         sizes = ", ".join(f"{len(rows.numbers)} {split}" for split, rows in self._splits.items())
+        others = beside_images(part / name for part in self.folders.values() for name in self.class_list)
         tested = (
             f"the part {self.folders['test'].name}"
             if "test" in self.folders
@@ -195,7 +207,7 @@ class OwnFolder(ImageFolder):
         )
         return (
             f"dataset=folder: {len(self.class_list)} classes, images of {self.image_size[0]} px; {sizes}; "
-            f"tested on {tested}"
+            f"tested on {tested}{f'; left out: {others}' if others else ''}"
         )
 
 
@@ -211,13 +223,12 @@ def _spaced(count: int) -> list[int]:
 
 
 def _size(path: str) -> tuple[int, int]:
-    """The size of an image, from its first bytes.
+    """(height, width) of an image, from its first bytes.
 
     Raises:
         UserError: it is none.
     """
     try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise UserError(f"{path}: it is no image that can be read ({error})") from error
+        return image_size(path)
+    except (OSError, DamagedError) as error:
+        raise UserError(describe(Path(path), error)) from error

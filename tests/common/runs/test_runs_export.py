@@ -241,3 +241,14 @@ def test_a_run_without_network_or_checkpoint_is_refused(tmp_path: Path) -> None:
     (folder / "last.ckpt").unlink()
     with pytest.raises(UserError, match="has no checkpoint; this makes the run anew"):
         export(words, STATE)
+
+
+@pytest.mark.parametrize("paper", ["spider", "saddle"])
+def test_of_a_paper_without_networks_no_run_is_advised_that_would_leave_none(
+    tmp_path: Path, paper: str
+) -> None:
+    with pytest.raises(UserError, match=r"trains no network .*as paper=yogi") as refused:
+        find([f"paper={paper}", f"output_dir={tmp_path}"])
+    assert "run.py" not in str(refused.value)
+    with pytest.raises(UserError, match=r"this makes it: python run\.py paper=yogi"):
+        find(["paper=yogi", f"output_dir={tmp_path}"])
