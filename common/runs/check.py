@@ -31,6 +31,8 @@ BUILT = ("dataset", "model", "method", "schedule", "paper", "trainer", "logger")
 OPTIONAL = ("stop", "debug")
 # what a paper takes, and settings that its methods refer to
 REFERRED_TO = ("accepts", "settings")
+# arguments of data sets that no config gives, see `common.runs.evaluate`
+HANDED = ("origin",)
 # keys of the top level, which belong to no `_target_`
 TOP_LEVEL = {
     "scale": str,
@@ -136,7 +138,7 @@ def accepted(target: Callable[..., Any]) -> dict[str, Any]:
                 return defaultdict(lambda: Any, found)
             for options in get_args(hints[name]):
                 found |= get_type_hints(options)
-        elif name != "self":
+        elif name not in ("self", *HANDED):
             found[name] = hints.get(name, _by_default(parameter))
     return found
 

@@ -32,7 +32,7 @@ from common.runs.code import code_changes, code_hash, settings_hash
 from common.runs.debug import Debug, check_debug
 from common.runs.environment import environment
 from common.runs.evidence import asked, asked_forms, key_of
-from common.runs.inheritance import learns
+from common.runs.inheritance import asked_for, learns
 from common.runs.inner import check_inner
 from common.runs.keys import INNER, STAGED, START, identity, run_key
 from common.runs.loggers import close, run_facts
@@ -244,6 +244,8 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
         stages: what its method and its model need first; None where they need nothing.
     """
     data = _instantiate(config.dataset)
+    # one that a scale or a recipe brings is "at most"
+    data.limit_is_cap = "dataset.limit" not in map(key_of, asked_for(request))
     handed = {
         group: {key: made.stage for key, made in (stages or {}).get(group, {}).items()} for group in STAGED
     }

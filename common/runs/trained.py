@@ -135,14 +135,23 @@ def trained(run: Finished) -> Trained:
     Raises:
         UserError: it trained none, its checkpoint is missing, or is not of the present code.
     """
+    from common.data.shared.fingerprint import changes, fingerprint_of
     from common.runs.runner import trained_parts
 
     checkpoint, anew = run.directory / "last.ckpt", f"{_command(run.words)} force=true"
     if not checkpoint.exists():
         raise UserError(f"{run.directory} has no checkpoint; this makes the run anew: {anew}")
     module, stages = trained_parts(run.config, run.request)
-    network = _loaded(module, checkpoint, anew)
-    return Trained(module, network, stages, run.result.get("facts") or module.data.facts())
+    try:
+        network = _loaded(module, checkpoint, anew)
+    except UserError as error:
+        what = changes(run.result.get("data"), fingerprint_of(module.data))
+        if what is None:
+            raise
+        raise UserError(f"the data of {run.directory} have changed since: {what}; anew: {anew}") from error
+    # a result of earlier code says less of the user's own files
+    facts = {**module.data.encoding(), **(run.result.get("facts") or module.data.facts())}
+    return Trained(module, network, stages, facts)
 
 
 def _loaded(module: "PaperModule", checkpoint: Path, anew: str) -> "nn.Module":
