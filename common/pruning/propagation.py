@@ -561,9 +561,7 @@ def _elementwise(call: _Call) -> None:
     merged = _blank_labels(output)
     for i, labels in carried.items():
         others = [other for j, other in carried.items() if j != i]
-        if tracker.expected is None and (
-            in_place or any(_varies(other, d) for d in wide[i] for other in others)
-        ):
+        if tracker.expected is None and (in_place or _is_apart(labels, wide[i], others)):
             apart.append(i)
         if i in apart:
             reason = f"{tracker.running[-1]}: {call.name} uses it with every channel of another tensor"
@@ -583,6 +581,15 @@ def _elementwise(call: _Call) -> None:
             if varying:
                 tracker.fix(merged, f"{tracker.running[-1]}: {call.name} with numbers that have an order")
     call.give(merged)
+
+
+def _is_apart(labels: Tensor, wide: Iterable[int], others: Sequence[Tensor]) -> bool:
+    """Whether one channel meets many of another tensor: by broadcasting, or expanded before."""
+    if any(_varies(other, d) for d in wide for other in others):
+        return True
+    dims = range(labels.dim())
+    alone = not any(_varies(labels, d) for d in dims)
+    return alone and any(_varies(other, d) for d in dims for other in others)
 
 
 def _broadcast(call: _Call) -> list[tuple[int, ...]]:

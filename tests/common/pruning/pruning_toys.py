@@ -244,6 +244,15 @@ TOYS: dict[str, Toy] = {
         ),
         IMAGE,
     ),
+    "a gate with one channel, expanded": (
+        lambda: Forward(
+            lambda net, x: net.head(net.a(x) * net.gate(x).sigmoid().expand_as(net.a(x))),
+            a=conv(3, 6),
+            gate=conv(3, 1),
+            head=classifier(6),
+        ),
+        IMAGE,
+    ),
     "a convolution with one output channel": (
         lambda: nn.Sequential(conv(3, 6), nn.ReLU(), conv(6, 1), nn.ReLU(), conv(1, 5), classifier(5)),
         IMAGE,
