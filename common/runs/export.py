@@ -36,8 +36,8 @@ its columns, with the words of each or what fills a missing number, and how to f
 normalise=false it takes what the network takes, and its metadata say how to get there. The time of a batch
 is measured here (latency=false: not).
 
-The state dict's file of a pruned run says how wide the layers are too: common.pruning.pruned.load_pruned makes
-the network of it. The whole network is timed in turn with the pruned one."""
+The state dict's file of a pruned run says how wide the layers are too: common.pruning.pruned.load_pruned
+makes the network of it. The whole network is timed in turn with the pruned one."""
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"]}
 # what a network gives, by its task
 OUTPUTS = {
