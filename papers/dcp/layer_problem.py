@@ -281,7 +281,7 @@ def kept_channels(channels: int, eta: float, name: str = "layer") -> int:
         UserError: eta outside [0, 1).
     """
     if not 0 <= eta < 1:
-        raise UserError(f"method.eta={eta}: layer {name} must keep a channel (valid: 0 <= eta < 1)")
+        raise UserError(f"method.rate={eta}: layer {name} must keep a channel (valid: 0 <= rate < 1)")
     # eta = 0.3 of 10 is 3, whatever 0.3 * 10 is in binary
     return channels - math.floor(round(eta * channels, 9))
 
