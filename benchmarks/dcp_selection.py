@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from benchmarks.figures import Figure, command
 from common.models.preact_resnet import PreactResNet
-from papers.dcp.cut import Cut, cached_problem
+from papers.dcp.cut import Cut, before, cached_problem
 from papers.dcp.layer_problem import LayerProblem, Rows, kept_channels
 from papers.dcp.losses import block_names, head_for, pivots, stage_of
 from papers.dcp.policy import prunable
@@ -70,15 +70,14 @@ class RunsAll(LayerProblem):
         )
         where = ground.loss_of(ground.network, layer)
         self.head, self.images, self.labels = where["head"], ground.images, ground.labels
-        first = ground.images[:3]
-        self.cut = Cut(ground.network, layer, where["end"], first)
-        self.unpruned = Cut(baseline, layer, where["end"], first)
+        self.cut = Cut(ground.network, layer, where["end"], ground.images[:3])
+        self.unpruned = before(baseline, layer)
         self.teacher = baseline.get_submodule(layer)
 
     def terms(self, weight: Tensor, bias: Tensor | None, rows: Rows) -> tuple[Tensor | None, Tensor | None]:
         with torch.no_grad():
             features, *live = self.cut.before(self.images[rows])
-            baseline = self.teacher(self.unpruned.before(self.images[rows])[0])
+            baseline = self.teacher(self.unpruned(self.images[rows])[0])
         outputs = functional.conv2d(features, weight, bias, padding=1)
         found = self.cut.after(outputs, live)
         logits = found if self.head is None else self.head(found)

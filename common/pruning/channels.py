@@ -15,8 +15,8 @@ from torch import nn
 
 from common.base.errors import UserError
 from common.metrics.macs import meta_copy
-from common.pruning.cutting import Channels, Refused, cut, layer_of, read_channels
-from common.pruning.propagation import Axis, Role, Shape
+from common.pruning.cutting import Channels, cut, layer_of, read_channels
+from common.pruning.propagation import Axis, Refused, Role, Shape
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class ChannelGroup:
         consumers: layers whose inputs they are.
         fixed: why they cannot be pruned; None where they can.
         parts: the channels are so many runs of equal length, each of which keeps equally many.
+        paired: whether each of the parts keeps the channels at the same places.
         slots: where the channels stand in each tensor.
     """
 
@@ -61,6 +62,7 @@ class ChannelGroup:
     consumers: tuple[str, ...]
     fixed: str | None = None
     parts: int = 1
+    paired: bool = False
     slots: tuple[Slot, ...] = field(default=(), repr=False)
 
 
@@ -116,27 +118,37 @@ def _tried(blank: nn.Module, shape: Shape, found: Found, group: ChannelGroup) ->
     first = _refusal(blank, shape, found, [group])
     if first is None:
         return group
-    for parts in range(group.parts + 1, group.channels // 2 + 1):
-        if group.channels % parts == 0 and parts % group.parts == 0:
-            candidate = replace(group, parts=parts)
-            if _refusal(blank, shape, found, [candidate]) is None:
-                return candidate
+    for parts in range(group.parts, group.channels // 2 + 1):
+        if group.channels % parts == 0 and parts % group.parts == 0 and parts > 1:
+            for paired in (False, True):
+                candidate = replace(group, parts=parts, paired=paired)
+                if _refusal(blank, shape, found, [candidate]) is None:
+                    return candidate
     return replace(group, fixed=str(first))
 
 
 def _refusal(
     blank: nn.Module, shape: Shape, found: Found, groups: Iterable[ChannelGroup]
 ) -> Refused | UserError | None:
-    """Why the first channel of each part of the groups cannot be removed; None where they can."""
+    """Why some channels of each part of the groups cannot be removed; None where they can."""
     removed: set[int] = set()
     for group in groups:
-        removed |= set(found.roots[group.name][:: group.channels // group.parts].tolist())
+        removed |= set(found.roots[group.name][_some(group)].tolist())
     smaller = copy.deepcopy(blank)
     try:
         cut(smaller, shape, found.channels, removed)
     except (Refused, UserError) as error:
         return error
     return None
+
+
+def _some(group: ChannelGroup) -> list[int]:
+    """Channels to be removed on trial: of each part as many, at the same places if they are paired."""
+    size = group.channels // group.parts
+    # neither pairs of neighbours nor equally many of two halves
+    places = (0, 1, 3) if size > 3 else (0,)
+    shifts = [0 if group.paired else part * (part + 1) // 2 for part in range(group.parts)]
+    return [part * size + (place + shift) % size for part, shift in enumerate(shifts) for place in places]
 
 
 def _declared_parts(group: ChannelGroup, found: Found) -> int:
@@ -169,7 +181,8 @@ def find_groups(network: nn.Module, shape: Shape) -> Found:
     counts: dict[str, int] = defaultdict(int)
     for made, _ in members:
         counts[made[0]] += 1
-    groups, roots = [], {}
+    roots: dict[str, np.ndarray] = {}
+    kinds: list[tuple[tuple[str, ...], str | None]] = []
     for (made, fixed), own in members.items():
         name = made[0]
         if counts[name] > 1:
@@ -177,31 +190,45 @@ def find_groups(network: nn.Module, shape: Shape) -> Found:
             name = f"{name}[{min(numbers)}:{max(numbers) + 1}]"
         while name in roots:
             name += "'"
-        groups.append(_group(name, own, made, fixed, channels))
         roots[name] = np.array(own)
+        kinds.append((made, fixed))
+    slots = _slots(channels, list(roots.values()))
+    groups = [
+        _group(name, len(own), *kind, own_slots)
+        for (name, own), kind, own_slots in zip(roots.items(), kinds, slots, strict=True)
+    ]
     return Found(channels, groups, roots)
 
 
-def _group(
-    name: str, roots: Sequence[int], producers: tuple[str, ...], fixed: str | None, channels: Channels
-) -> ChannelGroup:
-    numbers = {root: number for number, root in enumerate(roots)}
-    slots = []
-    layers: dict[Role, dict[str, None]] = {"producer": {}, "follower": {}, "consumer": {}}
+def _slots(channels: Channels, groups: Sequence[np.ndarray]) -> list[list[Slot]]:
+    """Where the channels of each group, given by their roots, stand."""
+    group_of = np.full(len(channels.roots), -1)
+    number_of = np.full(len(channels.roots), -1)
+    for which, roots in enumerate(groups):
+        group_of[roots] = which
+        number_of[roots] = np.arange(len(roots))
+    slots: list[list[Slot]] = [[] for _ in groups]
     for axis, role in channels.passed.roles:
-        own = tuple(numbers.get(root, -1) for root in channels.of(axis).tolist())
-        if max(own) >= 0:
-            slots.append(Slot(*axis, role, own))
-            layers[role][layer_of(axis)] = None
+        roots = channels.of(axis)
+        for which in np.unique(group_of[roots]):
+            if which >= 0:
+                numbers = np.where(group_of[roots] == which, number_of[roots], -1)
+                slots[which].append(Slot(*axis, role, tuple(numbers.tolist())))
+    return slots
+
+
+def _group(
+    name: str, size: int, producers: tuple[str, ...], fixed: str | None, slots: Sequence[Slot]
+) -> ChannelGroup:
+    layers: dict[Role, dict[str, None]] = {"producer": {}, "follower": {}, "consumer": {}}
+    for slot in slots:
+        layers[slot.role][layer_of(Axis(slot.parameter, slot.axis))] = None
     return ChannelGroup(
         name=name,
-        channels=len(roots),
+        channels=size,
         producers=producers,
         followers=tuple(layer for layer in layers["follower"] if layer not in layers["producer"]),
         consumers=tuple(layers["consumer"]),
         fixed=fixed,
         slots=tuple(slots),
     )
-
-
-__all__ = ["Axis", "ChannelGroup", "Found", "Slot", "channel_groups", "find_groups"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from common.base.errors import UserError
-from common.pruning.propagation import Axis, Expected, Passed, Refused, Shape, propagate
+from common.pruning.propagation import Axis, Expected, Passed, Shape, propagate
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,10 @@ class Channels:
         every = {axis: self.of(axis) for axis in self.passed.labels}
         labels = {axis: roots[kept[axis]] if axis in kept else roots for axis, roots in every.items()}
         return Expected(
+            whole=self.passed,
             inputs=[torch.from_numpy(self.roots[labels.numpy()]) for labels in self.passed.inputs],
             labels={axis: torch.from_numpy(roots) for axis, roots in labels.items()},
-            roles=self.passed.roles,
             fixed=frozenset(self.fixed),
-            done=self.passed.done,
         )
 
 
@@ -130,9 +130,9 @@ def blank(network: nn.Module, channels: Channels, removed: Set[int]) -> None:
                 # a variance of 1 keeps what is 0 at 0, whatever the precision
                 weight.movedim(axis, 0)[gone] = 1 if tensor.name.endswith("running_var") else 0
         tensor.replace(weight)
-    for name, axis in channels.passed.norms.items():
-        if axis in kept:
-            _replace_module(network, name, KeptNorm(network.get_submodule(name), kept[axis]))
+    for name, channel_axis in channels.passed.norms.items():
+        if channel_axis in kept:
+            _replace_module(network, name, KeptNorm(network.get_submodule(name), kept[channel_axis]))
 
 
 def _blank_in_groups(weight: Tensor, gone: Tensor, groups: int, axis: int) -> None:
@@ -181,7 +181,7 @@ class _Held:
         if isinstance(self.value, nn.Parameter):
             value = nn.Parameter(value, requires_grad=self.value.requires_grad)
         for module, key in self.holders:
-            held = module._parameters if key in module._parameters else module._buffers
+            held: dict[str, Any] = module._parameters if key in module._parameters else module._buffers
             held[key] = value
 
 
@@ -326,6 +326,3 @@ def _set_norm_sizes(name: str, module: nn.Module, stays: np.ndarray) -> None:
 def _replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, key = name.rpartition(".")
     setattr(network.get_submodule(parent), key, module)
-
-
-__all__ = ["Channels", "KeptNorm", "Refused", "blank", "cut", "even_groups", "layer_of", "read_channels"]

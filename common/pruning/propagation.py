@@ -48,7 +48,7 @@ UNARY = _words(
     "exp expm1 log log1p log2 sqrt rsqrt abs absolute neg negative square sin cos tan atan erf clamp "
     "clamp_min clamp_max clip sign reciprocal nan_to_num round floor ceil logical_not isnan dropout "
     "dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout native_dropout float "
-    "double half bfloat16 to type type_as clone detach contiguous data requires_grad cpu cuda positive identity"
+    "double half bfloat16 to type type_as clone detach contiguous data requires_grad cpu cuda positive"
 )
 BINARY = _words(
     "add sub subtract mul multiply div divide true_divide floor_divide rsub rdiv rtruediv rpow pow maximum "
@@ -113,6 +113,8 @@ class Passed:
 
     Attributes:
         inputs: labels of the network's inputs along their first dimensions.
+        long: of each parameter and buffer the axes with more than one number.
+        modes: whether the network was passed through in training mode too.
         labels: of each axis that counts channels, one int a number.
         roles: for each axis what it is to its channels, in the order of execution.
         groups: of each weight of a convolution in groups (but depthwise): (groups, axis within a group).
@@ -123,9 +125,12 @@ class Passed:
         done: for each operation on channels its layer, its name, and what of its form must not change with
             their number.
         involved: for each of them the labels that it takes.
+        apart: of sums and products, by position, the inputs that are used with every channel of another.
     """
 
     inputs: list[Tensor] = field(default_factory=list)
+    long: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    modes: bool = False
     labels: dict[Axis, Tensor] = field(default_factory=dict)
     roles: dict[tuple[Axis, Role], None] = field(default_factory=dict)
     groups: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -135,6 +140,7 @@ class Passed:
     fixed: list[tuple[np.ndarray, str]] = field(default_factory=list)
     done: list[tuple[Any, ...]] = field(default_factory=list)
     involved: list[list[Tensor]] = field(default_factory=list)
+    apart: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,17 +149,15 @@ class Expected:
 
     Attributes:
         inputs: roots of the labels of the network's inputs.
+        whole: of the whole network.
         labels: of each axis, those of the channels that are left, each the root of its channel.
-        roles: `Passed.roles` of the whole network.
         fixed: roots that cannot be removed.
-        done: `Passed.done` of the whole network.
     """
 
+    whole: Passed
     inputs: Sequence[Tensor]
     labels: Mapping[Axis, Tensor]
-    roles: Mapping[tuple[Axis, Role], None]
     fixed: frozenset[int]
-    done: Sequence[tuple[Any, ...]]
 
 
 def propagate(network: nn.Module, shape: Shape, expected: Expected | None = None) -> Passed:
@@ -171,22 +175,19 @@ def propagate(network: nn.Module, shape: Shape, expected: Expected | None = None
     model = meta_copy(network)
     tracker = _Tracker(model, expected)
     _run(model.eval(), shape, tracker)
-    if any(name not in tracker.seen for name, _ in model.named_parameters()) and _has_modes(model):
-        tracker.second = True
+    unseen = any(name not in tracker.seen for name, _ in model.named_parameters())
+    if unseen if expected is None else expected.whole.modes:
+        tracker.second, tracker.found.modes = True, True
         # heads that help the training alone take channels too
         _run(model.train(), shape, tracker)
     return tracker.found
-
-
-def _has_modes(model: nn.Module) -> bool:
-    return any(not type(module).__module__.startswith("torch.nn.") for module in model.modules())
 
 
 def _run(model: nn.Module, shape: Shape, tracker: "_Tracker") -> None:
     """One pass; in training mode, where not every network can take blank inputs, a failure ends it."""
     try:
         with torch.no_grad(), torch.device("meta"), _Unseen(tracker):
-            inputs = [_blank(model, one, tracker) for one in _shapes(shape)]
+            inputs = [_blank(model, one, which, tracker) for which, one in enumerate(_shapes(shape))]
             with tracker:
                 outputs = model(*inputs)
         tracker.finish(outputs)
@@ -213,17 +214,16 @@ def _run(model: nn.Module, shape: Shape, tracker: "_Tracker") -> None:
 
 
 def _shapes(shape: Shape) -> list[tuple[int, ...]]:
-    if shape and not isinstance(shape[0], int):
-        return [tuple(one) for one in shape]  # type: ignore[union-attr]
-    return [tuple(shape)]  # type: ignore[arg-type]
+    several = [tuple(one) for one in shape if not isinstance(one, int)]
+    return several or [tuple(one for one in shape if isinstance(one, int))]
 
 
-def _blank(model: nn.Module, shape: tuple[int, ...], tracker: "_Tracker") -> Tensor:
+def _blank(model: nn.Module, shape: tuple[int, ...], which: int, tracker: "_Tracker") -> Tensor:
     """A blank input, whose entries along its first dimension are channels that stay."""
     floating = (p.dtype for p in model.parameters() if p.is_floating_point())
     blank = torch.empty(BATCH, *shape, device="meta", dtype=next(floating, torch.get_default_dtype()))
     if shape:
-        labels = tracker.input_labels(shape[0])
+        labels = tracker.input_labels(which, shape[0])
         tracker.mark(blank, labels.view(1, -1, *[1] * (len(shape) - 1)).expand(blank.shape))
     return blank
 
@@ -261,6 +261,9 @@ class _Tracker(TorchFunctionMode):
             for tensors in (model.named_buffers(), model.named_parameters())
             for name, tensor in tensors
         }
+        for tensors in (model.named_buffers(), model.named_parameters()):
+            for name, tensor in tensors:
+                self.found.long[name] = tuple(axis for axis, size in enumerate(tensor.shape) if size > 1)
         self.modules = dict(model.named_modules())
         self.network = type(model).__name__
         self.running = [self.network]
@@ -282,16 +285,20 @@ class _Tracker(TorchFunctionMode):
         self.count += count
         return labels
 
-    def input_labels(self, count: int) -> Tensor:
-        """Labels of the network's next input, which stay."""
-        number = len(self.found.inputs)
+    def input_labels(self, which: int, count: int) -> Tensor:
+        """Labels of one of the network's inputs, which stay."""
         if self.expected is not None:
-            labels = self.expected.inputs[number]
-        else:
+            return self.expected.inputs[which]
+        if which == len(self.found.inputs):
             labels = self.new_labels(count)
+            self.found.inputs.append(labels)
             self.fix(labels, "it belongs to the network's input")
-        self.found.inputs.append(labels)
-        return labels
+        return self.found.inputs[which]
+
+    def is_input(self, labels: Tensor) -> bool:
+        """Whether all labels are of inputs, which have the lowest."""
+        known = self.found.inputs if self.expected is None else self.expected.inputs
+        return bool(_few(labels).max() <= sum(map(len, known)))
 
     def axis(self, name: str, axis: int, size: int, role: Role) -> Tensor:
         """The labels of an axis of a parameter, made when it is first seen."""
@@ -316,7 +323,7 @@ class _Tracker(TorchFunctionMode):
     def is_depthwise(self, name: str, inner: int, groups: int, inputs: int) -> bool:
         """Whether each input has its own outputs; one of which one channel is left still is."""
         if self.expected is not None:
-            return (Axis(name, inner), "consumer") not in self.expected.roles
+            return (Axis(name, inner), "consumer") not in self.expected.whole.roles
         return groups > 1 and inputs == groups
 
     def mark(self, tensor: Tensor, labels: Tensor) -> None:
@@ -326,17 +333,22 @@ class _Tracker(TorchFunctionMode):
         """The labels of the elements of a tensor; None if it has none."""
         found: Tensor | None = getattr(value, "_channels", None)
         if found is None and id(value) in self.names:
-            axes = [axis for axis, size in enumerate(value.shape) if size > 1]
+            name = self.names[id(value)]
+            axes = self.long(name)
             if len(axes) == 1:
-                vector = self.axis(self.names[id(value)], axes[0], value.shape[axes[0]], "follower")
-                self.seen.add(self.names[id(value)])
+                vector = self.axis(name, axes[0], value.shape[axes[0]], "follower")
+                self.seen.add(name)
                 return vector.view([-1 if axis == axes[0] else 1 for axis in range(value.dim())])
         return found
 
     def matrix(self, value: Any) -> str | None:
         """The name of a parameter with two axes or more."""
         name = self.names.get(id(value))
-        return name if name is not None and sum(size > 1 for size in value.shape) > 1 else None
+        return name if name is not None and len(self.long(name)) > 1 else None
+
+    def long(self, name: str) -> tuple[int, ...]:
+        """The axes of a parameter that have more than one number in the whole network."""
+        return (self.found if self.expected is None else self.expected.whole).long[name]
 
     def fix(self, labels: Tensor, reason: str) -> None:
         labels = _few(labels)
@@ -383,10 +395,28 @@ class _Tracker(TorchFunctionMode):
             carried = [getattr(value, "_channels", None) for value in inputs]
             self.found.involved.append([labels for labels in carried if labels is not None])
             return
-        known = self.expected.done
+        known = self.expected.whole.done
         if self.position >= len(known) or known[self.position] != entry:
             raise Refused(self.running[-1], f"{form[0]} depends on the number of channels")
         self.position += 1
+
+    def note_elementwise(self, call: "_Call") -> None:
+        """As `note`: numbers beside tensors stay the same, and so do the dimensions that are repeated."""
+        leaves = tree_leaves((call.args, call.kwargs))
+        wide = _broadcast(call)
+        if self.expected is not None and self.position < len(self.expected.whole.done):
+            known = self.expected.whole.done[self.position][2:3]
+            sizes = call.outputs[0].shape
+            # where one channel is left there is nothing to repeat any more
+            wide = [
+                before if set(now) == {d for d in before if sizes[d] > 1} else now
+                for before, now in zip(known[0] if known else wide, wide, strict=False)
+            ]
+        self.note(call.inputs, call.name, wide, [leaf for leaf in leaves if isinstance(leaf, int | float)])
+
+    def apart(self) -> tuple[int, ...]:
+        """Of the operation that was noted last, what `Passed.apart` says of the whole network."""
+        return () if self.expected is None else self.expected.whole.apart.get(self.position - 1, ())
 
     def finish(self, outputs: Any) -> None:
         """Channels of the outputs stay."""
@@ -404,7 +434,8 @@ class _Tracker(TorchFunctionMode):
         self.last = (self.running[-1], name)
         self.reading, outer = True, self.reading
         try:
-            result = func(*args, **kwargs)
+            # on the meta device its kernel takes longer than all else, for an output like its input
+            result = torch.empty_like(args[0]) if name == "batch_norm" else func(*args, **kwargs)
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
             if outputs or name == "setitem":
@@ -436,11 +467,14 @@ class _Tracker(TorchFunctionMode):
             call.unknown()
         else:
             if name in ELEMENTWISE:
-                numbers = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, int | float)]
-                self.note(inputs, name, _broadcast(call), numbers)
+                self.note_elementwise(call)
             else:
                 self.note(inputs, name)
-            reader(call)
+            try:
+                reader(call)
+            except (RuntimeError, ValueError, TypeError, IndexError):
+                # arguments of a kind that its reader does not know
+                call.unknown()
 
 
 @dataclass
@@ -493,10 +527,15 @@ def _elementwise(call: _Call) -> None:
         if (labels := tracker.labels(value)) is not None
     }
     in_place = call.in_place and 0 not in carried
+    apart = list(tracker.apart())
     merged = _blank_labels(output)
     for i, labels in carried.items():
         others = [other for j, other in carried.items() if j != i]
-        if in_place or any(_varies(other, d) for d in wide[i] for other in others):
+        if tracker.expected is None and (
+            in_place or any(_varies(other, d) for d in wide[i] for other in others)
+        ):
+            apart.append(i)
+        if i in apart:
             reason = f"{tracker.running[-1]}: {call.name} uses it with every channel of another tensor"
             tracker.fix(labels, reason)
             continue
@@ -504,6 +543,7 @@ def _elementwise(call: _Call) -> None:
         both = _both(merged, whole)
         tracker.tie(*both, call.name)
         merged = _merge(merged, whole)
+    tracker.found.apart[len(tracker.found.done) - 1] = tuple(apart)
     for i, value in enumerate(call.inputs):
         matrix = tracker.matrix(value)
         if matrix is not None:
@@ -736,6 +776,8 @@ def _weighted(
     inner, outer = (0, 1) if transposed else (1, 0)
     inputs, outputs = value.shape[dim], call.outputs[0].shape[dim]
     across = [d for d in range(labels.dim()) if d != dim % labels.dim() and _varies(labels, d)]
+    if across and tracker.is_input(labels):
+        labels, across = _blank_labels(value), []
     if across and not _varies(labels, dim):
         # positions stand where channels should, and the channels where positions should
         produced = tracker.axis(name, outer, outputs, "producer")

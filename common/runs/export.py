@@ -28,9 +28,10 @@ HELP = """The plain network that a finished run leaves, without what helped its 
   python export.py paper=one normalise=false          the ONNX file without the normalisation
 
 The words are those of the run (python run.py ...). The state dict holds the bare network's weights
-(torch.load(..., weights_only=True)). The ONNX file takes float32 batches of what the data set stores: pixels
-0..255 as [batch, channels, height, width] (or the input_range of its metadata), or rows of a table; it
-returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
+(torch.load(..., weights_only=True)); of a pruned run the file says how wide its layers are too, and
+common.pruning.pruned.load_pruned makes the network of it. The ONNX file takes float32 batches of what the
+data set stores: pixels 0..255 as [batch, channels, height, width] (or the input_range of its metadata), or
+rows of a table; it returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
 the shape, the normalisation, and the words and metrics of the run. With normalise=false it takes what the
 network takes, and its metadata say how to get there. The time of a batch is measured here (latency=false:
 not)."""
@@ -48,6 +49,8 @@ MEANINGS = {
     "reconstruction": "one for each pixel [batch, pixels]; sigmoid gives the image in [0, 1]",
     "regression": "[batch]",
 }
+# what the network of a pruned run is compared with
+WHOLE = "whole network"
 SWITCHES = {"true": True, "false": False}
 
 
@@ -140,9 +143,9 @@ def export(words: list[str], options: Options) -> Exported:
             deployed = _deployed(found.network, found.facts) if options.normalise else found.network
             _write_onnx(target, deployed, found, task, _metadata(run, found, task, options.normalise))
         else:
-            _write_state(target, found.network)
+            _write_state(target, run, found, task)
         files.append(target)
-    return Exported(files, _latency(found) if options.latency else [])
+    return Exported(files, _latency(run, found) if options.latency else [])
 
 
 def _has_onnx() -> bool:
@@ -196,11 +199,14 @@ def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict
     }
 
 
-def _latency(found: Trained) -> list[str]:
-    """One line for each network and engine: the run's, and its teacher's if it has one."""
+def _latency(run: Finished, found: Trained) -> list[str]:
+    """One line for each network and engine: the run's, and its teacher's if it has one.
+
+    A pruned network is timed in turn with the whole one, and a line says where it is not faster.
+    """
     import torch
 
-    from common.runs.latency import BATCHES, REPEATS, latencies
+    from common.runs.latency import BATCHES, REPEATS, Timed, latencies
 
     networks = {"network": found.network}
     networks |= {
@@ -209,28 +215,89 @@ def _latency(found: Trained) -> list[str]:
         for name, made in group.items()
         if name == "teacher"
     }
-    lines = []
+    if is_pruned := hasattr(found.network, "pruning"):
+        networks[WHOLE] = _whole(run)
     shape = tuple(found.facts["shape"])
-    for name, network in networks.items():
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        timed = {}
+        for name, network in networks.items():
             path = None
             if _has_onnx() and find_spec("onnxruntime"):
-                path = Path(folder) / "network.onnx"
+                path = Path(folder) / f"{name}.onnx"
                 _write_onnx(path, network, found, str(network.task), {})
-            measured = latencies(network, shape, path)
-        for engine, by_batch in measured.items():
+            timed[name] = Timed(network, path)
+        measured = latencies(timed, shape)
+    lines = []
+    for name, by_engine in measured.items():
+        for engine, by_batch in by_engine.items():
             times = ", ".join(f"{by_batch[batch]:.3g} ms for a batch of {batch}" for batch in BATCHES)
             lines.append(
                 f"latency of the {name} in {engine}: {times} "
                 f"(median of {REPEATS} on the CPU, {torch.get_num_threads()} thread(s))"
             )
+    if is_pruned:
+        lines += _compared(measured, networks, shape)
     return lines
 
 
-def _write_state(path: Path, network: "nn.Module") -> None:
+def _whole(run: Finished) -> "nn.Module":
+    """The network of a run as it was before channels were removed, with its first weights."""
+    from common.runs.runner import first_network
+
+    return first_network(run.config).eval()
+
+
+def _compared(
+    measured: dict[str, dict[str, dict[int, float]]], networks: "dict[str, nn.Module]", shape: tuple[int, ...]
+) -> list[str]:
+    """What pruning brought: numbers, multiply-adds, and time, also where it brought none."""
+    from common.metrics.macs import count_macs
+    from common.metrics.parameters import count_parameters
+
+    pair = [networks["network"], networks[WHOLE]]
+    (parameters, parameters_before), (macs, macs_before) = (
+        [count_parameters(network) for network in pair],
+        [count_macs(network, shape) for network in pair],
+    )
+    lines = [
+        f"pruned: {parameters:,} of {parameters_before:,} parameters, "
+        f"{macs:,} of {macs_before:,} multiply-adds"
+    ]
+    for engine, by_batch in measured["network"].items():
+        for batch, time in by_batch.items():
+            share = round(time / measured[WHOLE][engine][batch], 2)
+            said = "is not faster" if share >= 1 else "is faster"
+            lines.append(
+                f"the pruned network {said} in {engine} for a batch of {batch}: "
+                f"{share:.2f} x the whole one's time"
+            )
+    return lines
+
+
+def _write_state(path: Path, run: Finished, found: Trained, task: str) -> None:
     import torch
 
-    _atomically(path, lambda partial: torch.save(network.state_dict(), partial))
+    held = found.network.state_dict()
+    if hasattr(found.network, "pruning"):
+        held = _packed(run, found, task)
+    _atomically(path, lambda partial: torch.save(held, partial))
+
+
+def _packed(run: Finished, found: Trained, task: str) -> dict[str, Any]:
+    """What `load_pruned` makes a pruned network from."""
+    from omegaconf import OmegaConf
+
+    from common.pruning.pruned import pack
+
+    settings: Any = OmegaConf.to_container(run.config.model, resolve=True)
+    target = settings.pop("_target_")
+    for key in found.stages.get("model", {}):
+        # its weights come from the file
+        settings[key] = None
+    shape = tuple(found.facts["shape"])
+    settings |= {"shape": shape, "classes": found.facts["classes"]}
+    about = _metadata(run, found, task, normalise=False)
+    return pack(found.network, target=target, settings=settings, shape=shape, about=about)
 
 
 def _write_onnx(

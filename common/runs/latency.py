@@ -2,8 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,28 +18,45 @@ REPEATS = 30
 WARM_UP = 3
 
 
-def latencies(network: "nn.Module", shape: tuple[int, ...], onnx: Path | None) -> dict[str, dict[int, float]]:
+@dataclass(frozen=True)
+class Timed:
+    """A network whose batches are timed.
+
+    Attributes:
+        network: on the CPU, in evaluation mode.
+        onnx: the same network as a file; None to measure torch alone.
+    """
+
+    network: "nn.Module"
+    onnx: Path | None = None
+
+
+def latencies(
+    networks: Mapping[str, Timed], shape: tuple[int, ...]
+) -> dict[str, dict[str, dict[int, float]]]:
     """Milliseconds for a batch on the CPU, the median of `REPEATS` calls after `WARM_UP`.
 
-    Both engines use as many threads as torch does here.
+    All networks and engines are called in turn, so that what else the machine does meets them alike. Both
+    engines use as many threads as torch does here.
 
     Args:
-        network: on the CPU, in evaluation mode.
+        networks: by name.
         shape: of one input.
-        onnx: the same network as a file; None to measure torch alone.
 
     Returns:
-        By engine ("torch"; "onnxruntime" where it is installed and there is a file) and batch size.
+        By network, engine ("torch"; "onnxruntime" where it is installed and there is a file) and batch size.
     """
-    calls: dict[str, Callable[[Tensor], object]] = {"torch": network}
-    if onnx is not None and find_spec("onnxruntime"):
-        calls["onnxruntime"] = _session(onnx)
-    found: dict[str, dict[int, float]] = {engine: {} for engine in calls}
+    calls: dict[tuple[str, str], Callable[[Tensor], object]] = {}
+    for name, timed in networks.items():
+        calls[name, "torch"] = timed.network
+        if timed.onnx is not None and find_spec("onnxruntime"):
+            calls[name, "onnxruntime"] = _session(timed.onnx)
+    found: dict[str, dict[str, dict[int, float]]] = {name: {} for name in networks}
     with torch.inference_mode():
         for batch in BATCHES:
             inputs = torch.rand(batch, *shape)
-            for engine, call in calls.items():
-                found[engine][batch] = _milliseconds(partial(call, inputs))
+            for (name, engine), milliseconds in _in_turn(calls, inputs).items():
+                found[name].setdefault(engine, {})[batch] = milliseconds
     return found
 
 
@@ -53,12 +70,16 @@ def _session(path: Path) -> "Callable[[Tensor], object]":
     return lambda inputs: session.run(None, {name: inputs.numpy()})
 
 
-def _milliseconds(call: Callable[[], object]) -> float:
+def _in_turn(
+    calls: "Mapping[tuple[str, str], Callable[[Tensor], object]]", inputs: "Tensor"
+) -> dict[tuple[str, str], float]:
     for _ in range(WARM_UP):
-        call()
-    times = []
+        for call in calls.values():
+            call(inputs)
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
     for _ in range(REPEATS):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return 1000 * statistics.median(times)
+        for key, call in calls.items():
+            started = time.perf_counter()
+            call(inputs)
+            times[key].append(time.perf_counter() - started)
+    return {key: 1000 * statistics.median(measured) for key, measured in times.items()}

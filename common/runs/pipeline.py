@@ -17,6 +17,7 @@ from torch import nn
 from common.base.errors import UserError
 from common.base.module import PaperModule
 from common.base.stages import Stage
+from common.pruning.pruned import is_pruned, load_pruned
 from common.runs.code import code_hash
 from common.runs.inheritance import CHECKPOINT, is_path, result_beside, stage_keys, stage_run, stage_words
 from common.runs.keys import START, identity, run_key
@@ -114,7 +115,11 @@ def _from_weights(text: str, network: nn.Module) -> Made:
     Raises:
         UserError: the file is missing, damaged, or of another network.
     """
-    load_weights(network, Path(text))
+    path = Path(text)
+    if is_pruned(_read(path)):
+        network = load_pruned(path, network).train()
+    else:
+        load_weights(network, path)
     return Made(
         Stage(words=text, key="", metrics={}, model=network), {"words": text, "key": "", "metrics": {}}
     )

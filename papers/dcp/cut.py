@@ -92,14 +92,9 @@ class Cut:
 
     def __init__(self, network: nn.Module, layer: str, end: str | None, example: Tensor) -> None:
         traced = trace(network)
-        for name in (layer, *([] if end is None else [end])):
-            if name not in traced.outputs:
-                raise UserError(f"layer {name}: {type(network).__name__} runs no module of that name")
-        if traced.calls[layer] != 1:
-            raise UserError(f"layer {layer}: runs {traced.calls[layer]} times in a pass (valid: once)")
         self.layer = layer
-        node = traced.outputs[layer]
-        last = traced.outputs[end] if end is not None else _output(traced.graph)
+        node = _only_run(traced, layer)
+        last = _output(traced.graph) if end is None else _run_of(traced, end)
         inside = _between(traced.graph, node, last)
         if last not in inside:
             raise UserError(f"layer {layer}: the output of {end or 'the network'} does not depend on it")
@@ -193,11 +188,11 @@ def cached_problem(
     # three, so that a number of examples is told from other sizes of 1
     first = inputs[torch.arange(3) % len(inputs)].to(next(network.parameters()).device)
     cut = Cut(network, layer, end, first)
-    whole = Cut(baseline, layer, end, first)
+    unpruned = before(baseline, layer)
     kept = _run(cut.before, inputs, chunk, first.device, storage)
     features = kept[0]
-    module, unpruned = network.get_submodule(layer), baseline.get_submodule(layer)
-    (outputs,) = _run(lambda x: (unpruned(whole.before(x)[0]),), inputs, chunk, first.device, storage)
+    module, teacher = network.get_submodule(layer), baseline.get_submodule(layer)
+    (outputs,) = _run(lambda x: (teacher(unpruned(x)[0]),), inputs, chunk, first.device, storage)
     _require_same(network, cut, end, first)
     tail = CachedTail(cut, kept[1:], targets, head, loss, _writes_over(cut, module, features, kept[1:]))
     if not isinstance(module, nn.Conv2d | nn.Linear):
@@ -219,6 +214,31 @@ def _run(
         [tensor.to(storage or device) for tensor in work(rows.to(device))] for rows in inputs.split(chunk)
     ]
     return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+
+
+def before(network: nn.Module, layer: str) -> fx.GraphModule:
+    """The part of a network that gives a layer's inputs, as a tuple of one tensor.
+
+    Raises:
+        UserError: as `Cut`.
+    """
+    traced = trace(network)
+    return _prefix(network, traced.graph, _only_run(traced, layer), [])
+
+
+def _run_of(traced: Traced, name: str) -> fx.Node:
+    """The operation whose value a module returns."""
+    if name not in traced.outputs:
+        raise UserError(f"layer {name}: {type(traced.network).__name__} runs no module of that name")
+    return traced.outputs[name]
+
+
+def _only_run(traced: Traced, layer: str) -> fx.Node:
+    """The one run of a layer."""
+    found = _run_of(traced, layer)
+    if traced.calls[layer] != 1:
+        raise UserError(f"layer {layer}: runs {traced.calls[layer]} times in a pass (valid: once)")
+    return found
 
 
 def _output(graph: fx.Graph) -> fx.Node:

@@ -14,7 +14,7 @@ from common.pruning.slicing import sliced
 from papers.dcp.complexity import Complexity, complexity
 from papers.dcp.layer_problem import kept_channels
 from papers.dcp.measures import error_gaps, saved
-from papers.dcp.selectors import layers_within
+from papers.dcp.selectors import layers_within, require_rate
 
 
 class SelectionKeys(MethodParts):
@@ -63,6 +63,16 @@ class Pruned(TrainingMethod):
             raise UserError(f"method.rate={asked}: the selection was made with {made} (valid: the same)")
         self.whole: Complexity
 
+    @classmethod
+    def check_settings(cls, **settings: Any) -> None:
+        """Refuse a rate out of range before the selection is made, which has more to say.
+
+        Raises:
+            UserError: see above.
+        """
+        if "rate" in settings:
+            require_rate(settings["rate"])
+
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The pruned network; the student says what was trained in the whole one, and how large that is."""
         pruned = self.selection.model
@@ -70,7 +80,9 @@ class Pruned(TrainingMethod):
         for name, parameter in pruned.named_parameters():
             parameter.requires_grad_(name not in frozen)
         self.whole = complexity(student, data.shape)
-        return super().attach(pruned, make_model, data)
+        keep = pruned.pruning["keep"]
+        # others like it have its widths
+        return super().attach(pruned, lambda: sliced(make_model(), data.shape, keep), data)
 
     def results(self, student: nn.Module, data: DataSet, found: dict[str, Any]) -> dict[str, Any]:
         """What pruning has saved and cost, see `saved` and `error_gaps`."""
@@ -109,8 +121,7 @@ class WidthMultiplier(TrainingMethod):
         **parts: Unpack[MethodParts],
     ) -> None:
         super().__init__(**parts)
-        if not 0 <= rate < 1:
-            raise UserError(f"method.rate={rate}: every layer must keep a channel (valid: 0 <= rate < 1)")
+        require_rate(rate)
         self.rate, self.layers = rate, layers
         self.whole: Complexity
 

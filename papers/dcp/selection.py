@@ -27,7 +27,7 @@ from torch import Tensor
 from common.base.errors import UserError
 from common.base.limits import require
 from papers.dcp.layer_problem import Evaluation, LayerProblem
-from papers.dcp.sub_problem import Backtracking, Minimiser, Point, masked
+from papers.dcp.sub_problem import GaussNewton, Minimiser, Point, masked
 
 Score = Literal["fro", "code", "random"]
 Direction = Literal["forward", "backward"]
@@ -121,7 +121,7 @@ class ChannelSelection:
     direction: Direction = "forward"
     picks_per_pass: int = 1
     tolerance: float | None = None
-    minimiser: Minimiser = field(default_factory=Backtracking)
+    minimiser: Minimiser = field(default_factory=GaussNewton)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -172,12 +172,13 @@ class ChannelSelection:
             The last one has `ended`.
 
         Raises:
-            UserError: a number of channels, or an order, that does not fit the layer; neither a number nor a
-                tolerance.
+            UserError: a number of channels, an order or a state that does not fit the layer; neither a number
+                nor a tolerance.
             SelectionFailed: L is not finite and was not at any earlier state; it holds the last good state.
         """
         picks = self._count_picks(problem, kept, order)
         self.minimiser.check(problem)
+        self._require_own(problem, state)
         here = None
         if state is None:
             state, here = self._begin(problem)
@@ -280,6 +281,17 @@ class ChannelSelection:
         taken = torch.zeros(problem.channels, dtype=torch.bool)
         taken[state.picks] = True
         return best(found.cpu().masked_fill(taken, -torch.inf), count)
+
+    def _require_own(self, problem: LayerProblem, state: Selection | None) -> None:
+        """Refuse a state of another layer or direction."""
+        if state is not None and (
+            state.weight.shape != problem.start.shape or state.direction != self.direction
+        ):
+            raise UserError(
+                f"layer {problem.name}: the state to go on from is of a selection {state.direction} "
+                f"in weights {tuple(state.weight.shape)}, not {self.direction} in "
+                f"{tuple(problem.start.shape)}"
+            )
 
     def _count_picks(self, problem: LayerProblem, kept: int | None, order: Sequence[int] | None) -> int:
         channels, name = problem.channels, problem.name

@@ -97,8 +97,9 @@ class LossSettings(SelectorSettings):
         reconstruction, discrimination: the weights of L_M and L_S (lambda); at least 0, one of them above it.
             L_M has the paper's factor 1/2; the authors' code, which has none, has a reconstruction of 2.
         step: what solves the sub-problem after a pick: "backtracking" (steps that lower L, as long as they
-            can be), "gauss_newton" (those in the metric of the layer's outputs), "inverse_lipschitz" (steps 1/L from the Gram matrix; reconstruction above 0),
-            "least_squares" (exact; discrimination 0), "sgd" (authors' code), "none" (pre-trained weights).
+            can be), "gauss_newton" (those in the metric of the layer's outputs), "inverse_lipschitz" (steps
+            1/L from the Gram matrix; reconstruction above 0), "least_squares" (exact; discrimination 0),
+            "sgd" (authors' code), "none" (the pre-trained weights).
         steps: how many after each pick; of "sgd" passes over the selection set.
         lr: of "sgd".
     """
@@ -126,10 +127,17 @@ class Selector(ABC):
         prepared, self.rate, self.samples = settings["prepared"], settings["rate"], settings["samples"]
         self.layers = settings["layers"]
         require("at least 1", "method", samples=self.samples)
-        rate = self.rate
-        if not 0 <= rate < 1:
-            raise UserError(f"method.rate={rate}: every layer must keep a channel (valid: 0 <= rate < 1)")
+        require_rate(self.rate)
         self.prepared = None if prepared is None else require_stage(prepared, "method.prepared")
+
+    @classmethod
+    def check_settings(cls, **settings: Any) -> None:
+        """Refuse settings that do not go together, before the runs are made that the selector needs.
+
+        Raises:
+            UserError: see above.
+        """
+        cls(**settings | {"prepared": None})
 
     def plan(self, network: nn.Module, layers: dict[str, ChannelGroup]) -> list[Target]:
         """What is to be done, layer by layer, in the order of execution."""
@@ -367,6 +375,16 @@ class Slimming(Selector):
         weight = torch.zeros_like(problem.start)
         problem.by_channel(weight)[:, kept] = problem.by_channel(problem.start)[:, kept]
         yield at_once(problem, kept, weight, problem.start_bias)
+
+
+def require_rate(rate: float) -> None:
+    """Refuse a rate at which layers would lose all their channels.
+
+    Raises:
+        UserError: see above.
+    """
+    if not 0 <= rate < 1:
+        raise UserError(f"method.rate={rate}: every layer must keep a channel (valid: 0 <= rate < 1)")
 
 
 def layers_within(

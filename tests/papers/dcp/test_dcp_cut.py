@@ -13,7 +13,7 @@ from common.base.errors import UserError
 from common.models.densenet import DenseNet
 from common.models.mobilenet import MobileNetV2
 from common.models.resnet import CifarResNet
-from papers.dcp.cut import Cut, cached_problem, order_of_modules, trace
+from papers.dcp.cut import CachedTail, Cut, cached_problem, order_of_modules, trace
 from papers.dcp.losses import AuxiliaryHead, head_for
 from papers.dcp.selection import ChannelSelection
 
@@ -190,6 +190,25 @@ def test_a_layer_of_another_kind_is_refused_by_name() -> None:
     network, images, labels = toy_network()
     with pytest.raises(UserError, match=r"layer norm: channels of BatchNorm2d are not selected"):
         cached_problem(network, network, "norm", images, labels)
+
+
+def test_an_unpruned_network_of_other_widths_is_refused_with_the_name_of_the_layer() -> None:
+    network, images, labels = toy_network()
+    wider = copy.deepcopy(network)
+    wider.stages[0][0].residual[3] = nn.Conv2d(16, 20, 3, padding=1)  # type: ignore[index, union-attr]
+    with pytest.raises(UserError, match=r"^layer stages.0.0.residual.3: "):
+        cached_problem(network, wider, "stages.0.0.residual.3", images, labels)
+
+
+def test_without_a_discrimination_loss_nothing_after_the_layer_is_kept_or_run() -> None:
+    network, images, labels = toy_network()
+    problem = cached_problem(network, network, "stages.0.0.residual.3", images, labels, lam=0.0)
+    with_loss = cached_problem(network, network, "stages.0.0.residual.3", images, labels)
+    weight = problem.start / 2
+    found = problem.evaluate(weight, None).terms.reconstruction
+    assert found == pytest.approx(with_loss.evaluate(weight, None).terms.reconstruction, rel=1e-4)
+    assert isinstance(problem.tail, CachedTail) and len(problem.tail.live) == 0
+    assert isinstance(with_loss.tail, CachedTail) and len(with_loss.tail.live) == 1
 
 
 def test_a_cached_problem_leaves_the_network_as_it_was() -> None:

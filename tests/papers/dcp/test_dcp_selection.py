@@ -197,7 +197,7 @@ def test_it_ends_where_a_pick_changes_the_loss_by_no_more_than_the_tolerance() -
 
 @pytest.mark.parametrize(
     "minimiser",
-    [Backtracking(), InverseLipschitz(), Sgd(batch_size=5, passes=2)],
+    [Backtracking(), GaussNewton(), InverseLipschitz(), Sgd(batch_size=5, passes=2)],
     ids=lambda m: type(m).__name__,
 )
 def test_a_selection_taken_up_again_ends_with_the_same_bits(minimiser: Backtracking) -> None:
@@ -282,3 +282,11 @@ def test_a_picked_channel_is_never_picked_again() -> None:
     state = ChannelSelection().select(toy_problem(), 6)
     assert sorted(state.picks) == list(range(6))
     assert replace(state, direction="backward").kept == []
+
+
+def test_a_state_of_another_layer_or_direction_is_refused_by_name() -> None:
+    state = ChannelSelection().select(toy_problem(), 2)
+    with pytest.raises(UserError, match=r"^layer conv2: the state .* weights \(5, 6, 3, 3\), not forward in"):
+        ChannelSelection().select(toy_problem(toy_layer(channels=4), name="conv2"), 3, state=state)
+    with pytest.raises(UserError, match=r"^layer conv2: the state .* forward .* not backward"):
+        ChannelSelection(direction="backward").select(toy_problem(name="conv2"), 3, state=state)
