@@ -19,7 +19,7 @@ STAGES = ("start", "method.selection", "method.prepared")
 def stages(entry: Entry) -> dict[str, Entry]:
     """The entries that a row's run needs, by the key that names them."""
     words = {key: entry.values[key] for key in STAGES if entry.values.get(key) is not None}
-    return {key: ROWS[text.removeprefix("entry=")] for key, text in words.items()}
+    return {key: ROWS[text.split()[0].removeprefix("entry=")] for key, text in words.items()}
 
 
 def test_only_the_nine_rows_that_the_paper_cites_are_no_entries() -> None:
