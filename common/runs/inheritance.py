@@ -124,6 +124,9 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
     Raises:
         UserError: unknown choices, no such file, and whatever `parent` and the stage do not agree on.
     """
+    if _own_key(name) == "teacher" and text == parent.get(START):
+        # the network that it starts from, unchanged
+        name = START
     if is_path(text):
         with composing():
             config, asked = compose(list(result_beside(Path(text))["overrides"]))
