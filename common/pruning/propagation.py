@@ -377,7 +377,8 @@ class _Tracker(TorchFunctionMode):
             if len(kept):
                 self.found.fixed.append((kept, reason))
         elif any(int(label) not in self.expected.fixed for label in labels[labels > 0].unique()):
-            raise Refused(self.running[-1], reason)
+            where, _, what = reason.rpartition(": ")
+            raise Refused(where or self.running[-1], what)
 
     def refuse(self, value: Any, name: str) -> None:
         """Fix what a value carries, since an operation that takes it is not understood."""
@@ -676,7 +677,7 @@ def _reduction(call: _Call) -> None:
     else:
         dims = [dim] if isinstance(dim, int) else list(dim)
     dims = [d % labels.dim() for d in dims] if labels.dim() else []
-    if any(_varies(labels, d) for d in dims):
+    if not _is_across(call, labels, dims):
         _fixing(call, f"{call.name} is over channels")
         return
     for d in dims:
@@ -691,10 +692,23 @@ def _along(call: _Call) -> None:
     dim = call.argument(
         2 if call.name == "normalize" else 1, "dim", default=1 if call.name == "normalize" else None
     )
-    if not isinstance(dim, int) or _varies(labels, dim % labels.dim()):
+    if not isinstance(dim, int) or not _is_across(call, labels, [dim % labels.dim()]):
         _fixing(call, f"{call.name} is over channels")
     else:
         call.give(labels)
+
+
+def _is_across(call: _Call, labels: Tensor, dims: Sequence[int]) -> bool:
+    """Whether dimensions hold positions, or branches that are stacked: those of a channel are tied.
+
+    Where labels vary along these dimensions alone, they are the channels themselves.
+    """
+    along = [d for d in dims if _varies(labels, d)]
+    if along and not any(_varies(labels, d) for d in range(labels.dim()) if d not in dims):
+        return False
+    for d in along:
+        call.tracker.tie(labels, labels.narrow(d, 0, 1).expand(labels.shape), call.name)
+    return True
 
 
 def _fixing(call: _Call, reason: str) -> None:
