@@ -52,6 +52,7 @@ class ChannelPruning(TrainingMethod):
     """
 
     REPLACES_STUDENT = True
+    OUTERMOST = True
 
     def __init__(
         self, *, criterion: Criterion, rate: float, scope: Scope, seed: int, **parts: Unpack[MethodParts]

@@ -234,8 +234,8 @@ def _run(model: nn.Module, shape: Shape, tracker: "_Tracker") -> None:
 
 
 def _shapes(shape: Shape) -> list[tuple[int, ...]]:
-    several = [tuple(one) for one in shape if not isinstance(one, int)]
-    return several or [tuple(one for one in shape if isinstance(one, int))]
+    several = [tuple(map(int, one)) for one in shape if isinstance(one, Sequence)]
+    return several or [tuple(int(one) for one in shape if not isinstance(one, Sequence))]
 
 
 def _blank(model: nn.Module, shape: tuple[int, ...], which: int, tracker: "_Tracker") -> Tensor:
