@@ -143,6 +143,37 @@ def _scaled(net: Any, x: Tensor) -> Tensor:
     return net.head(net.b(net.a(x) * net.gamma).relu() + net.gamma2.view(1, -1, 1, 1))
 
 
+def _unet(net: Any, x: Tensor) -> Tensor:
+    high = net.down(x).relu()
+    low = net.up(net.low(F.max_pool2d(high, 2)).relu())
+    rest = high.size(2) - low.size(2)
+    low = F.pad(low, [rest // 2, rest - rest // 2] * 2)
+    return net.out(net.join(torch.cat([high, low], 1)).relu())
+
+
+def _convnext(net: Any, x: Tensor) -> Tensor:
+    x = net.stem(x)
+    y = net.norm(net.depthwise(x).permute(0, 2, 3, 1))
+    y = net.gamma * net.narrow(F.gelu(net.wide(y)))
+    return net.head(x + y.permute(0, 3, 1, 2))
+
+
+def _modulated(net: Any, x: Tensor, z: Tensor) -> Tensor:
+    scale, shift = net.film(z).chunk(2, -1)
+    return net.head(net.a(x) * scale[:, :, None, None] + shift[:, :, None, None])
+
+
+def _maxout(net: Any, x: Tensor) -> Tensor:
+    pieces = net.a(x)
+    return net.out(pieces.view(pieces.size(0), -1, 2).max(-1)[0])
+
+
+def _selected(net: Any, x: Tensor) -> Tensor:
+    stacked = torch.stack([net.a(x), net.b(x)], 1)
+    weights = torch.stack([net.c(x.mean((2, 3))), net.d(x.mean((2, 3)))], 1).softmax(1)
+    return net.head((stacked * weights[..., None, None]).sum(1))
+
+
 # by kind: how it is made, and the shape of its inputs
 Toy = tuple[Callable[[], nn.Module], Sequence[Any]]
 TOYS: dict[str, Toy] = {
@@ -371,6 +402,46 @@ TOYS: dict[str, Toy] = {
             gamma=nn.Parameter(torch.randn(1, 6, 1, 1)),
             gamma2=nn.Parameter(torch.randn(5)),
             head=classifier(5),
+        ),
+        IMAGE,
+    ),
+    "a U-Net": (
+        lambda: Forward(
+            _unet,
+            down=conv(3, 6),
+            low=conv(6, 8),
+            up=nn.ConvTranspose2d(8, 5, 2, 2),
+            join=conv(11, 5),
+            out=conv(5, 2, 1),
+        ),
+        (3, 9, 9),
+    ),
+    "a block with its channels last": (
+        lambda: Forward(
+            _convnext,
+            stem=nn.Conv2d(3, 6, 2, 2),
+            depthwise=conv(6, 6, 7, groups=6),
+            norm=nn.LayerNorm(6),
+            wide=nn.Linear(6, 9),
+            narrow=nn.Linear(9, 6),
+            gamma=nn.Parameter(torch.rand(6)),
+            head=classifier(6),
+        ),
+        IMAGE,
+    ),
+    "features scaled by another input": (
+        lambda: Forward(_modulated, a=conv(3, 6), film=nn.Linear(4, 12), head=classifier(6)),
+        (IMAGE, (4,)),
+    ),
+    "the larger of pairs": (lambda: Forward(_maxout, a=nn.Linear(5, 12), out=nn.Linear(6, 2)), (5,)),
+    "branches that are stacked, weighed and added": (
+        lambda: Forward(
+            _selected,
+            a=conv(3, 6),
+            b=conv(3, 6, 5),
+            c=nn.Linear(3, 6),
+            d=nn.Linear(3, 6),
+            head=classifier(6),
         ),
         IMAGE,
     ),
