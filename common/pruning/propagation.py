@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -77,6 +78,10 @@ RESIZING = {"interpolate", "upsample"}
 ALIKE = _words(
     "zeros ones full empty rand randn zeros_like ones_like full_like empty_like rand_like randn_like "
     "new_zeros new_ones new_full new_empty bernoulli uniform normal fill zero"
+)
+# make tensors of numbers, which may be sizes
+NUMBERS = frozenset(
+    {"tensor", "as_tensor", "asarray", "scalar_tensor", "new_tensor", "full", "new_full", "full_like"}
 )
 
 
@@ -172,6 +177,7 @@ def propagate(network: nn.Module, shape: Shape, expected: Expected | None = None
         UserError: the forward pass fails, or depends on the values of tensors.
         Refused: the pass is not what is expected.
     """
+    _require_plain(network)
     model = meta_copy(network)
     tracker = _Tracker(model, expected)
     _run(model.eval(), shape, tracker)
@@ -181,6 +187,20 @@ def propagate(network: nn.Module, shape: Shape, expected: Expected | None = None
         # heads that help the training alone take channels too
         _run(model.train(), shape, tracker)
     return tracker.found
+
+
+def _require_plain(network: nn.Module) -> None:
+    """Refuse what cannot be passed through in Python.
+
+    Raises:
+        UserError: a scripted layer, or one whose sizes are not known yet.
+    """
+    for name, module in network.named_modules():
+        what = f"{type(network).__name__}: its channels cannot be traced: {name or 'it'}"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError(f"{what} is a ScriptModule (valid: the network before torch.jit.script)")
+        if any(map(is_lazy, module.parameters(recurse=False))):
+            raise UserError(f"{what} does not know its sizes yet (valid: a network that has run once)")
 
 
 def _run(model: nn.Module, shape: Shape, tracker: "_Tracker") -> None:
@@ -434,10 +454,17 @@ class _Tracker(TorchFunctionMode):
         self.last = (self.running[-1], name)
         self.reading, outer = True, self.reading
         try:
+            if name == "embedding" and args[0].is_floating_point():
+                args = (args[0].long(), *args[1:])
             # on the meta device its kernel takes longer than all else, for an output like its input
             result = torch.empty_like(args[0]) if name == "batch_norm" else func(*args, **kwargs)
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            if name in NUMBERS:
+                # a size of the channels among them would be another one once channels are removed
+                values = args[1:] if "full" in name else (args, kwargs)
+                leaves = tree_leaves((values, kwargs.get("fill_value")))
+                self.note([], name, [leaf for leaf in leaves if isinstance(leaf, int | float)])
             if outputs or name == "setitem":
                 if any(self._carries(value) for value in inputs):
                     # work on labels is nobody's to see
@@ -468,6 +495,9 @@ class _Tracker(TorchFunctionMode):
         else:
             if name in ELEMENTWISE:
                 self.note_elementwise(call)
+            elif name in REDUCTIONS or name in ALONG or name in WINDOWS:
+                leaves = tree_leaves((args, kwargs))
+                self.note(inputs, name, [leaf for leaf in leaves if isinstance(leaf, int | float)])
             else:
                 self.note(inputs, name)
             try:
@@ -531,9 +561,7 @@ def _elementwise(call: _Call) -> None:
     merged = _blank_labels(output)
     for i, labels in carried.items():
         others = [other for j, other in carried.items() if j != i]
-        if tracker.expected is None and (
-            in_place or any(_varies(other, d) for d in wide[i] for other in others)
-        ):
+        if tracker.expected is None and (in_place or _is_apart(labels, wide[i], others)):
             apart.append(i)
         if i in apart:
             reason = f"{tracker.running[-1]}: {call.name} uses it with every channel of another tensor"
@@ -553,6 +581,15 @@ def _elementwise(call: _Call) -> None:
             if varying:
                 tracker.fix(merged, f"{tracker.running[-1]}: {call.name} with numbers that have an order")
     call.give(merged)
+
+
+def _is_apart(labels: Tensor, wide: Iterable[int], others: Sequence[Tensor]) -> bool:
+    """Whether one channel meets many of another tensor: by broadcasting, or expanded before."""
+    if any(_varies(other, d) for d in wide for other in others):
+        return True
+    dims = range(labels.dim())
+    alone = not any(_varies(labels, d) for d in dims)
+    return alone and any(_varies(other, d) for d in dims for other in others)
 
 
 def _broadcast(call: _Call) -> list[tuple[int, ...]]:

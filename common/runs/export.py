@@ -28,13 +28,16 @@ HELP = """The plain network that a finished run leaves, without what helped its 
   python export.py paper=one normalise=false          the ONNX file without the normalisation
 
 The words are those of the run (python run.py ...). The state dict holds the bare network's weights
-(torch.load(..., weights_only=True)); of a pruned run the file says how wide its layers are too, and
-common.pruning.pruned.load_pruned makes the network of it. The ONNX file takes float32 batches of what the
-data set stores: pixels 0..255 as [batch, channels, height, width] (or the input_range of its metadata), or
-rows of a table; it returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
-the shape, the normalisation, and the words and metrics of the run. With normalise=false it takes what the
-network takes, and its metadata say how to get there. The time of a batch is measured here (latency=false:
-not)."""
+(torch.load(..., weights_only=True)). The ONNX file takes float32 batches of what the data set stores: pixels
+0..255 as [batch, channels, height, width] (or the input_range of its metadata), or rows of a table; it
+returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
+the shape, the normalisation, and the words and metrics of the run; of a table of yours also its target and
+its columns, with the words of each or what fills a missing number, and how to feed a row. With
+normalise=false it takes what the network takes, and its metadata say how to get there. The time of a batch
+is measured here (latency=false: not).
+
+The state dict's file of a pruned run says how wide the layers are too: common.pruning.pruned.load_pruned
+makes the network of it. The whole network is timed in turn with the pruned one."""
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"]}
 # what a network gives, by its task
 OUTPUTS = {
@@ -160,6 +163,7 @@ def _deployed(network: "nn.Module", facts: dict[str, Any]) -> "nn.Module":
 
 def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict[str, str]:
     """What the file says of itself; lists and numbers as JSON."""
+    from common.data.tables.columns import ENCODING
     from common.runs.keys import run_key
 
     facts, result = found.facts, run.result
@@ -176,6 +180,9 @@ def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict
         "normalise": facts["normalise"],
         **{key: facts[key] for key in ("offset", "scale", "unit_rows")},
         **{key: facts[key] for key in ("target_offset", "target_scale") if key in facts},
+        # of a table of the user's own, by which a row of its file can be fed
+        **{key: facts[key] for key in ("target", "columns") if key in facts},
+        "encoding": ENCODING if "columns" in facts else None,
         "words": " ".join(result["overrides"]),
         "run": run_key(run.config),
         "paper": result["paper"],

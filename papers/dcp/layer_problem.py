@@ -19,6 +19,8 @@ from common.base.errors import UserError
 from common.base.limits import require
 from papers.dcp.quadratic import LARGEST, Quadratic
 
+# numbers in the patches that are looked at together: 128 MB
+PATCHES = 2**24
 # numbers of examples of the selection set
 Rows = slice | Tensor
 # from the layer's outputs for some examples, and which those are, to the mean of L_S over them
@@ -167,14 +169,23 @@ class LayerProblem:
                 f"(valid: up to {LARGEST}; or the minimiser backtracking)"
             )
         found = Quadratic(self.start[0].numel(), len(self.start))
-        for rows in self.chunks():
+        for rows in self.feature_chunks():
             found.add(self.features(rows), self._flat_baseline(rows))
         return found
 
     def chunks(self) -> Iterator[slice]:
         """The examples in order, `chunk` at a time."""
-        for first in range(0, len(self.inputs), self.chunk):
-            yield slice(first, min(first + self.chunk, len(self.inputs)))
+        yield from self._slices(self.chunk)
+
+    def feature_chunks(self) -> Iterator[slice]:
+        """The examples in order, as many at a time as have no more than `PATCHES` numbers in their
+        `features`."""
+        positions = self.baseline[0].numel() // len(self.start)
+        yield from self._slices(max(1, min(self.chunk, PATCHES // (positions * self.start[0].numel()))))
+
+    def _slices(self, size: int) -> Iterator[slice]:
+        for first in range(0, len(self.inputs), size):
+            yield slice(first, min(first + size, len(self.inputs)))
 
     def features(self, rows: slice) -> Tensor:
         """The numbers that each output is a linear function of: [outputs' positions, c p], float64."""

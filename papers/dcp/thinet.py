@@ -29,17 +29,18 @@ def sample_contributions(problem: LayerProblem, samples: int, seed: int) -> Tens
         UserError: no samples.
     """
     require("at least 1", "method", samples=samples)
-    generator = torch.Generator().manual_seed(seed)
-    each = -(-samples // len(problem.inputs))
     weight = problem.by_channel(problem.start).double()
+    examples, each = len(problem.inputs), -(-samples // len(problem.inputs))
+    positions = problem.baseline[0].numel() // len(weight)
+    generator = torch.Generator().manual_seed(seed)
+    # all at once, so that it does not matter how many examples are looked at together
+    places = torch.randint(positions, (examples, each), generator=generator).to(weight.device)
+    units = torch.randint(len(weight), (examples, each), generator=generator).to(weight.device)
     found = []
-    for rows in problem.chunks():
-        features = problem.features(rows).view(rows.stop - rows.start, -1, problem.channels, weight.shape[2])
-        count, positions = features.shape[:2]
-        places = torch.randint(positions, (count, each), generator=generator)
-        units = torch.randint(len(weight), (count, each), generator=generator)
-        patches = features[torch.arange(count).unsqueeze(1), places.to(features.device)]
-        found.append((patches * weight[units.to(weight.device)]).sum(3).flatten(0, 1))
+    for rows in problem.feature_chunks():
+        features = problem.features(rows).view(-1, positions, problem.channels, weight.shape[2])
+        own = torch.arange(len(features), device=weight.device).unsqueeze(1)
+        found.append((features[own, places[rows]] * weight[units[rows]]).sum(3).flatten(0, 1))
     return torch.cat(found)
 
 

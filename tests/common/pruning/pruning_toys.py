@@ -1,4 +1,4 @@
-"""Networks of the kinds that tools of pruning are known to get wrong, and a comparison of slicing with masking."""
+"""Networks of the kinds that tools of pruning get wrong, and a comparison of slicing with masking."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -240,6 +240,15 @@ TOYS: dict[str, Toy] = {
             lambda net, x: net.head(net.a(x) * net.gate(net.a(x)).sigmoid()),
             a=conv(3, 6),
             gate=conv(6, 1),
+            head=classifier(6),
+        ),
+        IMAGE,
+    ),
+    "a gate with one channel, expanded": (
+        lambda: Forward(
+            lambda net, x: net.head(net.a(x) * net.gate(x).sigmoid().expand_as(net.a(x))),
+            a=conv(3, 6),
+            gate=conv(3, 1),
             head=classifier(6),
         ),
         IMAGE,

@@ -42,6 +42,7 @@ def test_a_sample_of_thinet_is_what_each_channel_adds_to_an_output() -> None:
         place = int((parts - row.unsqueeze(1)).abs().sum(0).argmin())
         torch.testing.assert_close(parts[:, place], row)
         assert float(row.sum()) == pytest.approx(float(outputs[place]))
+    assert torch.equal(samples, sample_contributions(toy_problem(lam=0.0), 30, seed=0))
     again, other = sample_contributions(problem, 30, seed=0), sample_contributions(problem, 30, seed=1)
     assert torch.equal(samples, again) and not torch.equal(samples, other)
 

@@ -74,6 +74,20 @@ def test_the_number_of_examples_that_pass_at_once_changes_nothing() -> None:
     torch.testing.assert_close(one.weight_gradient, other.weight_gradient)
 
 
+def test_patches_of_large_pictures_are_looked_at_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = toy_problem(lam=0.0), toy_problem(lam=0.0)
+    assert [rows.stop - rows.start for rows in whole.feature_chunks()] == [12]
+    expected = whole.evaluate(whole.start / 3, None)
+    # an example has 16 positions of 54 numbers
+    monkeypatch.setattr("papers.dcp.layer_problem.PATCHES", 5 * 16 * 54 + 1)
+    assert [rows.stop - rows.start for rows in parts.feature_chunks()] == [5, 5, 2]
+    found = parts.evaluate(whole.start / 3, None)
+    assert found.loss == pytest.approx(expected.loss)
+    torch.testing.assert_close(found.weight_gradient, expected.weight_gradient)
+    monkeypatch.setattr("papers.dcp.layer_problem.PATCHES", 1)
+    assert len(list(parts.feature_chunks())) == 12
+
+
 def test_channels_of_a_flattened_map_are_groups_of_a_linear_layers_inputs() -> None:
     convolution = nn.Conv2d(4, 3, 5, bias=False).double()
     linear = nn.Linear(4 * 25, 3, bias=False).double()

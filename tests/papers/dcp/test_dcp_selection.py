@@ -134,7 +134,7 @@ def test_the_number_of_channels_that_stay_is_c_less_the_floor_of_eta_c(eta: floa
 
 @pytest.mark.parametrize("eta", [-0.1, 1.0, 1.5, math.nan])
 def test_a_rate_that_leaves_no_channel_is_refused_with_the_name_of_the_layer(eta: float) -> None:
-    with pytest.raises(UserError, match=r"layer conv2 .*valid: 0 <= eta < 1"):
+    with pytest.raises(UserError, match=r"layer conv2 .*valid: 0 <= rate < 1"):
         kept_channels(10, eta, "conv2")
 
 

@@ -1,0 +1,157 @@
+"""Criteria: the channels that weigh least go, of each group or of the whole network."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from pruning_toys import IMAGE, classifier, conv, pruned
+from torch import nn
+
+from common.base.errors import UserError
+from common.base.method import TrainingMethod
+from common.metrics.macs import count_macs
+from common.metrics.parameters import count_parameters
+from common.models.resnet import CifarResNet
+from common.pruning.criteria import ChannelPruning, kept_channels
+
+CONF = Path(__file__).parents[3] / "conf"
+
+
+def chain() -> Any:
+    """Two convolutions with batch normalisation whose channels weigh more from channel to channel."""
+    network = nn.Sequential(
+        conv(3, 4), nn.BatchNorm2d(4), conv(4, 8), nn.BatchNorm2d(8), nn.ReLU(), classifier(8)
+    )
+    for layer, norm in ((network[0], network[1]), (network[2], network[3])):
+        count = len(layer.weight)
+        layer.weight.data = torch.arange(1.0, count + 1).view(-1, 1, 1, 1) * torch.ones_like(layer.weight)
+        norm.weight.data = torch.arange(float(count), 0, -1)
+    return network
+
+
+@pytest.mark.parametrize("criterion", ["weight_l1", "weight_l2"])
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 0.75, 0.99])
+def test_the_lightest_channels_of_each_group_go(criterion: Any, rate: float) -> None:
+    keep = kept_channels(chain(), IMAGE, criterion=criterion, rate=rate, scope="group")
+    wanted = {"0": list(range(int(rate * 4), 4)), "2": list(range(int(rate * 8), 8))}
+    assert keep == {name: kept for name, kept in wanted.items() if rate > 0}
+
+
+def test_the_scales_of_batch_normalisation_decide_where_they_are_asked() -> None:
+    keep = kept_channels(chain(), IMAGE, criterion="batch_norm_scale", rate=0.5, scope="group")
+    assert keep == {"0": [0, 1], "2": [0, 1, 2, 3]}
+
+
+def test_of_the_whole_network_the_lowest_scores_go_and_one_channel_of_each_group_stays() -> None:
+    keep = kept_channels(chain(), IMAGE, criterion="batch_norm_scale", rate=0.5, scope="network")
+    # scales 4 3 2 1 and 8 7 6 5 4 3 2 1: six go, lowest first
+    assert keep == {"0": [0], "2": [0, 1, 2, 3, 4]}
+    assert kept_channels(chain(), IMAGE, criterion="weight_l1", rate=0.99, scope="network") == {
+        "0": [3],
+        "2": [7],
+    }
+
+
+def test_scores_do_not_depend_on_the_unit_of_a_layers_weights() -> None:
+    network = CifarResNet(shape=IMAGE, classes=3, depth=8, block="basic", shortcut="B")
+    wanted = kept_channels(network, IMAGE, criterion="weight_l1", rate=0.4, scope="network")
+    for factor in (1e-8, 1e8):
+        for parameter in network.parameters():
+            parameter.data *= factor
+        assert kept_channels(network, IMAGE, criterion="weight_l1", rate=0.4, scope="network") == wanted
+
+
+def test_a_residual_sum_is_judged_by_all_its_layers() -> None:
+    network: Any = CifarResNet(shape=IMAGE, classes=3, depth=8, block="basic", shortcut="B")
+    for layer in (network.stem[0], network.stages[0][0].residual[3]):
+        layer.weight.data[2] = 0
+        layer.weight.data[5] *= 0.01
+    keep = kept_channels(network, IMAGE, criterion="weight_l2", rate=2 / 16, scope="group")
+    assert keep["stem.0"] == [channel for channel in range(16) if channel not in (2, 5)]
+
+
+def test_random_channels_follow_the_seed() -> None:
+    first, again, other = (
+        kept_channels(chain(), IMAGE, criterion="random", rate=0.5, scope="group", seed=seed)
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize("name", ["chunk", "grouped convolutions", "channel shuffle"])
+@pytest.mark.parametrize("scope", ["group", "network"])
+def test_channels_in_parts_go_evenly(name: str, scope: Any) -> None:
+    network, shape, groups = pruned(name)
+    keep = kept_channels(network, shape, criterion="weight_l1", rate=0.5, scope=scope)
+    for group in groups:
+        if group.name in keep:
+            size = group.channels // group.parts
+            counts = {sum(k // size == part for k in keep[group.name]) for part in range(group.parts)}
+            assert len(counts) == 1
+
+
+def test_what_cannot_be_judged_is_one_line() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    with pytest.raises(UserError, match="no batch normalisation follows 0"):
+        kept_channels(network, (3,), criterion="batch_norm_scale", rate=0.5, scope="group")
+    with pytest.raises(
+        UserError, match=r"no channels that can be pruned .0: it belongs to the network's output"
+    ):
+        kept_channels(nn.Sequential(nn.Linear(3, 2)), (3,), criterion="weight_l1", rate=0.5, scope="group")
+    for rate in (-0.1, 1.0, float("nan")):
+        with pytest.raises(UserError, match="valid: 0 <= rate < 1"):
+            kept_channels(network, (3,), criterion="weight_l1", rate=rate, scope="group")
+    network[0].weight.data[1] = float("nan")
+    with pytest.raises(UserError, match="the weights of 0 are not finite"):
+        kept_channels(network, (3,), criterion="weight_l1", rate=0.5, scope="group")
+
+
+class _Data:
+    shape = IMAGE
+    classes = 3
+
+
+def method(**keys: Any) -> ChannelPruning:
+    settings: dict[str, Any] = {"criterion": "weight_l1", "rate": 0.5, "scope": "group", "seed": 0}
+    return ChannelPruning(optimizer=lambda p: torch.optim.SGD(p, lr=0.1), **settings | keys)
+
+
+def test_the_method_gives_the_smaller_network_and_says_how_large_it_was_and_is() -> None:
+    network, pruning = chain(), method()
+    smaller = pruning.attach(network, chain, _Data())  # type: ignore[arg-type]
+    assert smaller.pruning == {"keep": {"0": [2, 3], "2": [4, 5, 6, 7]}}
+    sizes = pruning.evaluate(smaller, _Data(), "test")  # type: ignore[arg-type]
+    assert sizes == {
+        "parameters_before": count_parameters(network),
+        "parameters": count_parameters(smaller),
+        "macs_before": count_macs(network, IMAGE),
+        "macs": count_macs(smaller, IMAGE),
+    }
+    assert sizes["macs"] < sizes["macs_before"]
+    assert pruning.evaluate(smaller, _Data(), "validation") == {}  # type: ignore[arg-type]
+    assert pruning.deployed(smaller) is smaller
+
+
+def test_an_inner_method_gets_the_smaller_network_and_others_like_it() -> None:
+    seen = []
+
+    class Inner(TrainingMethod):
+        def attach(self, student: nn.Module, make_model: Any, data: Any) -> nn.Module:
+            seen.extend([student, make_model()])
+            return student
+
+    pruning = method(inner=Inner(optimizer=lambda p: torch.optim.SGD(p, lr=0.1)))
+    smaller = pruning.attach(chain(), chain, _Data())  # type: ignore[arg-type]
+    assert seen[0] is smaller
+
+    def shapes(network: nn.Module) -> list[Any]:
+        return [tuple(value.shape) for value in network.state_dict().values()]
+
+    assert shapes(seen[1]) == shapes(smaller)
+
+
+def test_the_file_of_the_method_names_what_it_takes() -> None:
+    node = OmegaConf.load(CONF / "method/pruning/channels.yaml")
+    assert {"criterion", "rate", "scope", "seed"} <= set(node)
