@@ -9,13 +9,15 @@ those of rounded counts: 20.0 M / 10.4 M = 1.92 and 20.0 M / 1.284 M = 15.58 (VG
 (ResNet-56), 4.09 G / 1.82 G = 2.25 (ResNet-50), 4.2 M / 2.1 M = 2.00 (MobileNet v1 on ILSVRC-12).
 """
 
-import copy
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-import torch
 from torch import nn
 
-from common.metrics.macs import count_macs
+from common.metrics.macs import Extra, count_macs, meta_copy
+
+# beside multiply-adds of convolutions and linear layers
+COUNTED: tuple[Extra, ...] = ("bias",)
 
 
 class Complexity(NamedTuple):
@@ -43,27 +45,20 @@ def complexity(network: nn.Module, shape: tuple[int, ...]) -> Complexity:
     Raises:
         UserError: the network cannot take that shape.
     """
-    macs = count_macs(network, shape, include=("bias",))
+    ran: set[str] = set()
+
+    def noting(name: str) -> Callable[..., None]:
+        return lambda module, inputs: ran.add(name)
+
+    # counting runs a copy of this copy, whose hooks are the same functions
+    shadow = meta_copy(network)
+    for name, module in shadow.named_modules():
+        module.register_forward_pre_hook(noting(name))
+    macs = count_macs(shadow, shape, include=COUNTED)
     counted = {
         id(parameter): parameter.numel()
-        for module in _running(network, shape)
-        for parameter in module.parameters(recurse=False)
+        for name in ran
+        for parameter in network.get_submodule(name).parameters(recurse=False)
         if parameter.requires_grad
     }
     return Complexity(parameters=sum(counted.values()), macs=macs)
-
-
-def _running(network: nn.Module, shape: tuple[int, ...]) -> list[nn.Module]:
-    """The modules of a network that its forward pass in evaluation mode runs."""
-    shadow = copy.deepcopy(network).to("meta").eval()
-    ran: set[nn.Module] = set()
-
-    def note(module: nn.Module, inputs: Any) -> None:
-        ran.add(module)
-
-    for module in shadow.modules():
-        module.register_forward_pre_hook(note)
-    with torch.inference_mode():
-        shadow(torch.empty(1, *shape, device="meta", dtype=next(shadow.parameters()).dtype))
-    pairs = zip(network.modules(), shadow.modules(), strict=True)
-    return [module for module, its_shadow in pairs if its_shadow in ran]
