@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from common.base.errors import UserError
-from common.base.module import PaperModule
 from common.runs import own
 from common.runs.check import check_config
 from common.runs.compose import compose
@@ -99,31 +98,30 @@ def test_a_selection_is_judged_by_itself_and_says_the_loss_of_each_pick(folder: 
 
 
 def test_the_pruned_network_of_a_run_is_found_again_and_gives_what_was_judged(folder: Path) -> None:
-    for method in ("selection/dcp", "pruning/dcp"):
-        words = [*DCP, f"method={method}", *PRUNED, f"output_dir={folder}"]
-        result = execute(*compose(words)).result
-        found = trained(find(words))
-        assert found.network.pruning["keep"].keys() == {"layers.0.0", "layers.1.0", "layers.2.0"}
-        data = found.module.data
-        data.setup()
-        inputs, targets = data.batch("test", slice(0, data.size("test")), augment=False)
-        with torch.no_grad():
-            wrong = (found.network(inputs).argmax(1) != targets).float().mean()
-        assert 100 * float(wrong) == pytest.approx(result["metrics"]["test_error"], abs=1e-3)
+    words = [*DCP, "method=selection/dcp", *PRUNED, f"output_dir={folder}"]
+    result = execute(*compose(words)).result
+    found = trained(find(words))
+    plan: Any = found.network.pruning
+    assert plan["keep"].keys() == {"layers.0.0", "layers.1.0", "layers.2.0"}
+    data = found.module.data
+    data.setup()
+    inputs, targets = data.batch("test", slice(0, data.size("test")), augment=False)
+    assert targets is not None
+    with torch.no_grad():
+        wrong = (found.network(inputs).argmax(1) != targets).float().mean()
+    assert 100 * float(wrong) == pytest.approx(result["metrics"]["test_error"], abs=1e-3)
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["selection/random_dcp"],
-        ["selection/dcp", "method.reconstruction=0"],
+        ["selection/random_dcp", "method.reconstruction=0"],
         ["selection/dcp", "method.discrimination=0", "method.step=least_squares"],
         ["selection/dcp", "method.direction=backward", "method.score=code"],
         ["selection/dcp", "method.finetune=per_stage"],
         ["selection/thinet"],
         ["selection/channel_lasso"],
-        ["selection/weight_sum", "method.step=backtracking"],
-        ["selection/apoz"],
+        ["selection/apoz", "method.step=backtracking"],
     ],
     ids="_".join,
 )
@@ -176,10 +174,9 @@ def test_a_width_multiplier_has_the_widths_of_pruning_and_learns_from_new_weight
 
 def test_fewer_channels_stay_the_larger_the_tolerance_is(folder: Path) -> None:
     words = [*DCP, "method=selection/dcp", *PRUNED]
-    results = [made(folder, *words, f"method.epsilon={epsilon}").result for epsilon in (0, 0.01, 10)]
+    results = [made(folder, *words, f"method.epsilon={epsilon}").result for epsilon in (0, 10)]
     kept = [sum(result["metrics"]["kept_channels"]) for result in results]
-    assert kept == sorted(kept, reverse=True)
-    assert kept[0] > kept[2] == 3
+    assert kept[0] > kept[1] == 3
 
 
 def test_another_paper_prunes_and_distils_from_the_unpruned_network_in_one_string(folder: Path) -> None:
@@ -289,37 +286,34 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_state(
     assert len(outcome.result["history"]["step"]) == 7
 
 
-def test_a_selection_that_goes_on_from_any_pick_ends_with_the_same_bits(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("finetune", "stop"), [("joint", 4), ("per_stage", 3)])
+def test_a_selection_that_goes_on_ends_with_the_same_bits(
+    finetune: str, stop: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both in the midst of a layer and in the fine-tuning of a stage."""
+    """From the midst of a layer, and from the midst of a stage's fine-tuning."""
 
     class Stopped(Exception):
         pass
 
+    words = [*DCP, "method=selection/dcp", *PRUNED, f"method.finetune={finetune}", "paper.epochs=12"]
+    unbroken = made(folder, *words)
+    rounds, count = selection_module.SelectionModule._round, 0
+
+    def counted(self: selection_module.SelectionModule) -> None:
+        nonlocal count
+        count += 1
+        if count == stop:
+            raise Stopped
+        rounds(self)
+
     monkeypatch.setattr(selection_module, "ROUND_SECONDS", 0.0)
-    for method in ("method.finetune=joint", "method.finetune=per_stage"):
-        words = [*DCP, "method=selection/dcp", *PRUNED, method, "checkpoint_every=0", "paper.epochs=2"]
-        unbroken = made(folder, *words)
-        for stop in (4, 7):
-            where = folder / f"stopped_at_{stop}"
-            rounds = selection_module.SelectionModule._round
-            count = 0
-
-            def counted(self: PaperModule, stop: int = stop, rounds: Any = rounds) -> None:
-                nonlocal count
-                count += 1
-                if count == stop:
-                    raise Stopped
-                rounds(self)
-
-            with monkeypatch.context() as broken:
-                broken.setattr(selection_module.SelectionModule, "_round", counted)
-                with pytest.raises(Stopped):
-                    made(where, *words)
-            again = made(where, *words)
-            assert again.result["history"] == unbroken.result["history"]
-            assert all(torch.equal(weights(again)[k], v) for k, v in weights(unbroken).items())
-            drop = {"selection_seconds"}
-            expected = {k: v for k, v in unbroken.result["metrics"].items() if k not in drop}
-            assert {k: v for k, v in again.result["metrics"].items() if k not in drop} == expected
+    with monkeypatch.context() as broken:
+        broken.setattr(selection_module.SelectionModule, "_round", counted)
+        with pytest.raises(Stopped):
+            made(folder / "stopped", *words, "checkpoint_every=0")
+    again = made(folder / "stopped", *words)
+    assert again.result["history"] == unbroken.result["history"]
+    assert all(torch.equal(weights(again)[name], value) for name, value in weights(unbroken).items())
+    for result in (again.result, unbroken.result):
+        del result["metrics"]["selection_seconds"]
+    assert again.result["metrics"] == unbroken.result["metrics"]
