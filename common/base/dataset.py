@@ -101,6 +101,10 @@ class DataSet(pl.LightningDataModule, ABC):
             UserError: there is no such split, or its files are missing or damaged.
         """
 
+    def labels_of(self, split: SplitName) -> Tensor | None:
+        """The classes of a split's examples, int64 [n], where they are known without reading; else None."""
+        return None
+
     @abstractmethod
     def batch(self, split: SplitName, index: Tensor | slice, augment: bool) -> Batch:
         """The examples that `index` names (int64 [b], or a slice), normalised, on the device."""

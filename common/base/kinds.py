@@ -13,6 +13,7 @@ TASKS = {
     "segmentation": ("segmentation",),
     "multi_task": ("multi_task",),
     "multi_label": ("multi_task",),
+    "face_verification": ("own",),
     "convex_problem": ("convex",),
     "saddle_problem": ("constraint",),
     "objective": ("surrogate",),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ class TrainingMethod(nn.Module):
       method sees the network that its `loss` will get.
     - `start_epoch`: its own part first, then the inner's.
     - `end_step`: the inner's first, then its own: the outermost has the last word on the parameters.
-    - `evaluate`: both metrics; where two share a name, the inner's is called `inner_<name>`.
+    - `evaluate`, `results`: both metrics; where two share a name, the inner's is called `inner_<name>`.
     - `deployed`: the inner's part is taken off first, then its own: the reverse of `attach`.
     - `check_schedule`: each refuses what does not go with it.
 
@@ -187,12 +187,22 @@ class TrainingMethod(nn.Module):
         """What a run that needs this one as a stage gets: the deployed network, unless it adds some."""
         return self.deployed(student)
 
+    def results(self, student: nn.Module, data: DataSet, found: dict[str, Any]) -> dict[str, Any]:
+        """What the run ends with beside its metrics, from the student and these; asked once, at the end.
+
+        Args:
+            student: with its final weights.
+            data: of the run.
+            found: its metrics so far, as `{"test_error": ...}`.
+        """
+        return {} if self.inner is None else self.inner.results(student, data, found)
+
     def deployed(self, student: nn.Module) -> nn.Module:
         """The plain network that is left when training is over."""
         return student if self.inner is None else self.inner.deployed(student)
 
 
-def beside(inner: dict[str, float], own: dict[str, float]) -> dict[str, float]:
+def beside(inner: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """A method's metrics beside its inner method's; those of a name that both have become `inner_<name>`."""
     return {f"inner_{name}" if name in own else name: value for name, value in inner.items()} | own
 

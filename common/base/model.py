@@ -37,7 +37,8 @@ class Model(Protocol):
     - `outputs_of_tasks`, `regression`: of several tasks: the numbers of outputs of each, which it must have,
       and the loss of numbers, "l1" or "mse" (`common.training.multi_task`).
     - `loss_of(outputs, inputs, targets)`, `metrics_of(outputs, inputs, targets)`: of the task "own", which
-      must have both (`common.training.tasks.Own`).
+      must have both (`common.training.tasks.Own`), or in their place
+    - `own_task(data)`: a `common.base.task.Task`, for what is no mean over batches (accuracies on pairs).
     """
 
     @property

@@ -113,7 +113,8 @@ def _targets(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _check_node(path: str, node: dict[str, Any]) -> None:
-    known = accepted(load_target(node["_target_"], path))
+    target = load_target(node["_target_"], path)
+    known = accepted(target)
     for key, value in node.items():
         if key in SPECIAL:
             continue
@@ -123,6 +124,10 @@ def _check_node(path: str, node: dict[str, Any]) -> None:
             raise UserError(f"{path}.{key}={given}: {node['_target_']} takes no '{key}' (valid: {valid})")
         if not isinstance(value, dict):
             _check_value(f"{path}.{key}", value, known[key])
+    # of classes that are built only after the runs that they need, so that nothing is run in vain
+    check_settings = getattr(target, "check_settings", None)
+    if check_settings is not None:
+        check_settings(**{key: value for key, value in node.items() if key not in SPECIAL})
 
 
 def accepted(target: Callable[..., Any]) -> dict[str, Any]:

@@ -47,9 +47,18 @@ def _file(group: str, name: str, chosen: dict[str, str]) -> dict[str, Any]:
     for default in content.get("defaults", []):
         for path, choice in default.items() if isinstance(default, dict) else ():
             part, _, place = str(path).removeprefix("/").partition("@")
-            if place:
-                parts[place] = _file(part, chosen.get(part, str(choice)), chosen)
-    return parts | content
+            if place == "_here_":
+                parts = _joined(parts, _file(part, str(choice), chosen))
+            elif place:
+                parts = _joined(parts, {place: _file(part, chosen.get(part, str(choice)), chosen)})
+    return _joined(parts, content)
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both, nodes within nodes too; where both have a value it is the second's."""
+    both = {key: first[key] for key in first.keys() & second.keys() if isinstance(first[key], dict)}
+    nodes = {k: _joined(node, second[k]) for k, node in both.items() if isinstance(second[k], dict)}
+    return first | second | nodes
 
 
 def _keys(entry: Entry) -> set[str]:

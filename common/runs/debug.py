@@ -54,7 +54,8 @@ class Debug(pl.Callback):
             label: of the run, for what is said.
             directory: the run's folder, for what the profiler writes.
         """
-        assert isinstance(module, SupervisedModule)
+        if not isinstance(module, SupervisedModule):
+            raise UserError(f"debug: {type(module).__name__} takes no minibatch steps (valid: debug=none)")
         self.label, self.directory = label, directory
         module.debug_steps = self.steps
         whole = module.data.ready

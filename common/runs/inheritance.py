@@ -58,6 +58,8 @@ INHERITANCE = {
     "paraphraser": Inheritance(teacher=True, one_teacher=True, same_inputs=True),
     "encoder": Inheritance(teacher=True, one_teacher=False, same_inputs=False),
     START: Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True),
+    "prepared": Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True, start=True),
+    "selection": Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True, start=True),
 }
 # words of a run, without effect on its numbers, that its stages get too
 KEPT = {"output_dir", "data_dir", "logger", "checkpoint_every", "record", "results_dir", "trainer", "import"}
@@ -87,9 +89,12 @@ def _keys_of(node: Any, path: str, within: str) -> Iterator[str]:
 
 
 def stage_words(config: DictConfig, group: str, key: str) -> str | None:
-    """What a config holds at a key of `stage_keys`: an override string, the path of a checkpoint, or None."""
+    """What a config holds at a key of `stage_keys`: an override string, the path of a checkpoint, or None.
+
+    A null that the words refer to (`method.samples=${.samples}`) stands in the resolved text as None.
+    """
     found: str | None = OmegaConf.select(config if group == START else config[group], key)
-    return found
+    return None if found is None else re.sub(r"(?<==)('?)None\1(?=[\s'\"]|$)", "null", found)
 
 
 def learns(config: DictConfig) -> bool:
@@ -181,6 +186,8 @@ def _composed(
     words: list[str], name: str, parent: DictConfig, request: Request
 ) -> tuple[DictConfig, Request]:
     check_choices(words)
+    # the paper that it would inherit changes nothing of what it takes
+    words = [word for word in words if word != f"paper={request.choices['paper']}"]
     own = {key_of(word) for word in quoted(words)}
     if "import" in own:
         raise UserError("import= belongs to the command itself, whose runs all share it")

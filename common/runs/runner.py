@@ -255,6 +255,7 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
     parts: dict[str, Any] = {"data": data, "model": model, "seed": int(config.seed)}
     parts |= {"method": _method(config.method, handed["method"]), "make_model": make_model}
     parts |= {"schedule": _instantiate(config.schedule)}
+    parts |= {START: None if started is None else started[START].stage}
     target = config.paper["_target_"]
     wanted = accepted(get_object(target))
     if "schedule" not in wanted and request.choices["schedule"] != "constant":

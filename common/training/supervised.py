@@ -333,7 +333,8 @@ class SupervisedModule(PaperModule):
         found |= {"steps": self.steps, "epochs": self.steps / self.loader.steps_per_epoch}
         if self.stop is not None:
             found |= self.stop.results()
-        return found | {"parameters": count_parameters(self.network())}
+        found |= {"parameters": count_parameters(self.network())}
+        return found | self.training_method.results(self.model, self.data, found)
 
     def search_state(self) -> dict[str, Any]:
         return {

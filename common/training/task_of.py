@@ -31,7 +31,8 @@ def task_of(model: Model, data: DataSet, pixels: Literal["sum", "mean"]) -> Task
 
         return MultiTask.of(model, data)
     if model.task == "own":
-        return Own(model)
+        own_task = getattr(model, "own_task", None)
+        return Own(model) if own_task is None else own_task(data)
     if data.normalise != "unit_interval":
         raise UserError(
             f"dataset.normalise={data.normalise}: an autoencoder needs [0, 1] (valid: unit_interval)"

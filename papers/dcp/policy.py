@@ -5,7 +5,8 @@ Zhuang et al. leave what several layers share as it is. So the channels between 
 - one layer alone gives them and one alone takes them, with normalisation, activation, pooling and depthwise
   convolutions between at most (`common.pruning.channels`): no residual sum, no concatenation that others
   read,
-- the layer that takes them is a convolution without groups or a linear layer, and is not the network's last.
+- the layer that takes them is a convolution without groups or a linear layer, and is not the network's last,
+  unless that gives an embedding (SphereNet) and no logits.
 
 So of a basic or pre-activation block the inputs of the second convolution are selected; of a bottleneck those
 of the second and the third; of a VGG those of every convolution but the first; of MobileNet v1 those of every
@@ -40,7 +41,8 @@ def prunable(network: nn.Module, shape: tuple[int, ...], keep: Sequence[str] = (
         if not any(fnmatchcase(group.name, pattern) for group in groups):
             names = ", ".join(group.name for group in groups if group.fixed is None)
             raise UserError(f"method.keep: no layer fits {pattern} (valid: patterns of {names})")
-    last = {name for group in groups if not group.consumers for name in group.producers}
+    ends = {name for group in groups if not group.consumers for name in group.producers}
+    last = ends if getattr(network, "task", "classification") != "own" else set()
     found = {
         group.consumers[0]: group
         for group in groups

@@ -301,6 +301,10 @@ class TensorData(DataSet):
     def size(self, split: SplitName) -> int:
         return len(self._split(split))
 
+    def labels_of(self, split: SplitName) -> Tensor | None:
+        targets = self._split(split).targets
+        return None if targets is None or self.classes is None or targets.ndim != 1 else targets.cpu()
+
     def loader(self, seed: int) -> IndexLoader:
         return IndexLoader(self.size("train"), self.batch_size, seed)
 

@@ -337,6 +337,11 @@ class StreamedData(DataSet):
         """How many examples a split has."""
         return len(self._rows(split).numbers)
 
+    def labels_of(self, split: SplitName) -> Tensor | None:
+        rows = self._rows(split)
+        labels = self.labels(rows.records) if self.source == "real" else None
+        return None if labels is None else labels[rows.numbers]
+
     def _rows(self, split: SplitName) -> Rows:
         if not self._splits:
             raise RuntimeError("call setup() before using the data")
