@@ -25,6 +25,8 @@ from common.runs.result import read_result
 from common.runs.words import quoted
 
 CHECKPOINT = "checkpoint"
+# the choice of a network of the user's own
+OWN = "own"
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,9 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
     Raises:
         UserError: unknown choices, no such file, and whatever `parent` and the stage do not agree on.
     """
+    if _own_key(name) == "teacher" and text == parent.get(START):
+        # the network that it starts from, unchanged
+        name = START
     if is_path(text):
         with composing():
             config, asked = compose(list(result_beside(Path(text))["overrides"]))
@@ -199,6 +204,9 @@ def _composed(
         words.append(f"scale={request.choices['scale']}")
     if _rule(name).model and not {"entry", "model"} & own:
         words.append(f"model={request.choices['model']}")
+        if request.choices["model"] == OWN and "model._target_" not in own:
+            # without it nothing composes
+            words.append(f"model._target_={parent.model['_target_']}")
     if _rule(name).start and START not in own and (text := parent.get(START)) is not None:
         words.append(f"{START}={_quoted(_as_for_the_parent(text, parent, request, own))}")
     with composing():

@@ -79,7 +79,7 @@ def make_stages(
         if words is None:
             continue
         try:
-            if key == START and _is_weights(words):
+            if words == config.get(START) and _is_weights(words):
                 made = _from_weights(words, network(config))
             else:
                 made = _make(words, key, config, request, execute, build)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any, NotRequired, Unpack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.method import MethodParts, TrainingMethod, beside
 from common.base.stages import Stage, require_stage
-from common.pruning.slicing import sliced
+from common.pruning.slicing import Keep, sliced
 from papers.dcp.complexity import Complexity, complexity
 from papers.dcp.layer_problem import kept_channels
 from papers.dcp.measures import error_gaps, saved
@@ -80,7 +80,7 @@ class Pruned(TrainingMethod):
         for name, parameter in pruned.named_parameters():
             parameter.requires_grad_(name not in frozen)
         self.whole = complexity(student, data.shape)
-        keep = pruned.pruning["keep"]
+        keep: Keep = pruned.pruning["keep"]  # type: ignore[index,assignment]
         # others like it have its widths
         return super().attach(pruned, lambda: sliced(make_model(), data.shape, keep), data)
 
@@ -135,7 +135,8 @@ class WidthMultiplier(TrainingMethod):
             kept = kept_channels(group.channels, self.rate, layer)
             keep[group.name] = list(range(kept))
             with torch.no_grad():
-                wide.get_submodule(layer).weight.mul_((group.channels / kept) ** 0.5)
+                weight: Tensor = wide.get_submodule(layer).weight  # type: ignore[assignment]
+                weight.mul_((group.channels / kept) ** 0.5)
         return super().attach(sliced(wide, data.shape, keep), make_model, data)
 
     def results(self, student: nn.Module, data: DataSet, found: dict[str, Any]) -> dict[str, Any]:

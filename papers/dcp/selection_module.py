@@ -148,10 +148,12 @@ class SelectionModule(PaperModule):
     def training_step(self, batch: int, batch_idx: int) -> None:
         """As many rounds as fit in `ROUND_SECONDS`, at least one."""
         started = time.perf_counter()
-        while not self.sliced:
-            self._round()
-            if time.perf_counter() - started > ROUND_SECONDS:
-                break
+        # losses of picks differ by less than half precision can tell
+        with torch.autocast(self.device.type, enabled=False):
+            while not self.sliced:
+                self._round()
+                if time.perf_counter() - started > ROUND_SECONDS:
+                    break
         self.seconds += time.perf_counter() - started
         self.trainer.should_stop = self.sliced
 

@@ -180,7 +180,7 @@ class LossSelector(Selector):
     """
 
     def __init__(self, **settings: Unpack[LossSettings]) -> None:
-        super().__init__(**settings)
+        super().__init__(**settings)  # type: ignore[misc]
         self.reconstruction, self.discrimination = settings["reconstruction"], settings["discrimination"]
         require(
             "at least 0", "method", reconstruction=self.reconstruction, discrimination=self.discrimination
@@ -295,7 +295,7 @@ class Ranking(LossSelector):
         if settings["criterion"] not in orders:
             raise UserError(f"method.criterion={settings['criterion']}; valid: {', '.join(orders)}")
         require("at least 1", "method", picks_per_pass=settings["picks_per_pass"])
-        super().__init__(**settings)
+        super().__init__(**settings)  # type: ignore[misc]
         self.order, self.picks_per_pass = orders[settings["criterion"]], settings["picks_per_pass"]
         self.at_once = settings["step"] == "none"
 

@@ -145,7 +145,7 @@ class Stagewise:
     @torch.no_grad()
     def _keep_at_zero(self, gone: Mapping[str, Tensor]) -> None:
         for name, mask in gone.items():
-            self.network.get_submodule(name).weight.masked_fill_(mask, 0.0)  # type: ignore[union-attr,operator]
+            self.network.get_submodule(name).weight.masked_fill_(mask, 0.0)  # type: ignore[operator]
 
     def state_dict(self) -> dict[str, Any]:
         """How far it is."""
