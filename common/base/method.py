@@ -183,6 +183,10 @@ class TrainingMethod(nn.Module):
         """Metrics of a split beside the student's own, as `{"test_ensemble_error": ...}`."""
         return {} if self.inner is None else self.inner.evaluate(student, data, split)
 
+    def handed_on(self, student: nn.Module) -> nn.Module:
+        """What a run that needs this one as a stage gets: the deployed network, unless it adds some."""
+        return self.deployed(student)
+
     def deployed(self, student: nn.Module) -> nn.Module:
         """The plain network that is left when training is over."""
         return student if self.inner is None else self.inner.deployed(student)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -29,6 +29,9 @@ class PaperModule(pl.LightningModule):
     measures on its way goes to `history` (kept in checkpoints, written to `result.json`, sent to the
     logger); what it ends with comes from `results`.
     """
+
+    # whether a run of it may start from the network of another (`start=`), which it then gets as its model
+    STARTS: ClassVar[bool] = False
 
     data: DataSet
 
@@ -63,8 +66,20 @@ class PaperModule(pl.LightningModule):
             UserError: it trains none.
         """
         self.network()
+        self.reshape(checkpoint["search_state"])
         self.load_state_dict(checkpoint["state_dict"])
         return self.network().eval()
+
+    def handed_on(self) -> nn.Module:
+        """What a run that needs this one as a stage gets: the network, unless a method leaves it more."""
+        return self.network()
+
+    def reshape(self, state: dict[str, Any]) -> None:
+        """Give the network the shape that it had when a checkpoint was made; nothing here.
+
+        Called with the `search_state` before weights are loaded: where a run goes on, where another starts
+        from it, where its network leaves.
+        """
 
     def stop_early(self, rule: Any) -> None:
         """End the training where a rule (`common.training.early_stopping`) says so.
@@ -123,6 +138,7 @@ class PaperModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+        self.reshape(checkpoint["search_state"])
         # a logger starts empty: what the run logged after the checkpoint comes again
         for index in range(len(self.history.get("step", []))):
             self._send(index)

@@ -40,6 +40,7 @@ TOP_LEVEL = {
     "results_dir": str,
     "objective": str | None,
     "teacher": str | None,
+    "start": str | None,
     "gpu_precision": str,
     "clip": float | None,
     "import": str | None,

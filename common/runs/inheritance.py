@@ -19,9 +19,10 @@ from common.runs.catalogue import check_choices, find_entry
 from common.runs.check import check_config, check_parts, load_target
 from common.runs.compose import compose
 from common.runs.evidence import key_of
-from common.runs.keys import INNER, STAGED, run_key
+from common.runs.keys import INNER, STAGED, START, run_key
 from common.runs.request import Request
 from common.runs.result import read_result
+from common.runs.words import quoted
 
 CHECKPOINT = "checkpoint"
 
@@ -40,11 +41,15 @@ class Inheritance:
         one_teacher: whether a stage of another teacher than the run's is refused.
         same_inputs: whether the run feeds the stage its own examples, so that it must have been trained on
             the same data set, at the same size and with the same normalisation.
+        model: whether the stage takes the run's model with its settings, and one of another is refused.
+        start: whether the stage starts from what the run starts from.
     """
 
     teacher: bool
     one_teacher: bool
     same_inputs: bool
+    model: bool = False
+    start: bool = False
 
 
 # by the key of the config that names the stage
@@ -52,6 +57,7 @@ INHERITANCE = {
     "teacher": Inheritance(teacher=False, one_teacher=False, same_inputs=True),
     "paraphraser": Inheritance(teacher=True, one_teacher=True, same_inputs=True),
     "encoder": Inheritance(teacher=True, one_teacher=False, same_inputs=False),
+    START: Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True),
 }
 # words of a run, without effect on its numbers, that its stages get too
 KEPT = {"output_dir", "data_dir", "logger", "checkpoint_every", "record", "results_dir", "trainer", "import"}
@@ -65,9 +71,11 @@ SERVING = {
 def stage_keys(config: DictConfig) -> dict[str, str]:
     """The keys of a config's method and model that may name other runs, each with its group.
 
-    A key stands where the group has it: `teacher`, and `inner.teacher` of a method within the method.
+    A key stands where the group has it: `teacher`, and `inner.teacher` of a method within the method. A run
+    that starts from another has the key `start` too, which is a group by itself.
     """
-    return {key: group for group in STAGED for key in _keys_of(config[group], group, "")}
+    own = {key: group for group in STAGED for key in _keys_of(config[group], group, "")}
+    return own | ({START: START} if config.get(START) is not None else {})
 
 
 def _keys_of(node: Any, path: str, within: str) -> Iterator[str]:
@@ -80,7 +88,7 @@ def _keys_of(node: Any, path: str, within: str) -> Iterator[str]:
 
 def stage_words(config: DictConfig, group: str, key: str) -> str | None:
     """What a config holds at a key of `stage_keys`: an override string, the path of a checkpoint, or None."""
-    found: str | None = OmegaConf.select(config[group], key)
+    found: str | None = OmegaConf.select(config if group == START else config[group], key)
     return found
 
 
@@ -123,6 +131,8 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
     if config.get("debug") is not None:
         raise UserError("a debug run is nothing to learn from: leave debug= out")
     _check_data(name, parent, config)
+    if _rule(name).model:
+        _check_model(parent, request, config, asked)
     if _rule(name).one_teacher:
         _check_teacher(name, parent, request, config, asked)
     return config, asked
@@ -171,7 +181,7 @@ def _composed(
     words: list[str], name: str, parent: DictConfig, request: Request
 ) -> tuple[DictConfig, Request]:
     check_choices(words)
-    own = {key_of(word) for word in words}
+    own = {key_of(word) for word in quoted(words)}
     if "import" in own:
         raise UserError("import= belongs to the command itself, whose runs all share it")
     kept = [word for word in request.overrides if key_of(word).split(".")[0] in KEPT]
@@ -180,10 +190,15 @@ def _composed(
         words += [f"{group}={request.choices[group]}" for group in ("paper", "dataset") if group not in own]
     if "scale" not in own:
         words.append(f"scale={request.choices['scale']}")
+    if _rule(name).model and not {"entry", "model"} & own:
+        words.append(f"model={request.choices['model']}")
+    if _rule(name).start and START not in own and (text := parent.get(START)) is not None:
+        words.append(f"{START}={_quoted(_as_for_the_parent(text, parent, request, own))}")
     with composing():
         config, found = compose(words)
         changes = _dataset_words(parent, config, own) if _same_data(parent, config) else []
         changes += _teacher_words(name, parent, request, config, own, _keys_of_entry(words))
+        changes += _model_words(parent, config, own) if _rule(name).model else []
         if changes:
             config, found = compose([*words, *changes])
     label = f"{request.label}: {name}"
@@ -207,6 +222,19 @@ def _dataset_words(parent: DictConfig, config: DictConfig, own: set[str]) -> lis
     if draws(there | taken) and parent.dataset.seed != config.dataset.seed and "dataset.seed" not in own:
         taken["seed"] = parent.dataset.seed
     return [f"dataset.{key}={_quoted(value)}" for key, value in taken.items()]
+
+
+def _model_words(parent: DictConfig, config: DictConfig, own: set[str]) -> list[str]:
+    """The settings of the parent's model that a stage of the same model leaves open and that differ."""
+    wanted: Any = OmegaConf.to_container(parent.model, resolve=False)
+    there: Any = OmegaConf.to_container(config.model, resolve=False)
+    if wanted.get("_target_") != there.get("_target_", wanted.get("_target_")):
+        return []
+    return [
+        f"++model.{key}={_quoted(value)}"
+        for key, value in wanted.items()
+        if there.get(key) != value and f"model.{key}" not in own
+    ]
 
 
 def draws(dataset: dict[str, Any]) -> bool:
@@ -295,6 +323,25 @@ def _check_data(name: str, parent: DictConfig, config: DictConfig) -> None:
                     f"with {_setting(key, its[key])} it learns from examples that this run, with "
                     f"{_setting(key, ours[key])}, holds out (valid: the same)"
                 )
+
+
+def _check_model(parent: DictConfig, request: Request, config: DictConfig, asked: Request) -> None:
+    """A stage whose network the run goes on with is of the run's own model.
+
+    Raises:
+        UserError: names the setting that differs.
+    """
+    ours: Any = OmegaConf.to_container(parent.model, resolve=True)
+    its: Any = OmegaConf.to_container(config.model, resolve=True)
+    if ours["_target_"] != its["_target_"]:
+        names = [one.choices["model"] for one in (asked, request)]
+        raise UserError(f"it is of model={names[0]}, and this run has model={names[1]} (valid: the same)")
+    for key in sorted({*ours, *its}):
+        if ours.get(key) != its.get(key):
+            raise UserError(
+                f"it has model.{key}={json.dumps(its.get(key))}, and this run model.{key}="
+                f"{json.dumps(ours.get(key))} (valid: the same)"
+            )
 
 
 def _setting(key: str, value: Any) -> str:

@@ -31,9 +31,11 @@ NEUTRAL = {
     "import",
 }
 # off by default: a run without them has the key that it had before there were any
-OPTIONAL = ("stop", "clip")
+OPTIONAL = ("stop", "clip", "start")
 # groups whose nodes may name other runs
 STAGED = ("method", "model")
+# the key of a config, at its top, that names the run whose network a training starts from
+START = "start"
 # the key of a method that holds another one
 INNER = "inner"
 NEUTRAL_IN = {
@@ -51,7 +53,8 @@ def identity(config: DictConfig) -> dict[str, Any]:
         plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
     if isinstance(plain.get("method"), dict):
         plain["method"] = _stepped_once(plain["method"])
-    if any(_names_a_run(value) for group in STAGED for value in _settings(plain.get(group, {}))):
+    named = [value for group in STAGED for value in _settings(plain.get(group, {}))]
+    if any(_names_a_run(value) for value in [*named, plain.get(START)]):
         # the budget of the run that it names
         plain["scale"] = config.get("scale")
     return plain

@@ -19,11 +19,13 @@ from common.base.module import PaperModule
 from common.base.stages import Stage
 from common.runs.code import code_hash
 from common.runs.inheritance import CHECKPOINT, is_path, result_beside, stage_keys, stage_run, stage_words
-from common.runs.keys import identity, run_key
+from common.runs.keys import START, identity, run_key
 from common.runs.request import Outcome, Request
+from common.runs.result import read_result
 
 Execute = Callable[[DictConfig, Request], Outcome]
 Build = Callable[[DictConfig, Request], PaperModule]
+Network = Callable[[DictConfig], nn.Module]
 
 _under_way: list[str] = []
 
@@ -56,13 +58,16 @@ class Made:
 Stages = dict[str, dict[str, Made]]
 
 
-def make_stages(config: DictConfig, request: Request, execute: Execute, build: Build) -> Stages:
+def make_stages(
+    config: DictConfig, request: Request, execute: Execute, build: Build, network: Network
+) -> Stages:
     """Make or find what a run needs first.
 
     Args:
         config, request: of the run.
         execute: makes or finds a run.
         build: gives the module of a run that is done, with its first weights.
+        network: gives the network of a config, with its first weights.
 
     Raises:
         UserError: words that do not compose, a file that is no checkpoint, whatever the run fails with.
@@ -73,7 +78,11 @@ def make_stages(config: DictConfig, request: Request, execute: Execute, build: B
         if words is None:
             continue
         try:
-            stages.setdefault(group, {})[key] = _make(words, key, config, request, execute, build)
+            if key == START and _is_weights(words):
+                made = _from_weights(words, network(config))
+            else:
+                made = _make(words, key, config, request, execute, build)
+            stages.setdefault(group, {})[key] = made
         except UserError as error:
             raise UserError(f"{key}={words}: {error}") from error
         except (HydraException, OmegaConfBaseException) as error:
@@ -92,6 +101,23 @@ def described(stages: Stages) -> tuple[dict[str, Any], dict[str, Any]]:
         if name.startswith("test_") and isinstance(value, int | float)
     }
     return about, metrics
+
+
+def _is_weights(text: str) -> bool:
+    """Whether what a run starts from is a file of weights that no result says more about."""
+    return is_path(text) and read_result(Path(text).parent / "result.json") is None
+
+
+def _from_weights(text: str, network: nn.Module) -> Made:
+    """The run's own network with the weights of a file.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another network.
+    """
+    load_weights(network, Path(text))
+    return Made(
+        Stage(words=text, key="", metrics={}, model=network), {"words": text, "key": "", "metrics": {}}
+    )
 
 
 def _make(text: str, name: str, parent: DictConfig, request: Request, execute: Execute, build: Build) -> Made:
@@ -132,7 +158,7 @@ def _loaded(
     about = {"words": text, "key": key, "metrics": metrics, "paper": paper, "choices": choices}
     about |= {"config": settings, "code": result.get("code", code_hash(paper, choices, settings))}
     about |= {key: result[key] for key in ("scale", "settings", "codes", "data") if key in result}
-    return Made(Stage(words=text, key=key, metrics=metrics, model=module.network()), about)
+    return Made(Stage(words=text, key=key, metrics=metrics, model=module.handed_on()), about)
 
 
 def _load(module: PaperModule, path: Path) -> None:
@@ -141,22 +167,52 @@ def _load(module: PaperModule, path: Path) -> None:
     Raises:
         UserError: the file is missing, damaged, or of another network.
     """
+    found = _read(path)
+    if "pytorch-lightning_version" in found:
+        module.reshape(found["search_state"])
+        _fill(module, found["state_dict"], path)
+    else:
+        _fill(module.network(), _bare(found), path)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load the weights of a file into a network that it was saved from, or one that is built alike.
+
+    Args:
+        network: gets the weights.
+        path: of a state dict, bare, or under `state_dict`, with or without the prefixes `module.` and
+            `model.`.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another network.
+    """
+    _fill(network, _bare(_read(path)), path)
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(f"checkpoint {path} cannot be read ({type(error).__name__})") from error
-    ours = "pytorch-lightning_version" in found
-    target: nn.Module = module if ours else module.network()
-    state = found["state_dict"] if ours else _bare(found)
+    if not isinstance(found, dict):
+        raise UserError(f"checkpoint {path} holds a {type(found).__name__} (valid: a state dict)")
+    return found
+
+
+def _fill(target: nn.Module, state: dict[str, Any], path: Path) -> None:
     own = target.state_dict()
-    wrong = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
+    wrong = [name for name, value in own.items() if _shape(state.get(name)) != value.shape]
     if wrong:
         raise UserError(
             f"checkpoint {path} is of another network: {wrong[0]} is missing or has another shape"
         )
     target.load_state_dict({name: state[name] for name in own})
+
+
+def _shape(value: Any) -> torch.Size | None:
+    return value.shape if isinstance(value, torch.Tensor) else None
 
 
 def _bare(found: dict[str, Any]) -> dict[str, Any]:

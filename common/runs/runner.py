@@ -32,7 +32,7 @@ from common.runs.debug import Debug, check_debug
 from common.runs.environment import environment
 from common.runs.evidence import asked, asked_forms, key_of
 from common.runs.inheritance import learns
-from common.runs.keys import INNER, STAGED, identity, run_key
+from common.runs.keys import INNER, STAGED, START, identity, run_key
 from common.runs.loggers import close, run_facts
 from common.runs.own import opted_in
 from common.runs.own_model import checked, taken
@@ -134,6 +134,12 @@ def _check_request(config: DictConfig, request: Request, paper: str, done: bool)
                 f"{key}: the outermost method's optimizer steps what all methods train (valid: "
                 "method.optimizer..., method/optimizer=...)"
             )
+    if config.get(START) is not None and not getattr(
+        load_target(config.paper["_target_"], "paper"), "STARTS", False
+    ):
+        raise UserError(
+            f"start: paper={paper} trains no network by minibatches, so there is nothing to start from"
+        )
     if any(key_of(word) == "teacher" for word in request.overrides) and not learns(config):
         raise UserError(f"teacher={config.teacher}: method={choices['method']} learns from no teacher")
 
@@ -174,7 +180,7 @@ def _run(
 ) -> dict[str, Any]:
     _quiet()
     _check_task(config, request)
-    stages = make_stages(config, request, execute, trained_module)
+    stages = make_stages(config, request, execute, trained_module, first_network)
     pl.seed_everything(int(config.seed), workers=True, verbose=False)
     module = build(config, request, stages)
     settings = identity(config)
@@ -248,7 +254,7 @@ def trained_parts(config: DictConfig, request: Request) -> tuple[PaperModule, St
     check_parts(config)
     check_config(config)
     _check_task(config, request)
-    stages = make_stages(config, request, execute, trained_module)
+    stages = make_stages(config, request, execute, trained_module, first_network)
     return build(config, request, stages), stages
 
 
@@ -264,7 +270,9 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
         group: {key: made.stage for key, made in (stages or {}).get(group, {}).items()} for group in STAGED
     }
     make_model = partial(_make_model, config, data, handed["model"])
-    parts: dict[str, Any] = {"data": data, "model": make_model(), "seed": int(config.seed)}
+    started = (stages or {}).get(START)
+    model = make_model() if started is None else started[START].stage.model
+    parts: dict[str, Any] = {"data": data, "model": model, "seed": int(config.seed)}
     parts |= {"method": _method(config.method, handed["method"]), "make_model": make_model}
     parts |= {"schedule": _instantiate(config.schedule)}
     target = config.paper["_target_"]
@@ -279,6 +287,11 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
     if config.get("clip") is not None:
         module.limit_gradients(float(config.clip))
     return module
+
+
+def first_network(config: DictConfig) -> nn.Module:
+    """The network of a config that needs no other run, with its first weights."""
+    return _make_model(config, _instantiate(config.dataset), {})
 
 
 def _make_model(config: DictConfig, data: DataSet, stages: dict[str, Stage]) -> nn.Module:

@@ -84,6 +84,8 @@ class SupervisedModule(PaperModule):
         UserError: epochs or test_every not positive.
     """
 
+    STARTS = True
+
     def __init__(self, **settings: Unpack[Training]) -> None:
         super().__init__()
         self.data, self.seed = settings["data"], settings["seed"]
@@ -118,6 +120,9 @@ class SupervisedModule(PaperModule):
     def network(self) -> nn.Module:
         """The network that is left when training is over, without what helped it."""
         return self.training_method.deployed(self.model)
+
+    def handed_on(self) -> nn.Module:
+        return self.training_method.handed_on(self.model)
 
     def finished(self, checkpoint: dict[str, Any]) -> nn.Module:
         """See PaperModule; at the optimizer's average where it averages its iterates, as evaluations are."""

@@ -26,7 +26,7 @@ from common.models.features import feature_shapes, forward_features
 from common.models.resnet import ResNet
 from common.runs.compose import compose
 from common.runs.pipeline import make_stages
-from common.runs.runner import build, execute, trained_module
+from common.runs.runner import build, execute, first_network, trained_module
 from common.training.supervised import SupervisedModule
 from common.training.tasks import Classification, Regression
 
@@ -323,7 +323,7 @@ def test_a_distilled_run_equals_a_plain_loop_of_steps(tmp_path: Path) -> None:
     words += ["teacher='model=resnet8 method=distillation/none paper.epochs=1'", f"output_dir={tmp_path}"]
     config, request = compose(words)
     found = execute(config, request).result
-    stages = make_stages(config, request, execute, trained_module)
+    stages = make_stages(config, request, execute, trained_module, first_network)
     teacher = stages["method"]["teacher"].stage.model.eval()
     pl.seed_everything(0, verbose=False)
     module = build(config, request, stages)

@@ -15,8 +15,8 @@ from common.base.errors import UserError
 from common.runs.catalogue import CONF, names, read
 from common.runs.check import load_target
 from common.runs.compose import compose
-from common.runs.inheritance import INHERITANCE, stage_key, stage_keys, stage_run
-from common.runs.keys import run_key
+from common.runs.inheritance import INHERITANCE, stage_key, stage_keys, stage_run, stage_words
+from common.runs.keys import START, run_key
 from common.runs.request import Request
 from common.tables.tables import ROOT, Entry, papers, runnable
 
@@ -32,7 +32,7 @@ def composed(*words: str, teacher: str | None = TEACHER) -> tuple[DictConfig, Re
 
 def stage(key: str, config: DictConfig, request: Request) -> tuple[DictConfig, Request]:
     """The stage that a config names by a key."""
-    return stage_run(config[stage_keys(config)[key]][key], key, config, request)
+    return stage_run(str(stage_words(config, stage_keys(config)[key], key)), key, config, request)
 
 
 def may_have_stages(entry: Entry) -> bool:
@@ -81,7 +81,7 @@ ENTRIES = {
 
 
 def test_every_key_that_may_name_a_stage_has_a_rule() -> None:
-    assert {key for keys in STAGES.values() for key in keys} == set(INHERITANCE)
+    assert {START}.union(*STAGES.values()) == set(INHERITANCE)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_each_stage_of_each_entry_composes_and_has_the_entrys_own_teacher(
     for entry in (entry for entry in ENTRIES.values() if entry.paper == paper):
         config, request = compose([f"entry={entry.name}", "scale=smoke"])
         for key, group in stage_keys(config).items():
-            if config[group][key] is None:
+            if stage_words(config, group, key) is None:
                 continue
             its, asked = stage(key, config, request)
             inner = stage_keys(its).get("teacher")

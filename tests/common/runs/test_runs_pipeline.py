@@ -15,7 +15,7 @@ from common.runs.inheritance import composing
 from common.runs.keys import run_key
 from common.runs.pipeline import make_stages
 from common.runs.request import Outcome
-from common.runs.runner import execute, trained_module
+from common.runs.runner import execute, first_network, trained_module
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -114,7 +114,7 @@ def test_bare_weights_are_loaded_into_the_network_that_the_words_name(tmp_path: 
             f"teacher='model=mlp checkpoint={tmp_path}/bare.pt'",
         ]
     )
-    stage = make_stages(config, request, execute, trained_module)["method"]["teacher"].stage
+    stage = make_stages(config, request, execute, trained_module, first_network)["method"]["teacher"].stage
     assert all(torch.equal(stage.model.state_dict()[name], value) for name, value in state.items())
 
 
