@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.limits import require
-from common.base.method import MethodParts, beside
+from common.base.method import MethodParts, Pass, beside
 from common.training.loss_terms import LossTerms
 from papers.sensitivity.sparsity import is_weight, sparsity
 
@@ -112,6 +112,10 @@ class WeightPruning(LossTerms):
         self.masks = Masks(self.chosen(student))
         return student
 
+    def fit_of(self, seen: Pass) -> Tensor:
+        """`inner_fit_of`: nothing is added to the loss, unless a method does."""
+        return self.inner_fit_of(seen)
+
     def chosen(self, student: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters that are pruned, by name."""
         return {
@@ -173,17 +177,25 @@ def cut(parameters: Named, masks: Masks, threshold: float | Named) -> dict[str, 
     Raises:
         UserError: a weight is not finite: nothing is cut by it.
     """
-    found = {}
+    require_finite(parameters)
+    return {
+        name: masks[name] & (p.abs() >= (threshold if isinstance(threshold, float) else threshold[name]))
+        for name, p in parameters.items()
+    }
+
+
+def require_finite(parameters: Named) -> None:
+    """Refuse to choose among weights that are not finite: the masks stay as they were.
+
+    Raises:
+        UserError: names the first such tensor.
+    """
     for name, p in parameters.items():
         if not bool(p.isfinite().all()):
             raise UserError(
                 f"{name}: its weights are not finite, and nothing is pruned by them "
                 "(valid: a method.optimizer.lr at which the training stays finite)"
             )
-        found[name] = masks[name] & (
-            p.abs() >= (threshold if isinstance(threshold, float) else threshold[name])
-        )
-    return found
 
 
 def times(done: float, begin: float, every: float) -> int:

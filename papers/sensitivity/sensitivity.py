@@ -54,10 +54,10 @@ class Measure:
         outputs: of the unspecific form, how the sum over k is made. "all": one backward pass for each output.
             Ours, for networks of many outputs: "sample" takes `directions` outputs, drawn anew for each
             minibatch without replacement: an unbiased estimate of S. "signs" takes `directions` random sign
-            vectors r of K numbers, and the mean of |sum_k r_k dy_k / dw| / sqrt(K): that estimates not S but between
-            0.71 and 1 times the root mean square of dy_k / dw over k (Khintchine's inequality), which is S
-            itself where the dy_k / dw are normally distributed over k, and up to sqrt(K) S where one k has
-            all.
+            vectors r of K numbers, and the mean of |sum_k r_k dy_k / dw| / sqrt(K): that estimates not S but
+            between 0.71 and 1 times the root mean square of dy_k / dw over k (Khintchine's inequality), which
+            is S itself where the dy_k / dw are normally distributed over k, and up to sqrt(K) S where one k
+            has all.
         directions: see `outputs`; not used by "all".
 
     Raises:
