@@ -3,6 +3,7 @@
 from typing import Any
 
 from common.training.supervised import SupervisedModule
+from papers.sensitivity.sensitivity import Sensitivity
 from papers.sensitivity.sparsity import sparsity
 
 
@@ -14,5 +15,10 @@ class SensitivityModule(SupervisedModule):
     """
 
     def results(self) -> dict[str, Any]:
-        """SupervisedModule's, and `sparsity` of the network."""
-        return super().results() | sparsity(self.network())
+        """SupervisedModule's, `sparsity` of the network, and `backward_passes` of a step that decays."""
+        found = super().results() | sparsity(self.network())
+        methods = [each for each in self.training_method.chain() if isinstance(each, Sensitivity)]
+        outputs = self.data.classes
+        if not methods or outputs is None:
+            return found
+        return found | {"backward_passes": 1 + sum(each.passes(outputs) for each in methods)}

@@ -54,7 +54,8 @@ class Masks(Tensors):
     def apply_to(self, parameters: Named) -> None:
         """Make zero what is not kept; whatever stands there, NaN too."""
         for name, mask in self.items():
-            parameters[name].masked_fill_(~mask, 0)
+            if not bool(mask.all()):
+                parameters[name].masked_fill_(~mask, 0)
 
     def put(self, masks: Named, because: str) -> None:
         """Take other masks, unless a layer would lose all its weights.

@@ -30,6 +30,8 @@ from papers.sensitivity.thresholds import Cutting, FixedThreshold, Plateau
 
 Alpha = Literal["unspecific", "specific"]
 Kind = Literal["unspecific", "specific", "loss", "zero"]
+# of these S is that of the outputs
+MEASURED = ("unspecific", "specific")
 Order = Literal["simultaneous", "after"]
 Pruning = Literal["fixed_threshold", "plateau", "none"]
 Output = Literal["logits", "softmax"]
@@ -116,38 +118,37 @@ class Measure:
             flat = outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
             flat = flat.softmax(1) if self.output == "softmax" else flat
             flat = flat.reshape(examples, -1)
-        directions, weight = self._directions(flat, targets)
+        directions = self._directions(flat, targets)
         if self.batch_reduce == "mean_of_abs":
             with evaluating(network):
                 sums = absolute_sums(network, calls, flat, directions)
-            means = {name: _over_processes(each, examples).mul_(weight) for name, each in sums.items()}
+            means = {name: _over_processes(each) for name, each in sums.items()}
         else:
-            means = _absolute_means(network, flat, directions, weight)
+            means = _absolute_means(network, flat, directions)
         if self.rescale == "max":
             for each in means.values():
                 each /= each.max().clamp_min(torch.finfo(each.dtype).tiny)
         return means
 
-    def _directions(self, outputs: Tensor, targets: Tensor | None) -> tuple[Tensor, float]:
-        """Vectors v_mb [m, b, K] and their weight, so that S = weight * sum_m |d(v_mb . y_b) / dw|."""
+    def _directions(self, outputs: Tensor, targets: Tensor | None) -> Tensor:
+        """v_mb, [m, b, K], with S = sum_m sum_b |d(v_mb . y_b) / dw|: alpha and the mean are in them."""
         examples, count = outputs.shape
+        scale = 1 / _examples_of_all(examples)
         if self.alpha == "specific":
             if targets is None or targets.dim() != 1 or targets.is_floating_point():
                 raise UserError("method.alpha=specific: needs a class for each example (valid: unspecific)")
-            return nn.functional.one_hot(targets, count).to(outputs.dtype)[None], 1.0
+            return scale * nn.functional.one_hot(targets, count).to(outputs.dtype)[None]
         passes = self.passes(count)
         if self.outputs == "signs":
             signs = torch.randint(2, (passes, 1, count)).to(outputs) * 2 - 1
-            return (signs / math.sqrt(count)).expand(-1, examples, -1), 1 / passes
+            return (scale / passes / math.sqrt(count) * signs).expand(-1, examples, -1)
         chosen = torch.arange(count) if passes == count else torch.randperm(count)[:passes]
         hot = nn.functional.one_hot(chosen.to(outputs.device), count).to(outputs.dtype)
-        return hot[:, None].expand(-1, examples, -1), 1 / passes
+        return (scale / passes * hot)[:, None].expand(-1, examples, -1)
 
 
-def _absolute_means(
-    network: nn.Module, outputs: Tensor, directions: Tensor, weight: float
-) -> dict[str, Tensor]:
-    """weight * sum_m |mean over b of d(v_mb . y_b) / dw|."""
+def _absolute_means(network: nn.Module, outputs: Tensor, directions: Tensor) -> dict[str, Tensor]:
+    """sum_m |sum over b of d(v_mb . y_b) / dw|."""
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     used = torch.autograd.grad(
         outputs, list(trained.values()), torch.zeros_like(outputs), retain_graph=True, allow_unused=True
@@ -158,23 +159,25 @@ def _absolute_means(
     numbers = sum(p.numel() for p in reached.values()) + 64 * outputs.shape[0] * outputs.shape[1]
     for gradients in gradients_by_direction(outputs, list(reached.values()), directions, numbers):
         for name, gradient in zip(reached, gradients, strict=True):
-            means[name] += (
-                _over_processes(gradient.clone(memory_format=torch.contiguous_format), len(outputs))
-                .abs_()
-                .sum(0)
-                .mul_(weight)
-            )
+            means[name] += _over_processes(gradient).abs().sum(0)
     return means
 
 
-def _over_processes(sums: Tensor, examples: int) -> Tensor:
-    """A sum over a process's examples as the mean over those of all processes of the run, in place."""
+def _examples_of_all(examples: int) -> float:
+    """How many examples all processes of the run have in this minibatch."""
     if not distributed.is_initialized():
-        return sums.div_(examples)
-    count = torch.tensor(float(examples), device=sums.device)
-    distributed.all_reduce(sums)
+        return examples
+    count = torch.tensor(float(examples))
     distributed.all_reduce(count)
-    return sums.div_(count)
+    return float(count)
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """A sum over a process's examples as that over those of all processes of the run."""
+    if distributed.is_initialized():
+        sums = sums.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(sums)
+    return sums
 
 
 def depends_on_mode(network: nn.Module) -> bool:
@@ -266,14 +269,17 @@ class Sensitivity(WeightPruning):
             "none": Cutting,
         }
         self.cutting = cutting[pruning]()
-        self.old: dict[str, Tensor] = {}
-        self.measured: dict[str, Tensor] = {}
+        self.kept: dict[str, Tensor] = {}
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
         """The student as it is."""
         student = super().attach(student, make_model, data)
         self.cutting.attach(student, data, self.task)
         return student
+
+    def passes(self, outputs: int) -> int:
+        """Backward passes of a step for S, of a network of so many outputs, beside that for the loss."""
+        return self.measure.passes(outputs) if self.decay > 0 and self.alpha in MEASURED else 0
 
     @property
     def decays(self) -> bool:
@@ -283,7 +289,7 @@ class Sensitivity(WeightPruning):
     @property
     def needs_outputs(self) -> bool:
         """Whether S is that of the outputs, which takes backward passes of its own."""
-        return self.decays and self.alpha in ("unspecific", "specific")
+        return self.decays and self.alpha in MEASURED
 
     def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """The whole objective, of which S is no part; S and the weights as they are, for `after_step`."""
@@ -304,8 +310,14 @@ class Sensitivity(WeightPruning):
 
     @torch.no_grad()
     def _keep(self, student: nn.Module, sensitivities: dict[str, Tensor]) -> None:
-        self.old = {name: p.detach().clone() for name, p in self.chosen(student).items()}
-        self.measured = sensitivities
+        """Note max(0, 1 - S), as far as S is known before the step; in the paper's order times w."""
+        parameters = self.chosen(student)
+        self.kept = {
+            name: insensitivity(sensitivities[name]) if sensitivities else torch.ones_like(p)
+            for name, p in parameters.items()
+        }
+        if self.order == "simultaneous":
+            torch._foreach_mul_(list(self.kept.values()), list(parameters.values()))
 
     def after_step(self, student: nn.Module, parameters: dict[str, nn.Parameter], done: float) -> None:
         """Decay, and cut what is due."""
@@ -315,18 +327,14 @@ class Sensitivity(WeightPruning):
 
     def _decay(self, parameters: dict[str, nn.Parameter]) -> None:
         """w <- w - lambda w' max(0, 1 - S)."""
-        now = {name: p.detach().clone() for name, p in parameters.items()} if self.order == "after" else {}
-        base = self.old if self.order == "simultaneous" else now
-        steps = [self._insensitivity(name, p) for name, p in parameters.items()]
-        torch._foreach_mul_(steps, [base[name] for name in parameters])
+        steps = [self.kept[name] for name in parameters]
+        if self.alpha == "loss":
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad.abs() for p in parameters.values()]
+            torch._foreach_mul_(steps, [insensitivity(gradient) for gradient in gradients])
+        if self.order == "after":
+            torch._foreach_mul_(steps, list(parameters.values()))
         torch._foreach_sub_(list(parameters.values()), steps, alpha=self.decay)
-        self.old, self.measured = {}, {}
-
-    def _insensitivity(self, name: str, parameter: nn.Parameter) -> Tensor:
-        """max(0, 1 - S) of one parameter."""
-        if self.alpha == "zero" or (self.alpha == "loss" and parameter.grad is None):
-            return torch.ones_like(parameter)
-        return insensitivity(parameter.grad.abs() if self.alpha == "loss" else self.measured[name])
+        self.kept = {}
 
     def get_extra_state(self) -> dict[str, Any]:
         return super().get_extra_state() | {"cutting": self.cutting.state()}
