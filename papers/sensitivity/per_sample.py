@@ -194,8 +194,8 @@ def _of_examples(call: Call, own: str, gradient: Tensor, part: slice) -> Tensor:
             inputs.to(gradient.dtype),
             layer.kernel_size,
             layer.dilation,
-            layer.padding,
-            layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            layer.stride,
         )
         return torch.einsum("bol,bil->boi", gradient.flatten(2), columns).unflatten(2, layer.weight.shape[1:])
     if isinstance(layer, nn.modules.conv._ConvNd) and own == "bias":
@@ -222,7 +222,7 @@ def _by_vjp(layer: nn.Module, own: str, inputs: Tensor, gradient: Tensor) -> Ten
         def run(value: Tensor) -> Tensor:
             return functional_call(layer, {own: value}, (example[None],))
 
-        outputs, pull = vjp(run, parameter)
+        outputs, pull = vjp(run, parameter)  # type: ignore[misc]
         return pull(by_output[None].to(outputs.dtype))[0]
 
     return vmap(one)(inputs, gradient).detach()

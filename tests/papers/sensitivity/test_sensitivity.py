@@ -151,7 +151,7 @@ def test_of_one_example_with_softmax_the_specific_form_is_the_probability_times_
 
 def test_of_the_last_layer_it_is_the_hidden_unit_of_the_target_or_of_every_class_by_their_number() -> None:
     network, inputs, targets = small()
-    hidden = network.layers[:-1](inputs[:1])[0].detach()  # type: ignore[index]
+    hidden = network.get_submodule("layers")[:-1](inputs[:1])[0].detach()  # type: ignore[operator, index]
     specific, unspecific = (
         Measure(alpha=a)(network, inputs[:1], targets[:1]) for a in ("specific", "unspecific")
     )
@@ -287,7 +287,7 @@ def sgd(network: nn.Module, inputs: Tensor, targets: Tensor, weight_decay: float
 def test_a_step_is_sgd_less_lambda_w_times_the_insensitivity_at_the_old_weights(alpha: Any) -> None:
     network, inputs, targets = small()
     with torch.no_grad():
-        network.layers[1].weight *= 6  # type: ignore[index, union-attr]
+        network.get_parameter("layers.1.weight").mul_(6)
     found, plain = stepped(network, inputs, targets, alpha=alpha), sgd(network, inputs, targets)
     sensitivities = reference(network, inputs, targets, Measure(alpha=alpha))
     assert any((s > 1).any() for s in sensitivities.values())
@@ -300,7 +300,7 @@ def test_within_another_method_and_with_layers_that_differ_in_training_the_step_
     network, inputs, targets = small()
     expected = stepped(network, inputs, targets)
     with_dropout = deepcopy(network)
-    with_dropout.layers.append(nn.Dropout(0.0))  # type: ignore[union-attr, operator]
+    with_dropout.get_submodule("layers").append(nn.Dropout(0.0))  # type: ignore[operator]
     found = stepped(with_dropout, inputs, targets)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-14)
@@ -337,7 +337,7 @@ def test_weights_of_sensitivity_one_or_more_do_not_decay_and_no_decay_makes_a_we
 def test_the_decay_is_the_derivative_of_half_w_squared_times_the_frozen_insensitivity() -> None:
     network, inputs, targets = small(4)
     sensitivity = Measure()(network, inputs, targets)["layers.3.weight"]
-    weight = network.layers[3].weight.detach()  # type: ignore[union-attr, index]
+    weight = network.get_parameter("layers.3.weight").detach()
     frozen = (1 - sensitivity).clamp(min=0)
     step = 1e-6
 
@@ -393,7 +393,6 @@ def test_the_two_lenets_have_the_same_parameters_and_differ_by_their_relus() -> 
     images = torch.randn(2, 1, 28, 28)
     first = relu.convolutions[0](images)
     assert (first < 0).any() and (relu.convolutions[1](first) >= 0).all()
-    by_hand = functional.max_pool2d(
-        functional.conv2d(images, plain.convolutions[0].weight, plain.convolutions[0].bias).relu(), 2
-    )  # type: ignore[arg-type]
+    weight, bias = (plain.get_parameter(f"convolutions.0.{name}") for name in ("weight", "bias"))
+    by_hand = functional.max_pool2d(functional.conv2d(images, weight, bias).relu(), 2)
     torch.testing.assert_close(relu.convolutions[:3](images), by_hand)

@@ -84,7 +84,9 @@ def test_a_quality_for_each_layer_goes_by_the_tables_names_and_an_unknown_one_is
     network = net()
     method = attached(MagnitudePruning(optimizer=SGD, quality={"fc2": 1.0}, rounds=1, begin=0.0), network)
     run(method, network, 1)
-    assert network.layers[1].weight.all() and not network.layers[3].weight.all()  # type: ignore[union-attr, index]
+    assert (
+        network.get_parameter("layers.1.weight").all() and not network.get_parameter("layers.3.weight").all()
+    )
     with pytest.raises(UserError, match=r"method\.quality\.conv1: no such layer \(valid: fc1, fc2\)"):
         attached(MagnitudePruning(optimizer=SGD, quality={"conv1": 1.0}, rounds=1, begin=0.0), net())
 
@@ -125,19 +127,19 @@ def test_surgery_makes_the_masks_of_the_authors_code_and_weights_come_back() -> 
     method = attached(
         DynamicSurgery(optimizer=SGD, c=0.3, gamma=0.0, power=1.0, begin=0.0, stop=0.99), network
     )
-    start = network[0].weight.detach().numpy().copy()
+    start = network.get_parameter("0.weight").detach().numpy().copy()
     steps = [0.4 * np.random.default_rng(step).standard_normal((7, 5)) for step in range(8)]
     seen = []
     for index, step in enumerate(steps):
         with torch.no_grad():
             # what an optimizer does to W o T
-            network[0].weight.add_(torch.from_numpy(step))
+            network.get_parameter("0.weight").add_(torch.from_numpy(step))
         method.end_step(network, (index + 1) / 10)
         seen.append(method.masks["0.weight"].clone())
     weight, mask = surgery_reference([start], 0.3, steps)
     assert np.allclose(method.dense["0.weight"].numpy(), weight, rtol=1e-12)
     assert np.array_equal(seen[-1].numpy(), mask == 1)
-    assert np.array_equal(network[0].weight.detach().numpy(), weight * mask)
+    assert np.array_equal(network.get_parameter("0.weight").detach().numpy(), weight * mask)
     assert any((later & ~earlier).any() for earlier, later in itertools.pairwise(seen))
 
 

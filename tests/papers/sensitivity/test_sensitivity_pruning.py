@@ -66,7 +66,7 @@ def test_no_momentum_of_the_optimizer_brings_a_pruned_weight_back(make: Callable
     for name, p in method.chosen(network).items():
         assert not p[: len(p) // 2].any(), name
         assert p[len(p) // 2 :].all()
-    assert network.layers[1].bias.all()  # type: ignore[union-attr, index]
+    assert network.get_parameter("layers.1.bias").all()
 
 
 def test_a_mask_makes_zero_of_what_is_not_finite() -> None:
@@ -121,8 +121,8 @@ def test_a_threshold_above_every_weight_of_a_layer_is_refused_by_its_name_and_bi
     parameters = dict(network.named_parameters())
     masks = Masks(parameters)
     with torch.no_grad():
-        network.layers[3].weight.mul_(0.01)  # type: ignore[union-attr, operator, index]
-        network.layers[1].bias.zero_()  # type: ignore[union-attr, operator, index]
+        network.get_parameter("layers.3.weight").mul_(0.01)
+        network.get_parameter("layers.1.bias").zero_()
     with pytest.raises(UserError, match=r"method\.threshold=0\.1: layers\.3\.weight would lose all"):
         FixedThreshold(0.1, 0.5).step(network, parameters, masks, 0.0, 1.0)
     assert all(mask.all() for _, mask in masks.items())
@@ -206,8 +206,9 @@ def test_a_plateau_puts_the_best_weights_back_and_cuts_what_the_loss_allows() ->
 
     # each lost weight of the first two costs 0.04, and to be away from the best costs 0.5
     def loss(model: nn.Module) -> float:
-        lost = model.weight == 0
-        away = bool(((model.weight != best) & ~lost).any())
+        weight = model.get_parameter("weight")
+        lost = weight == 0
+        away = bool(((weight != best) & ~lost).any())
         return 1.0 + 0.5 * away + float(lost[0].double() @ costs)
 
     rule, masks = plateau(loss, network)
@@ -228,14 +229,16 @@ def test_a_plateaus_cut_is_the_largest_within_the_tolerance_and_leaves_no_layer_
     with torch.no_grad():
         network.weight.copy_(torch.tensor([[0.1, 0.2, 0.3, 0.9]]))
     costs = torch.tensor([0.04, 0.04, 1.0, 5.0], dtype=torch.float64)
-    rule, masks = plateau(lambda model: 1.0 + float((model.weight == 0)[0].double() @ costs), network)
+    rule, masks = plateau(
+        lambda model: 1.0 + float((model.get_parameter("weight") == 0)[0].double() @ costs), network
+    )
     with torch.no_grad():
         rule.step(network, dict(network.named_parameters()), masks, 0.0, 1.0)
     assert masks["weight"].tolist() == [[False, False, True, True]]
     rule, masks = plateau(lambda model: 1.0, network)
     with torch.no_grad():
         rule.step(network, dict(network.named_parameters()), masks, 0.0, 1.0)
-    assert masks["weight"].sum() == 1
+    assert int(masks["weight"].sum()) == 1
 
 
 def test_where_every_validation_loss_is_nan_the_plateau_cuts_nothing_and_keeps_the_network() -> None:
@@ -283,9 +286,9 @@ def test_the_tables_names_of_layers_are_conv_and_fc_in_order() -> None:
 def test_densities_compression_and_memory_are_the_tables_arithmetic() -> None:
     network = lenet5()
     with torch.no_grad():
-        network.classifier[1].weight[:, 80:] = 0
-        network.convolutions[0].weight[:5] = 0
-        network.classifier[3].bias.zero_()
+        network.get_parameter("classifier.1.weight")[:, 80:] = 0
+        network.get_parameter("convolutions.0.weight")[:5] = 0
+        network.get_parameter("classifier.3.bias").zero_()
     found = sparsity(network)
     kept = 430_500 - 500 * 720 - 5 * 25
     assert (found["density_fc1"], found["density_conv1"], found["density_fc2"]) == (10.0, 75.0, 100.0)
