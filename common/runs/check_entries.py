@@ -49,7 +49,9 @@ def _file(group: str, name: str, chosen: dict[str, str]) -> dict[str, Any]:
             part, _, place = str(path).removeprefix("/").partition("@")
             if place:
                 parts[place] = _file(part, chosen.get(part, str(choice)), chosen)
-    return parts | content
+    # what a file says of a part stands beside what the part's own file says
+    own = {key: {**parts[key], **node} if key in parts else node for key, node in content.items()}
+    return parts | own
 
 
 def _keys(entry: Entry) -> set[str]:

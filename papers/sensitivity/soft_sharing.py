@@ -36,15 +36,21 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def spread(self, largest: float) -> None:
-        """Means evenly over [-largest, largest], deviations of the distance of two."""
-        count = len(self.means)
-        self.means.copy_(torch.linspace(-largest, largest, count))
-        self.log_precisions.fill_(-2 * math.log(2 * largest / max(1, count - 1)))
+        """Means evenly over [-largest, largest], precisions at the means of their priors (deviation 0.02)."""
+        self.means.copy_(torch.linspace(-largest, largest, len(self.means)))
+        shapes, rates = self.priors()
+        self.log_precisions.copy_((shapes / rates).log())
         self.logits.zero_()
 
     def all_means(self) -> Tensor:
         """[components], 0 first."""
         return torch.cat([self.means.new_zeros(1), self.means])
+
+    def priors(self) -> tuple[Tensor, Tensor]:
+        """Shapes and rates of the Gamma densities of the precisions, [components] each."""
+        others = len(self.means)
+        shapes, rates = zip(ZERO_PRIOR, *[PRIOR] * others, strict=True)
+        return self.log_precisions.new_tensor(shapes), self.log_precisions.new_tensor(rates)
 
     def log_joint(self, weights: Tensor) -> Tensor:
         """log pi_j + log N(w; mu_j, 1 / lambda_j), [n, components]."""
@@ -58,9 +64,7 @@ class Mixture(nn.Module):
         constants."""
         parts = [-self.log_joint(part).logsumexp(1).sum() for part in weights.split(AT_ONCE)]
         precisions = self.log_precisions.exp()
-        shape, rate = (
-            self.log_precisions.new_tensor([ZERO_PRIOR[i]] + [PRIOR[i]] * len(self.means)) for i in (0, 1)
-        )
+        shape, rate = self.priors()
         return torch.stack(parts).sum() + ((1 - shape) * self.log_precisions + rate * precisions).sum()
 
     @torch.no_grad()
