@@ -78,7 +78,8 @@ class TrainingMethod(nn.Module):
         epochs: of the whole run.
 
     Raises:
-        UserError: an inner method that is none, or two methods that put a network in the student's place.
+        UserError: an inner method that is none, or that has to be the outermost; two methods that put a
+            network in the student's place.
     """
 
     # keys of the constructor that name runs to be made first
@@ -89,6 +90,8 @@ class TrainingMethod(nn.Module):
     NEEDS_FEATURES: ClassVar[bool] = False
     # whether `attach` gives another network than the student
     REPLACES_STUDENT: ClassVar[bool] = False
+    # whether it makes the network that all others of its chain are built for, and so cannot be within one
+    OUTERMOST: ClassVar[bool] = False
 
     task: Task
 
@@ -103,6 +106,12 @@ class TrainingMethod(nn.Module):
         self.optimizer = optimizer
         self.inner = inner
         self.epoch, self.epochs = 0, 1.0
+        within = [type(method).__name__ for method in self.chain()[1:] if method.OUTERMOST]
+        if within:
+            raise UserError(
+                f"method.inner: {within[0]} makes the network that the others train, so it is the outermost "
+                f"(valid: it as method=, with {type(self).__name__} as inner=)"
+            )
         replacing = [type(method).__name__ for method in self.chain() if method.REPLACES_STUDENT]
         if len(replacing) > 1:
             raise UserError(

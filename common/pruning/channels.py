@@ -16,7 +16,8 @@ from torch import nn
 from common.base.errors import UserError
 from common.metrics.macs import meta_copy
 from common.pruning.cutting import Channels, cut, layer_of, read_channels
-from common.pruning.propagation import Axis, Refused, Role, Shape
+from common.pruning.propagation import Shape
+from common.pruning.tracker import Axis, Refused, Role
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
-from common.base.method import MethodParts, TrainingMethod, beside, naming_inner
+from common.base.method import MethodParts, TrainingMethod, beside
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.pruning.channels import ChannelGroup, Slot, channel_groups
@@ -52,6 +52,7 @@ class ChannelPruning(TrainingMethod):
     """
 
     REPLACES_STUDENT = True
+    OUTERMOST = True
 
     def __init__(
         self, *, criterion: Criterion, rate: float, scope: Scope, seed: int, **parts: Unpack[MethodParts]
@@ -69,10 +70,7 @@ class ChannelPruning(TrainingMethod):
         )
         smaller = sliced(student, shape, keep)
         self.sizes = sizes_of(student, smaller, shape)
-        if self.inner is None:
-            return smaller
-        with naming_inner():
-            return self.inner.attach(smaller, lambda: sliced(make_model(), shape, keep), data)
+        return super().attach(smaller, lambda: sliced(make_model(), shape, keep), data)
 
     def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
         """Beside the test metrics how large the network was and is."""

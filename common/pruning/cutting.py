@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from common.base.errors import UserError
-from common.pruning.propagation import Axis, Expected, Passed, Shape, propagate
+from common.pruning.propagation import Shape, propagate
+from common.pruning.tracker import Axis, Expected, Passed
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import nn
 from common.base.errors import UserError
 from common.pruning.channels import ChannelGroup, Found, find_groups
 from common.pruning.cutting import blank, cut
-from common.pruning.propagation import Refused, Shape
+from common.pruning.propagation import Shape
+from common.pruning.tracker import Refused
 
 Keep = Mapping[str, Sequence[int]]
 

@@ -134,6 +134,11 @@ def test_the_method_gives_the_smaller_network_and_says_how_large_it_was_and_is()
     assert pruning.deployed(smaller) is smaller
 
 
+def test_it_is_no_inner_method_of_one_that_is_built_for_the_whole_network() -> None:
+    with pytest.raises(UserError, match="ChannelPruning makes the network that the others train"):
+        TrainingMethod(optimizer=lambda p: torch.optim.SGD(p, lr=0.1), inner=method())
+
+
 def test_an_inner_method_gets_the_smaller_network_and_others_like_it() -> None:
     seen = []
 
