@@ -37,6 +37,9 @@ claims: setup  ## run what the claims of all papers need, and judge them
 report: setup  ## the site in report/: claims, tables and figures from the results that there are
 	$(PY) report.py
 
+# the tests start processes by the hundred, which need not compile the same sources each
+test test-fast soak: export PYTHONDONTWRITEBYTECODE =
+
 test: setup-full  ## all tests (some use real data under DATA_DIR and are skipped without)
 	$(PY) -m pytest -n 2 $(TESTS)
 

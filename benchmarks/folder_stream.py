@@ -1,8 +1,8 @@
 """A folder of JPEG images through the loader's 2 workers, against Pillow's own decoding in 2 processes.
 
-    python -m benchmarks.folder_stream [images=5000] [turns=5]
+    python -m benchmarks.folder_stream [images=2000] [turns=5]
 
-5,000 JPEG files of 224x224 pixels (sums of smooth random waves and noise, quality 90, about 20 KB each) are
+2,000 JPEG files of 224x224 pixels (sums of smooth random waves and noise, quality 90, about 20 KB each) are
 written to a temporary folder. Pillow's rate: `Image.open(path).convert("RGB")` of every file, half of them in
 each of two processes, and nothing else. Ours: uint8 batches out of the loader, shuffled, as training gets
 them. The two are measured in turn; the ratios are medians over the turns.
@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.figures import Figure, command
 from common.data.images.image_folder import ImageFolder
 
-IMAGES, SIZE, CLASSES, WORKERS, BATCH, TURNS = 5_000, 224, 10, 2, 100, 5
+IMAGES, SIZE, CLASSES, WORKERS, BATCH, TURNS = 2_000, 224, 10, 2, 100, 5
 
 
 def write_images(folder: Path, count: int) -> None:

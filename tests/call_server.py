@@ -1,4 +1,4 @@
-"""A process that has imported everything and forks a child for each `run.py` call, without start-up then.
+"""A process that has imported everything and forks a child for each call of a command, without start-up then.
 
 Children are processes of their own: each leads a session, works in its folder, and can be killed. Calls come
 as JSON lines on the standard input, and are answered on the standard output.
@@ -7,6 +7,7 @@ as JSON lines on the standard input, and are answered on the standard output.
 import json
 import os
 import resource
+import runpy
 import signal
 import sys
 import time
@@ -53,7 +54,9 @@ def _pause_at(run: int, save: int) -> None:
     Checkpoints.save = save_and_count  # type: ignore[method-assign]
 
 
-def _start(words: list[str], folder: str, environment: dict[str, str], pause: list[int] | None) -> int:
+def _start(
+    words: list[str], folder: str, environment: dict[str, str], pause: list[int] | None, script: str
+) -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -67,14 +70,21 @@ def _start(words: list[str], folder: str, environment: dict[str, str], pause: li
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         if pause is not None:
             _pause_at(*pause)
-        sys.argv = ["run.py", *words]
-        from common.runs.cli import main
-
-        code = main()
+        sys.argv = [script, *words]
+        code = _run(script)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _run(script: str) -> int:
+    """Run a script as `python script` does; its exit code."""
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    return 0
 
 
 def _wait(pid: int, seconds: float) -> int | None:
@@ -101,7 +111,8 @@ def answer(call: dict[str, Any]) -> Any:
     """What a call asks for."""
     match call["do"]:
         case "start":
-            return _start(call["words"], call["folder"], call["environment"], call["pause"])
+            words = ("words", "folder", "environment", "pause", "script")
+            return _start(*(call[word] for word in words))
         case "wait":
             return _wait(call["pid"], call["seconds"])
         case "kill":

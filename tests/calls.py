@@ -1,4 +1,4 @@
-"""Calls of `run.py` by the thousand: started, killed and waited for through a server that forks them."""
+"""Calls of commands by the thousand: started, killed and waited for through a server that forks them."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from typing import Any
 
 NOWHERE = "http://127.0.0.1:9"
 SERVER = Path(__file__).with_name("call_server.py")
+RUN = Path(__file__).resolve().parents[1] / "run.py"
 # no machine is so slow: what takes longer hangs
 HANGS = 600.0
 
@@ -27,7 +28,7 @@ class Ended:
 
 
 class Calls:
-    """Starts `run.py` in folders; a context manager that leaves no process behind."""
+    """Starts commands in folders; a context manager that leaves no process behind."""
 
     def __init__(self) -> None:
         # what wandb has put into this process's environment stays here
@@ -57,7 +58,12 @@ class Calls:
         self.server.wait(timeout=HANGS)
 
     def start(
-        self, words: list[str], folder: Path, pause: tuple[int, int] | None = None, **environment: str
+        self,
+        words: list[str],
+        folder: Path,
+        pause: tuple[int, int] | None = None,
+        script: Path = RUN,
+        **environment: str,
     ) -> int:
         """Start a call in a folder, which is made; its process number.
 
@@ -65,9 +71,11 @@ class Calls:
             words, folder, environment: of the call.
             pause: (run, save): it stands still, for good, after so many checkpoints of this run of its, both
                 counted from 1; see `killed_at`.
+            script: what is called.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        pid = self._ask(do="start", words=words, folder=str(folder), environment=environment, pause=pause)
+        call = {"words": words, "folder": str(folder), "script": str(script), "pause": pause}
+        pid = self._ask(do="start", environment=environment, **call)
         self.folders[pid] = folder
         return int(pid)
 
@@ -94,13 +102,15 @@ class Calls:
         assert ended is not None
         return ended
 
-    def run(self, words: list[str], folder: Path, seconds: float = HANGS, **environment: str) -> Ended:
+    def run(
+        self, words: list[str], folder: Path, seconds: float = HANGS, script: Path = RUN, **environment: str
+    ) -> Ended:
         """A call to its end.
 
         Raises:
             TimeoutError: it hangs; it is killed then.
         """
-        pid = self.start(words, folder, **environment)
+        pid = self.start(words, folder, script=script, **environment)
         ended = self.wait(pid, seconds)
         if ended is None:
             self.kill(pid)

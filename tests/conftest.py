@@ -40,6 +40,7 @@ SLOW = (
     "test_claims_command.py",
     "test_commands.py",
     "test_evidence.py",
+    "test_floors.py",
     "test_launchers.py",
     "test_report_command.py",
     "test_stages_command.py",
@@ -66,10 +67,13 @@ SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as `slow` what starts processes by a fixture or stands in a slow file; others say so."""
     tests = Path(__file__).parent
-    slow = [tests / name for name in SLOW]
+    slow = {
+        path
+        for path in {item.path for item in items}
+        if any(path.is_relative_to(tests / name) for name in SLOW)
+    }
     for item in items:
-        starts = STARTS & set(getattr(item, "fixturenames", ()))
-        if starts or any(item.path.is_relative_to(place) for place in slow):
+        if item.path in slow or STARTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

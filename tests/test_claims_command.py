@@ -7,19 +7,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from calls import Calls
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Call = Run
 
-# claims.py with another folder of papers' claims
+# claims.py with another folder of papers' claims, and the number of threads left to it
 DRIVER = """
+import os
 import sys
 from pathlib import Path
 from common.claims import claims, cli
 claims.papers_folder = lambda: Path(__file__).parent / "papers"
+os.environ.pop("OMP_NUM_THREADS", None)
 if __name__ == "__main__":
     code = cli.main()
     print("imported torch:", "torch" in sys.modules)
@@ -57,17 +61,21 @@ refused:
 
 
 @pytest.fixture
-def call(tmp_path: Path, data_dir: Path) -> Call:
-    """Call `claims.py` over the claims of this test, in a folder of its own."""
-    (tmp_path / "driver.py").write_text(DRIVER)
+def call(calls: Calls, tmp_path: Path, data_dir: Path) -> Call:
+    """Call `claims.py` over claims of this test in a folder of its own; without its start-up, or `anew`."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER)
     write_claims(tmp_path, CLAIMS)
+    environment = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir)}
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir)}
-        command = [sys.executable, "driver.py", *words, f"results_dir={tmp_path / 'results'}"]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-        )
+    def run(*words: str, anew: bool = False) -> subprocess.CompletedProcess[str]:
+        words = (*words, f"results_dir={tmp_path / 'results'}")
+        if anew:
+            command = [sys.executable, str(driver), *words]
+            own: dict[str, Any] = {"cwd": tmp_path, "env": os.environ | environment, "timeout": 600}
+            return subprocess.run(command, capture_output=True, text=True, check=False, **own)
+        ended = calls.run([*words], tmp_path, script=driver, **environment)
+        return subprocess.CompletedProcess([*words], ended.code, ended.out, ended.errors)
 
     return run
 
@@ -100,7 +108,7 @@ def test_claims_are_run_once_recorded_judged_and_run_again_where_results_are_del
     assert len(made(tmp_path)) == len(recorded(tmp_path)) == 4
     assert {json.loads(path.read_text())["threads"] for path in made(tmp_path)} == {1}
 
-    again = call()
+    again = call(anew=True)
     assert again.returncode == 0
     assert "to make" not in again.stdout
     assert "imported torch: False" in again.stdout
@@ -117,9 +125,9 @@ def test_claims_are_run_once_recorded_judged_and_run_again_where_results_are_del
 
 
 def test_what_is_there_is_not_computed_again_and_is_recorded_where_that_is_asked_for(
-    call: Call, run: Run, tmp_path: Path
+    call: Call, quick: Run, tmp_path: Path
 ) -> None:
-    done = run("paper=yogi", "scale=smoke")
+    done = quick("paper=yogi", "scale=smoke")
     assert done.returncode == 0, done.stderr
     (first,) = made(tmp_path)
     result = call("yogi.fraction", "record=true")
@@ -156,7 +164,7 @@ def test_runs_that_fail_leave_their_claims_not_run_and_the_others_judged(call: C
 
 
 def test_the_list_says_what_there_is_and_loads_nothing_heavy(call: Call) -> None:
-    done = call("--list")
+    done = call("--list", anew=True)
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["yogi.faster", "yogi.slower", "yogi.fraction"]

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calls import Calls
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-# the second job is refused by its own constructor
-SWEEP = ["-m", "paper=spider", "scale=smoke", "paper.repeats=1,0"]
+RUN = ["paper=spider", "scale=smoke", "paper.repeats=1"]
+# the first job is refused by its own constructor
+SWEEP = ["-m", *RUN[:2], "paper.repeats=0,1"]
 LAUNCHERS = {
     "basic": [],
     "joblib": ["hydra/launcher=joblib"],
@@ -73,25 +75,44 @@ def statuses(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(newest.glob("[0-9]*.json"))]
 
 
+def measured(result: Path) -> dict[str, Any]:
+    """A result's metrics without times."""
+    metrics = json.loads(result.read_text())["metrics"]
+    return {name: value for name, value in metrics.items() if "seconds" not in name}
+
+
+@pytest.fixture(scope="module")
+def alone(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the sweep's good job measures as a run of its own."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert calls.run([*RUN, "logger=none"], folder).code == 0
+    (result,) = folder.glob("outputs/*/*/result.json")
+    return measured(result)
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.usefixtures("slurm")
-def test_a_sweep_has_the_same_summary_and_exit_code_under_every_launcher(
-    launcher: str, run: Run, quick: Run, tmp_path: Path, request: pytest.FixtureRequest
+def test_a_sweep_has_the_same_results_summary_and_exit_code_under_every_launcher(
+    launcher: str,
+    alone: dict[str, Any],
+    calls: Calls,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     if launcher == "ray":
         # the test of a cluster stops all of Ray at its end
         request.getfixturevalue("ray_alone")
-    call = quick if launcher in ("basic", "joblib") else run
-    done = call(*SWEEP, *LAUNCHERS[launcher])
-    assert done.returncode == 1, done.stderr
-    assert "sweep: 1 passed, 1 failed, 0 skipped as done" in done.stdout
-    passed, failed = statuses(tmp_path)
+    words = [*SWEEP, "logger=none", *LAUNCHERS[launcher]]
+    done = calls.run(words, tmp_path, PATH=os.environ["PATH"])
+    assert done.code == 1, done.errors
+    assert "sweep: 1 passed, 1 failed, 0 skipped as done" in done.out
+    failed, passed = statuses(tmp_path)
     assert (passed["job"], passed["state"]) == ("paper.repeats=1", "passed")
     assert (failed["job"], failed["state"]) == ("paper.repeats=0", "failed")
     assert failed["text"] == "paper.repeats=0; valid: at least 1"
-    result = json.loads((tmp_path / passed["result"]).read_text())
-    assert result["metrics"]["gradient_calls"] > 0
-    assert "Traceback" not in done.stderr
+    assert measured(tmp_path / passed["result"]) == alone
+    assert alone["gradient_calls"] > 0
+    assert "Traceback" not in done.errors
 
 
 def test_a_search_names_the_best_of_its_runs_and_judges_by_the_validation_split(
@@ -110,7 +131,7 @@ def test_a_search_names_the_best_of_its_runs_and_judges_by_the_validation_split(
     assert f"best: {best['job']} (" in done.stdout
 
 
-def test_a_job_that_dies_without_a_word_counts_as_failed(run: Run, tmp_path: Path) -> None:
+def test_a_job_that_dies_without_a_word_counts_as_failed(calls: Calls, tmp_path: Path) -> None:
     """A worker process of joblib is killed as the operating system kills one that takes too much memory."""
     (tmp_path / "sitecustomize.py").write_text(
         "import multiprocessing, os, signal, sys\n"
@@ -121,15 +142,12 @@ def test_a_job_that_dies_without_a_word_counts_as_failed(run: Run, tmp_path: Pat
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
         "sys.meta_path.insert(0, Kill())\n"
     )
-    os.environ["PYTHONPATH"] = str(tmp_path)
-    try:
-        done = run("-m", "paper=spider", "scale=smoke", "seed=0,1", "hydra/launcher=joblib")
-    finally:
-        del os.environ["PYTHONPATH"]
-    assert done.returncode == 1
-    assert "0 passed" in done.stdout
-    assert "it ended without a word" in done.stdout
-    assert done.stderr.startswith("error: ")
+    words = ["-m", "paper=spider", "scale=smoke", "seed=0,1", "logger=none", "hydra/launcher=joblib"]
+    done = calls.run(words, tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.code == 1
+    assert "0 passed" in done.out
+    assert "it ended without a word" in done.out
+    assert done.errors.startswith("error: ")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """`report.py` as a user calls it."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from calls import Calls
 
 from common.base.errors import UserError
 from common.report import cli
@@ -18,15 +18,13 @@ Report = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def call(tmp_path: Path) -> Report:
+def call(calls: Calls, tmp_path: Path) -> Report:
     """Call `report.py` in an empty folder of its own."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-        command = [sys.executable, str(ROOT / "report.py"), f"results_dir={tmp_path}/results", *words]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-        )
+        given = [f"results_dir={tmp_path}/results", *words]
+        ended = calls.run(given, tmp_path, script=ROOT / "report.py")
+        return subprocess.CompletedProcess(given, ended.code, ended.out, ended.errors)
 
     return run
 
@@ -77,7 +75,8 @@ def test_what_wandb_lacks_is_one_line(
         raise UserError("to=wandb needs a login at W&B: wandb login")
 
     monkeypatch.setitem(sys.modules, "common.report.wandb_report", SimpleNamespace(publish=publish))
-    monkeypatch.setattr(sys, "argv", ["report.py", "to=wandb", f"output_dir={tmp_path}"])
+    nowhere = [f"output_dir={tmp_path}", f"results_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["report.py", "to=wandb", *nowhere])
     assert cli.main() == 1
     assert capsys.readouterr().err == "error: to=wandb needs a login at W&B: wandb login\n"
 

@@ -9,9 +9,9 @@ import torch
 from calls import HANGS, Calls, until
 from filelock import FileLock
 
-TEACHER = "model=lenet_300_100 method=distillation/none paper.epochs=40"
+TEACHER = "model=lenet_300_100 method=distillation/none paper.epochs=16"
 STUDENT = [
-    *("paper=yogi", "dataset=digits", "model=lenet_300_100", "method=distillation/kd", "paper.epochs=40"),
+    *("paper=yogi", "dataset=digits", "model=lenet_300_100", "method=distillation/kd", "paper.epochs=16"),
     *(f"teacher='{TEACHER}'", "logger=none", "trainer=cpu"),
 ]
 
@@ -71,7 +71,7 @@ def test_two_students_that_want_the_teacher_at_once_train_one(
 def test_killed_in_a_stage_and_run_again_the_result_is_that_of_an_unbroken_run(
     stage: str, number: int, unbroken: Path, calls: Calls, tmp_path: Path
 ) -> None:
-    calls.killed_at(number, 12, STUDENT, tmp_path)
+    calls.killed_at(number, 6, STUDENT, tmp_path)
     assert len(results(tmp_path)) == number - 1
     finish(calls, calls.start(STUDENT, tmp_path))
     assert results(tmp_path).keys() == results(unbroken).keys()

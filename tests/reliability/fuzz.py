@@ -23,7 +23,7 @@ BASES = [
     ["paper=accelegrad", "dataset=digits", "scale=smoke", "method.D=2.0", "method.G=0.0"],
     ["paper=moonshine", "dataset=digits", "scale=smoke", "method=distillation/none"],
     ["paper=one", "dataset=digits", "scale=smoke", "schedule=constant"],
-    ["entry=spider.saddle_escape.spider_sfo_plus_neon2", "scale=smoke"],
+    ["entry=spider.saddle_escape.saddle_spider_sfo_plus_neon2", "scale=smoke"],
     ["-m", "paper=saddle", "scale=smoke", "paper.eps=0.1,0.2"],
 ]
 VALUES = [

@@ -14,17 +14,17 @@ from calls import Calls
 COMMON = ["logger=none", "trainer=cpu", "checkpoint_every=0.02"]
 # one of every shape that a run can have
 SHAPES = {
-    "minibatches": ["paper=yogi", "dataset=digits", "model=lenet_300_100", "paper.epochs=40"],
-    "replicates": ["paper=spider", "dataset=digits", "paper.passes=200", "paper.repeats=4", "paper.eps=1e-9"],
+    "minibatches": ["paper=yogi", "dataset=digits", "model=lenet_300_100", "paper.epochs=20"],
+    "replicates": ["paper=spider", "dataset=digits", "paper.passes=80", "paper.repeats=4", "paper.eps=1e-9"],
     "two stages": [
         *("paper=factor_transfer", "dataset=digits", "scale=smoke", "model=lenet_300_100"),
         *("method=distillation/kd", "paper.epochs=20"),
         "teacher='model=lenet_300_100 method=distillation/none paper.epochs=20'",
     ],
-    "programme": ["paper=accelegrad", "dataset=synthetic_regression", "paper.epochs=3000"],
+    "programme": ["paper=accelegrad", "dataset=synthetic_regression", "paper.epochs=1000"],
     "search": ["paper=qff", "dataset=stybtang", "paper.evaluations=100", "paper.repeats=4"],
     "certification": [
-        *("paper=sdp_cert", "dataset=digits", "method=certifier/lp", "paper.examples=60", "paper.batch=2"),
+        *("paper=sdp_cert", "dataset=digits", "method=certifier/lp", "paper.examples=24", "paper.batch=2"),
         "teacher='model=mlp model.hidden=[16] method=robust/pgd paper.epochs=3'",
     ],
 }

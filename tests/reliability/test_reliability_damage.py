@@ -12,7 +12,7 @@ import pytest
 from calls import Calls, Ended
 
 RUN = ["paper=yogi", "dataset=digits", "model=lenet_300_100", "scale=smoke", "logger=none", "trainer=cpu"]
-LONG = ["paper=yogi", "dataset=digits", "model=lenet_300_100", "paper.epochs=40", "logger=none"]
+LONG = ["paper=yogi", "dataset=digits", "model=lenet_300_100", "paper.epochs=16", "logger=none"]
 
 
 def only(folder: Path, name: str) -> Path:
@@ -73,7 +73,7 @@ def test_a_checkpoint_cut_off_is_named_and_once_deleted_the_run_is_as_new(
 
 
 def test_the_lock_of_a_dead_process_holds_nobody_up(calls: Calls, tmp_path: Path) -> None:
-    calls.killed_at(1, 12, LONG, tmp_path)
+    calls.killed_at(1, 6, LONG, tmp_path)
     assert only(tmp_path, ".lock").exists()
     ended = calls.run(LONG, tmp_path)
     assert ended.code == 0
@@ -117,7 +117,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_on_a_full_disk_the_last_checkpoint_stays_and_the_run_goes_on_when_there_is_room(
     small_disk: Path, calls: Calls, tmp_path: Path
 ) -> None:
-    words = [*LONG, "paper.epochs=20", f"output_dir={small_disk}/outputs", "checkpoint_every=0"]
+    words = [*LONG, "paper.epochs=8", f"output_dir={small_disk}/outputs", "checkpoint_every=0"]
     # a checkpoint of this network with Adam's moments takes more than half of the disk: no room for a second
     words += ["model.hidden=[500,200]"]
     text = line(calls.run(words, tmp_path))

@@ -10,7 +10,7 @@ from hypothesis import assume, given, seed
 from hypothesis import settings as hypothesis_settings
 
 PARTS = 6
-EXAMPLES, SOAK_EXAMPLES = 12, 840
+EXAMPLES, SOAK_EXAMPLES = 8, 840
 
 
 @pytest.mark.parametrize("part", range(PARTS))

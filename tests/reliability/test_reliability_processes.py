@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import HANGS, Calls, until
+from calls import HANGS, Calls, Ended, until
 from filelock import FileLock
 
 from common.runs.compose import compose
@@ -22,6 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 DIGITS = ["paper=yogi", "dataset=digits", "model=lenet_300_100", "logger=none"]
 # a batch that two processes cannot halve, and a rest of one example
 DDP = [*DIGITS, "paper.epochs=2", "dataset.batch_size=39", "schedule=cosine"]
+TOGETHER = ["trainer=ddp", "trainer.accelerator=cpu"]
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -42,25 +43,45 @@ def text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def torchrun(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Two processes that make one run on the CPU."""
-    folder.mkdir()
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def torchrun(words: list[str], folder: Path) -> list[Ended]:
+    """Two processes that make one run on the CPU, as a user starts them."""
     command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node=2", str(ROOT / "run.py"), *words]
-    command += ["trainer=ddp", "trainer.accelerator=cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
+    folder.mkdir()
+    done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=HANGS
     )
+    return [Ended(done.returncode, done.stdout, done.stderr)]
+
+
+def forked(calls: Calls, words: list[str], folder: Path) -> list[Ended]:
+    """The same two processes, told of each other as torchrun tells them, without their start-up."""
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    group["MASTER_PORT"] = str(free_port())
+    pids = [
+        calls.start(
+            [*words, f"output_dir={folder / 'outputs'}"], folder / rank, RANK=rank, LOCAL_RANK=rank, **group
+        )
+        for rank in ("0", "1")
+    ]
+    return [ended for pid in pids if (ended := calls.wait(pid, HANGS)) is not None]
 
 
 def test_two_processes_with_half_of_each_batch_come_to_the_metrics_of_one(
-    calls: Calls, tmp_path: Path
+    calls: Calls, tmp_path: Path, soak: bool
 ) -> None:
     assert calls.run(DDP, tmp_path / "one").code == 0
-    done = torchrun(DDP, tmp_path / "two")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("result: ") == 1
-    alone, together = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    words, folder = [*DDP, *TOGETHER], tmp_path / "two"
+    done = torchrun(words, folder) if soak else forked(calls, words, folder)
+    assert {ended.code for ended in done} == {0}, done
+    assert "".join(ended.out for ended in done).count("result: ") == 1
+    alone, together = metrics(tmp_path / "one"), metrics(folder)
     assert alone.keys() == together.keys()
     for key, expected in alone.items():
         assert together[key] == pytest.approx(expected, rel=1e-3)
@@ -69,9 +90,9 @@ def test_two_processes_with_half_of_each_batch_come_to_the_metrics_of_one(
 def test_what_trains_on_no_minibatches_and_what_nothing_started_is_refused(
     calls: Calls, tmp_path: Path
 ) -> None:
-    done = torchrun(["paper=saddle", "dataset=b1", "logger=none"], tmp_path / "two")
-    assert done.returncode == 1
-    assert "error: trainer=ddp: SaddleModule does not train a network by minibatches" in done.stderr
+    done = forked(calls, ["paper=saddle", "dataset=b1", "logger=none", *TOGETHER], tmp_path / "two")
+    assert [ended.code for ended in done] == [1, 1]
+    assert "error: trainer=ddp: SaddleModule does not train a network by minibatches" in done[0].errors
     ended = calls.run([*DIGITS, "trainer=ddp"], tmp_path / "one")
     assert ended.code == 1
     assert "start them by torchrun" in ended.errors
@@ -124,7 +145,13 @@ def test_an_entry_started_twice_is_made_once(calls: Calls, tmp_path: Path) -> No
     assert len(results(tmp_path)) == 1
 
 
-SWEEP = ["-m", "entry=glob(spider.saddle_escape.*)", "scale=smoke", "trainer=cpu"]
+SWEEP = [
+    "-m",
+    "entry=spider.saddle_escape.saddle_spider_sfo_plus_neon2",
+    "seed=0,1",
+    "scale=smoke",
+    "trainer=cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -136,21 +163,11 @@ def serial(tmp_path_factory: pytest.TempPathFactory, calls: Calls) -> dict[str, 
     return metrics(folder)
 
 
-def test_a_sweep_through_submitit_gives_the_results_of_a_serial_one(
-    serial: dict[str, dict[str, Any]], run: Run, tmp_path: Path
-) -> None:
-    done = run(*SWEEP, "hydra/launcher=submitit_local", timeout=HANGS)
-    assert done.returncode == 0, done.stderr
-    assert metrics(tmp_path) == serial
-
-
 @pytest.fixture
 def ray_cluster(ray_alone: None) -> Iterator[str]:
     """The address of a Ray cluster of two nodes of one core each."""
     pytest.importorskip("ray")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     ray = str(BIN / "ray")
     quiet: dict[str, Any] = {"capture_output": True, "text": True, "check": False}
     small = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
@@ -166,11 +183,11 @@ def ray_cluster(ray_alone: None) -> Iterator[str]:
 
 
 def test_a_sweep_through_a_ray_cluster_of_two_nodes_gives_the_results_of_a_serial_one(
-    serial: dict[str, dict[str, Any]], ray_cluster: str, run: Run, tmp_path: Path
+    serial: dict[str, dict[str, Any]], ray_cluster: str, quick: Run, tmp_path: Path
 ) -> None:
     words = ["hydra/launcher=ray", f"+hydra.launcher.ray.init.address={ray_cluster}"]
     # the launcher's own setting, which a cluster that is up does not take
     words += ["+hydra.launcher.ray.init.object_store_memory=null", f"output_dir={tmp_path / 'outputs'}"]
-    done = run(*SWEEP, *words, timeout=HANGS)
+    done = quick(*SWEEP, *words, timeout=HANGS)
     assert done.returncode == 0, done.stderr
     assert metrics(tmp_path) == serial

@@ -107,15 +107,22 @@ def test_a_crafted_checkpoint_is_refused_and_not_executed(calls: Calls, tmp_path
     assert not (tmp_path / "boom").exists()
 
 
+@pytest.fixture(scope="module")
+def made(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of a finished run, for all tests."""
+    folder = tmp_path_factory.mktemp("made")
+    assert calls.run(RUN, folder).code == 0
+    (path,) = folder.glob("outputs/*/*/result.json")
+    return path
+
+
 @pytest.mark.parametrize("group", ["model", "dataset", "method", "schedule", "paper"])
 def test_a_crafted_result_beside_a_checkpoint_names_nothing_that_is_run(
-    group: str, calls: Calls, tmp_path: Path
+    group: str, made: Path, calls: Calls, tmp_path: Path
 ) -> None:
-    assert calls.run(RUN, tmp_path).code == 0
-    (path,) = tmp_path.glob("outputs/*/*/result.json")
-    result = json.loads(path.read_text())
+    result = json.loads(made.read_text())
     crafted = tmp_path / "crafted" / "yogi" / "0"
-    shutil.copytree(path.parent, crafted)
+    shutil.copytree(made.parent, crafted)
     boom = tmp_path / "boom"
     words = [f"{group}._target_=os.system", f"+{group}.command='touch {boom}'"]
     result["overrides"] = [*result["overrides"], *words]
@@ -142,15 +149,27 @@ socket.getaddrinfo = no_names
 """
 
 
-@pytest.mark.parametrize("logger", ["csv", "wandb"])
-def test_a_run_that_needs_no_download_asks_the_network_for_nothing(
-    logger: str, tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: Any
+RUN_WATCHED = f"""{NO_NETWORK}
+import runpy
+runpy.run_path({str(ROOT / "run.py")!r}, run_name="__main__")
+"""
+
+
+def test_a_run_that_needs_no_download_asks_the_network_for_nothing(calls: Calls, tmp_path: Path) -> None:
+    (tmp_path / "watched.py").write_text(RUN_WATCHED)
+    ended = calls.run([*RUN[:-2], "logger=csv"], tmp_path / "call", script=tmp_path / "watched.py")
+    assert ended.code == 0, ended.errors
+    assert "NETWORK" not in ended.out + ended.errors
+
+
+def test_neither_imports_nor_wandb_ask_the_network_for_anything_where_nobody_is_logged_in(
+    tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: Any
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    done = run("paper=yogi", "dataset=digits", "model=lenet_300_100", "scale=smoke", logger=logger)
+    done = run(*RUN[:-2], logger="wandb")
     assert done.returncode == 0, done.stderr
     assert "NETWORK" not in done.stdout + done.stderr

@@ -65,11 +65,24 @@ def test_what_a_line_may_become(typed: str, offered: list[str]) -> None:
     assert candidates(RUN + typed) == offered
 
 
+def test_what_the_current_folder_adds_is_offered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "net_of_mine.yaml").write_text("# mine\n_target_: x.Y\nwidth: 3\n")
+    monkeypatch.chdir(tmp_path)
+    catalogue.names.cache_clear()
+    try:
+        assert candidates(f"{RUN}paper=yogi model=net_of") == ["model=net_of_mine"]
+        assert candidates(f"{RUN}paper=yogi model=net_of_mine model.w") == ["model.width="]
+    finally:
+        catalogue.names.cache_clear()
+
+
 def test_all_plugins_are_offered() -> None:
     for plugin in PLUGINS:
         assert plugin in candidates(RUN + plugin.split("=")[0] + "=")
 
 
+@pytest.mark.slow
 def test_a_query_imports_neither_hydra_nor_torch() -> None:
     code = (
         "import sys; sys.argv = ['run.py', '-sc', 'query=bash', 'python run.py paper=yog']\n"
@@ -106,6 +119,7 @@ def typed_into_bash(text: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.slow
 def test_tab_completes_words_in_a_real_bash() -> None:
     beginning = "\x01echo '=>' "  # to the line's beginning: what Tab has made is shown, not run
     shown = typed_into_bash(

@@ -51,6 +51,7 @@ def call(tmp_path: Path) -> Call:
     return started
 
 
+@pytest.mark.slow
 def test_a_smoke_run_imports_nothing_that_it_does_not_use_and_is_shown_without_torch(call: Call) -> None:
     code, modules, said = call(*SMOKE)
     assert code == 0 and "torch" in modules, said
@@ -70,6 +71,7 @@ def test_a_smoke_run_imports_nothing_that_it_does_not_use_and_is_shown_without_t
         (["dataset=digits"], "name a paper"),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_word_is_refused_before_hydra_is_imported(call: Call, words: list[str], message: str) -> None:
     code, modules, said = call(*words)
     assert code == 1 and re.search(f"^error: {message}", said, re.MULTILINE), said
@@ -79,6 +81,7 @@ def test_a_wrong_word_is_refused_before_hydra_is_imported(call: Call, words: lis
 @pytest.mark.parametrize(
     ("word", "message"), [("paper.epoch=1", "unknown key"), ("seed=1,2", "Ambiguous value")]
 )
+@pytest.mark.slow
 def test_what_hydra_refuses_is_refused_before_torch_is_imported(call: Call, word: str, message: str) -> None:
     code, modules, said = call(*SMOKE, word)
     assert code == 1 and f"error: {message}" in said, said
@@ -122,6 +125,7 @@ def test_what_a_finished_run_still_has_to_note_is_left_to_the_runner(
         assert finished(*compose([*SMOKE, *words])) is None
 
 
+@pytest.mark.slow
 def test_a_launcher_that_was_hidden_is_there_once_it_is_chosen() -> None:
     script = (
         "from common.runs.plugins import load_plugins\n"

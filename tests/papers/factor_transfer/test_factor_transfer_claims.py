@@ -1,13 +1,16 @@
 """Claims, tables and the whole pipeline from teacher to student, at the smallest scale."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
 from common.claims.claims import load_claims
 from common.runs.catalogue import all_entries
 from common.runs.compose import compose
+from common.runs.inheritance import stage_key, stage_keys
+from common.runs.keys import run_key
+from common.runs.request import Request
 from common.runs.runner import execute
 from common.tables.tables import entries, metric_keys, runnable
 
@@ -63,10 +66,18 @@ def test_what_the_paper_only_cites_and_detection_are_no_entries() -> None:
     assert {name.split(".")[1] for name in cited} == {"table2", "table_imagenet", "table_voc"}
 
 
-def outcome(folder: Path, *words: str) -> dict[str, Any]:
+def composed(folder: Path, *words: str) -> tuple[DictConfig, Request]:
     fixed = ["scale=smoke", "dataset.source=synthetic", "logger=none", "trainer=cpu"]
-    config, request = compose([*words, *fixed, f"output_dir={folder}"])
-    return execute(config, request).result
+    return compose([*words, *fixed, f"output_dir={folder}"])
+
+
+def needed(folder: Path, *words: str) -> set[str]:
+    """The folders of a run and of its stages; nothing is trained."""
+    config, request = composed(folder, *words)
+    stages = {
+        stage_key(config[group][key], key, config, request) for key, group in stage_keys(config).items()
+    }
+    return {key.split("/")[-1] for key in stages | {run_key(config)}}
 
 
 def finished(folder: Path) -> set[str]:
@@ -76,24 +87,25 @@ def finished(folder: Path) -> set[str]:
 def test_one_entry_trains_teacher_paraphraser_and_student_and_the_next_the_student_alone(
     tmp_path: Path,
 ) -> None:
-    result = outcome(tmp_path, "entry=factor_transfer.digits.ft")
-    assert len(finished(tmp_path)) == 3
-    metrics = result["metrics"]
+    entry = "entry=factor_transfer.digits.ft"
+    metrics = execute(*composed(tmp_path, entry)).result["metrics"]
+    made = finished(tmp_path)
+    assert len(made) == 3 and made == needed(tmp_path, entry)
     # factors are unit vectors of 256 numbers
     assert 0 < metrics["test_factor_loss"] < 2 / 256**0.5
     assert metrics["parameters"] == 1382
     assert metrics["teacher_test_accuracy"] > 0
     assert metrics["paraphraser_test_relative_error"] > 0
-    before = finished(tmp_path)
-    outcome(tmp_path, "entry=factor_transfer.digits.ft", "paper.epochs=2")
-    assert len(finished(tmp_path) - before) == 1
+    execute(*composed(tmp_path, entry, "paper.epochs=2"))
+    assert len(finished(tmp_path) - made) == 1
+
+
+def test_other_entries_and_seeds_share_the_stages_that_are_the_same(tmp_path: Path) -> None:
+    entry = "entry=factor_transfer.digits.ft"
+    made = needed(tmp_path, entry)
     # another seed draws other examples, for all three
-    before = finished(tmp_path)
-    outcome(tmp_path, "entry=factor_transfer.digits.ft", "seed=1")
-    assert len(finished(tmp_path) - before) == 3
+    assert not needed(tmp_path, entry, "seed=1") & made
     # the paraphraser of the claims is the one that students use
-    before = finished(tmp_path)
-    outcome(tmp_path, "entry=factor_transfer.paraphraser.k_0p5")
-    assert finished(tmp_path) == before
-    outcome(tmp_path, "entry=factor_transfer.digits.ft_no_translator")
-    assert len(finished(tmp_path) - before) == 2
+    assert needed(tmp_path, "entry=factor_transfer.paraphraser.k_0p5") < made
+    other = needed(tmp_path, "entry=factor_transfer.digits.ft_no_translator")
+    assert len(other) == 3 and len(other - made) == 2

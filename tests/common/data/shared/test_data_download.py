@@ -177,6 +177,7 @@ print(obtain(Path(sys.argv[1]), sys.argv[2], read, "").decode())
 """
 
 
+@pytest.mark.slow
 def test_of_processes_at_once_one_downloads_and_all_read_it(tmp_path: Path, server: Any) -> None:
     (server.folder / "set").write_bytes(GOOD)
     root = Path(__file__).resolve().parents[4]

@@ -241,6 +241,7 @@ def test_the_bar_gives_the_items_and_is_silent_without_a_terminal(capsys: pytest
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_bar_is_shown_on_stderr_alone() -> None:
     leader, follower = os.openpty()
     code = "from common.data.shared.prepare import bar; print(sum(bar(range(5), 'counting', 5)))"
