@@ -18,10 +18,22 @@ from common.training.tasks import Classification
 from papers.sensitivity.sensitivity import Measure, Sensitivity
 
 SETTINGS: dict[str, Any] = {
-    "decay": 1e-5, "alpha": "unspecific", "output": "logits", "batch_reduce": "mean_of_abs",
-    "rescale": "none", "outputs": "all", "directions": 1, "order": "simultaneous", "pruning": "none",
-    "threshold": 0.0, "every": 1.0, "tolerance": 0.0, "patience": 1.0, "check": 1.0,
-    "begin": 0.0, "parameters": "all",
+    "decay": 1e-5,
+    "alpha": "unspecific",
+    "output": "logits",
+    "batch_reduce": "mean_of_abs",
+    "rescale": "none",
+    "outputs": "all",
+    "directions": 1,
+    "order": "simultaneous",
+    "pruning": "none",
+    "threshold": 0.0,
+    "every": 1.0,
+    "tolerance": 0.0,
+    "patience": 1.0,
+    "check": 1.0,
+    "begin": 0.0,
+    "parameters": "all",
 }
 SHAPE, CLASSES, BATCH, TURNS, JACOBIANS = (1, 28, 28), 10, 100, 40, 3
 
