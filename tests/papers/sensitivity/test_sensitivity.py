@@ -151,7 +151,7 @@ def test_of_one_example_with_softmax_the_specific_form_is_the_probability_times_
 
 def test_of_the_last_layer_it_is_the_hidden_unit_of_the_target_or_of_every_class_by_their_number() -> None:
     network, inputs, targets = small()
-    hidden = network.get_submodule("layers")[:-1](inputs[:1])[0].detach()  # type: ignore[operator, index]
+    hidden = network.get_submodule("layers")[:-1](inputs[:1])[0].detach()  # type: ignore[index]
     specific, unspecific = (
         Measure(alpha=a)(network, inputs[:1], targets[:1]) for a in ("specific", "unspecific")
     )
