@@ -59,6 +59,7 @@ SLOW = (
     "papers/one/test_one_costs.py",
     "papers/saddle/test_saddle_units.py",
     "papers/sdp_cert/test_sdp_cert_units.py",
+    "papers/sensitivity/test_sensitivity_runs.py",
     "papers/yogi/test_yogi_claims.py",
 )
 

@@ -46,3 +46,24 @@ class LeNet5(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, 28, 28] to logits [b, classes]."""
         return self.classifier(self.convolutions(inputs))
+
+
+class LeNet5ReLU(LeNet5):
+    """`LeNet5` with a ReLU after each convolution, as the papers on pruning draw it, and the same parameters.
+
+    Source: EIDOSLAB/LOBSTER (`architectures.py`); Caffe's has none there. Features: both maps after their
+    pooling and the hidden units.
+
+    Args:
+        shape, classes: as `LeNet5`'s.
+
+    Raises:
+        UserError: as `LeNet5`.
+    """
+
+    features: ClassVar[tuple[str, ...]] = ("convolutions.2", "convolutions.5", "classifier.2")
+
+    def __init__(self, *, shape: tuple[int, ...], classes: int | None) -> None:
+        super().__init__(shape=shape, classes=classes)
+        first, first_pool, second, second_pool = self.convolutions
+        self.convolutions = nn.Sequential(first, nn.ReLU(), first_pool, second, nn.ReLU(), second_pool)

@@ -1,6 +1,7 @@
 """Figures redrawn from the runs, as SVG that follows the reader's light or dark mode.
 
-A table whose grid has a numeric axis gives its metrics against that axis; any table gives the learning curves
+A table whose grid has a numeric axis gives its metrics against that axis, one with a `plane` a metric against
+another; any table gives the learning curves
 of its entries. Each panel is a file of its own, so that a page can set them side by side or below each other.
 Colours are CSS variables inside the SVG; series also differ by marker and dash.
 """
@@ -98,6 +99,8 @@ def table_figures(table: Table) -> Iterator[Figure]:
         if table.axis is not None:
             for metric in table.metrics:
                 yield from _against_axis(table, table.axis, rows, scale, metric)
+        if table.plane is not None:
+            yield from _against_each_other(table, table.plane, rows, scale)
         yield from _learning_curves(table, rows, scale)
 
 
@@ -148,6 +151,41 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
 def _value(row: Row, scale: str, metric: str) -> Measured | None:
     measured = row.measured[scale].get(metric)
     return None if measured is None or measured.mean is None else measured
+
+
+def _against_each_other(
+    table: Table, plane: tuple[str, str], rows: list[Row], scale: str
+) -> Iterator[Figure]:
+    """One metric against another: a curve for each series along the numeric axis, a point for other rows."""
+    known = [row for row in rows if all(_value(row, scale, metric) is not None for metric in plane)]
+    others = [name for name in table.axes if table.axis is None or name != table.axis.name]
+    for place, panel in _panels(known, others):
+        groups = _grouped(panel, lambda row: _series_key(row, others)).values()
+        lines = [
+            _plane_line(_label(part[0], others, place) or part[0].name, part, plane, scale) for part in groups
+        ]
+        xs = [x for line in lines for x, _ in line.curves[0]]
+        x, y = (f"{metric} ({table.metrics[metric].get('unit', '1')})" for metric in plane)
+        yield _figure(
+            f"{table.name}.{scale}.plane.{'.'.join(place.values())}".rstrip("."),
+            " · ".join([f"{plane[1]} against {plane[0]}", *place.values()]),
+            lines,
+            scale,
+            "plane",
+            (x, y),
+            log_x=min(xs) > 0 and max(xs) / min(xs) >= 8,
+        )
+
+
+def _plane_line(label: str, rows: list[Row], plane: tuple[str, str], scale: str) -> Line:
+    points, bars = [], []
+    for row in rows:
+        x, y = (_value(row, scale, metric) for metric in plane)
+        assert x is not None and x.mean is not None and y is not None and y.mean is not None
+        points.append((x.mean, y.mean))
+        if y.low is not None and y.high is not None:
+            bars.append((x.mean, y.low, y.high))
+    return Line(label, [sorted(points)], bars, [], any(row.source.unverified for row in rows))
 
 
 def _axis_line(label: str, rows: list[Row], axis: Axis, scale: str, metric: str) -> Line:

@@ -171,6 +171,8 @@ class Table:
     ours: bool
     axes: list[str]
     axis: Axis | None
+    # two metrics, x and y, that a figure sets against each other; None for none
+    plane: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -353,6 +355,7 @@ def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidenc
         ours=bool(raw.get("ours", False)),
         axes=list(raw.get("grid", {}).get("axes", {})),
         axis=_numeric_axis(raw),
+        plane=tuple(raw["plane"]) if "plane" in raw else None,
     )
 
 

@@ -26,11 +26,11 @@ def check_inner(config: DictConfig, choices: Mapping[str, str]) -> None:
     while OmegaConf.is_dict(node.get(INNER)):
         outer = choices.get(_group(place), str(node["_target_"]))
         place, within = f"{place}.{INNER}", node[INNER]
-        chosen = choices.get(_group(place), str(within.get("_target_")))
+        chosen = choices.get(_group(place)) or str(within.get("_target_"))
         if not _takes_inner(str(node["_target_"])):
             valid = ", ".join(_takers(config)) or "no method of this paper does"
             raise UserError(f"{word}={chosen}: {outer} takes no inner method (valid: {valid})")
-        if _group(place) in choices and chosen.split("/")[0] not in _kinds(config):
+        if choices.get(_group(place)) and chosen.split("/")[0] not in _kinds(config):
             valid = ", ".join(name for name in _methods(config) if name.split("/")[0] in _kinds(config))
             raise UserError(f"{word}={chosen}: cannot be within {outer} (valid: {valid})")
         word, node = f"{INNER}.{word}", within

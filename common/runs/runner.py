@@ -118,7 +118,8 @@ def _check_request(config: DictConfig, request: Request, paper: str, done: bool)
         raise UserError(
             f"start: paper={paper} trains no network by minibatches, so there is nothing to start from"
         )
-    if any(key_of(word) == "teacher" for word in request.overrides) and not learns(config):
+    asks = config.get("teacher") is not None and any(key_of(word) == "teacher" for word in request.overrides)
+    if asks and not learns(config):
         raise UserError(f"teacher={config.teacher}: method={choices['method']} learns from no teacher")
 
 

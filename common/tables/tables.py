@@ -11,6 +11,7 @@ A table says what is common to its rows, and either lists `rows` or spans a `gri
                      to the row's own keys in result.json, where one run has the numbers of several rows
     grid             {row: "{dataset}_{method}_{eps}", axes: {dataset: {a9a: {choose, set, budget}}},
                       reported: {row: {...}}}
+    plane            [x, y]: two of its metrics that a figure sets against each other
     ours, source     `ours: true` marks measurements of ours: nothing is reported for them
 
 An entry is named `paper.table.row`. Rows marked `cited` are shown and are no entries; nor are rows with a

@@ -70,6 +70,13 @@ def test_a_table_with_a_numeric_axis_gives_its_metrics_against_it(report: Report
     assert "at 2048" in drawn[0].alt
 
 
+def test_two_metrics_of_a_plane_stand_against_each_other_in_a_curve_for_each_series(report: Report) -> None:
+    crossed = replace(table(report, "fig_batch"), plane=("grad_norm_sq", "train_loss"))
+    (drawn,) = (figure for figure in table_figures(crossed) if figure.kind == "plane")
+    assert drawn.title == "train_loss against grad_norm_sq" and "grad_norm_sq (1)" in drawn.svg
+    assert "adam_default" in drawn.alt and "yogi" in drawn.alt
+
+
 def test_reported_values_of_a_table_stand_in_its_figure(report: Report) -> None:
     original = table(report, "fig_batch")
     rows = [
