@@ -12,6 +12,7 @@ from common.base.errors import UserError
 from common.runs.cli import guarded
 from common.runs.evidence import key_of
 from common.runs.trained import Finished, Trained, find, trained
+from common.runs.words import as_text
 
 if TYPE_CHECKING:
     from common.base.dataset import DataSet
@@ -80,6 +81,8 @@ def evaluate(words: list[str]) -> tuple[Path, dict[str, float]]:
     task = _task(found, run)
     data.adopt(found.facts)
     notes = [*data.notes, *_other_classes(found, data)]
+    if (scale := found.facts.get("target_scale", 1)) not in (0, 1):
+        notes.append(f"rmse is in standard deviations of the training targets, {1 / scale:.6g}")
     notes += [f"{count} {what}" for what, count in data.repairs.items()]
     for note in notes:
         print(f"dataset={data.NAME}: {note}", file=sys.stderr)
@@ -134,7 +137,7 @@ def _data_set(run: Finished, found: Trained, words: list[str]) -> tuple["DataSet
     try:
         # `data_dir` is where the run found its own data
         config, _ = compose(
-            [f"paper={paper}", f"data_dir='{run.config.data_dir}'", *_as_trained(run, found, words)]
+            [f"paper={paper}", f"data_dir={as_text(run.config.data_dir)}", *_as_trained(run, found, words)]
         )
         check_config(config)
         handed = {}
@@ -174,16 +177,11 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
         usual = {key: settings.get(key) for key in ("level", "kept_from", "bptt")}
     given = {key_of(word).removeprefix("dataset.") for word in words}
     added = [
-        f"dataset.{key}={_quoted(value)}"
+        f"dataset.{key}={as_text(value) if isinstance(value, str) else value}"
         for key, value in usual.items()
         if value is not None and key not in given
     ]
     return [*words, *added]
-
-
-def _quoted(value: Any) -> Any:
-    """A text as Hydra's grammar takes any."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if isinstance(value, str) else value
 
 
 def _check(found: Trained, data: "DataSet") -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from common.base.errors import UserError
+from common.runs.words import as_text
 from common.tables.tables import papers, unknown
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _in_folder(folders: list[str], words: list[str]) -> Finished:
     where = directory.resolve()
     if f"{where.parent.name}/{where.name}" == key:
         # there lie the runs that it needed; a folder that was moved says nothing of them
-        own = [*own, f"output_dir='{where.parent.parent}'"]
+        own = [*own, f"output_dir={as_text(str(where.parent.parent))}"]
     config, request = compose(own)
     if run_key(config) != key:
         raise UserError(f"{directory}: its words name another run by now; anew: {_command(own)}")
