@@ -74,13 +74,20 @@ def evaluate(words: list[str]) -> tuple[Path, dict[str, float]]:
     from common.runs.result import write_json
 
     of_run, of_data = _divided(words)
-    run = find(of_run)
+    try:
+        run = find(of_run)
+    except UserError as error:
+        if sum(word.startswith("dataset=") for word in words) > 1 or "no finished run" not in str(error):
+            raise
+        raise UserError(
+            f"{error}; {of_data[0]} names what to judge on (the run's own dataset=... stands before it)"
+        ) from error
     found = trained(run)
     data, settings = _data_set(run, found, of_data)
     _check(found, data)
     task = _task(found, run)
     data.adopt(found.facts)
-    notes = [*data.notes, *_other_classes(found, data)]
+    notes = [*data.notes, *_other_classes(found, data), *_changed_since(run, data, settings)]
     if (scale := found.facts.get("target_scale", 1)) not in (0, 1):
         notes.append(f"rmse is in standard deviations of the training targets, {1 / scale:.6g}")
     notes += [f"{count} {what}" for what, count in data.repairs.items()]
@@ -195,6 +202,17 @@ def _check(found: Trained, data: "DataSet") -> None:
                 f"dataset={data.NAME} has {what} {_text(its[what])}, and the network was trained on "
                 f"{facts['name']} with {what} {_text(value)} (valid: data of the same {what})"
             )
+
+
+def _changed_since(run: Finished, data: "DataSet", settings: dict[str, Any]) -> list[str]:
+    """A note where the run's own file or folder is another by now, so that no part of it is held out."""
+    own, given = run.config.dataset.get("path"), settings.get("path")
+    parts = getattr(data, "folders", {})
+    if getattr(data, "held_out", True) or "test" in parts or not own or not given:
+        return []
+    if Path(own).expanduser().resolve() != Path(given).expanduser().resolve():
+        return []
+    return [f"{given} has changed since the run: what the network was trained on is judged with the rest"]
 
 
 def _other_classes(found: Trained, data: "DataSet") -> list[str]:

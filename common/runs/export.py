@@ -36,6 +36,7 @@ an input; of a table of yours its target and its columns, with the words of each
 number, and how to feed a row. With normalise=false it takes what the network takes, and its metadata say how
 to get there. The time of a batch is measured here (latency=false: not)."""
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"]}
+SUFFIXES = FORMS["both"]
 # what a network gives, by its task
 OUTPUTS = {
     "classification": "logits",
@@ -95,7 +96,7 @@ def _export(words: list[str]) -> None:
             raise UserError(f"{key}={given[key]}; valid: {', '.join(SWITCHES)}")
     options = Options(
         to=given["to"],
-        path=Path(given["path"]) if given["path"] else None,
+        path=Path(given["path"]).expanduser() if given["path"] else None,
         normalise=SWITCHES[given["normalise"]],
         latency=SWITCHES[given["latency"]],
     )
@@ -136,7 +137,7 @@ def export(words: list[str], options: Options) -> Exported:
     path = options.path or run.directory / "network"
     files = []
     for suffix in FORMS[options.to]:
-        target = path.with_suffix(suffix)
+        target = path.with_name((path.stem if path.suffix in SUFFIXES else path.name) + suffix)
         if suffix == ".onnx":
             deployed = _deployed(found.network, found.facts) if options.normalise else found.network
             _write_onnx(target, deployed, found, task, _metadata(run, found, task, options.normalise))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 # a value that is itself made of overrides, as in teacher=model=resnet56 method=distillation/none
 # inner=distillation/kd: the method within the method, in Hydra's words method@method.inner=distillation/kd
@@ -108,8 +109,8 @@ def texts_of(value: str) -> list[str]:
 def _readable(value: str) -> str:
     """A value, in quotes where Hydra's grammar has no place for what names of files and columns may hold.
 
-    So are `sales (1).csv`, `Umsatz €` and `~/x.csv`; in a list each element by itself, and of several for a
-    sweep each.
+    So are `sales (1).csv` and `Umsatz €`; in a list each element by itself, and of several for a sweep each.
+    `~/` is written out as the home folder.
     """
     if "${" in value or CALL.fullmatch(value) or ESCAPED.search(value):
         return value
@@ -122,4 +123,9 @@ def _each(values: str) -> str:
     parts = BETWEEN.split(values)
     if any(CALL.fullmatch(part.strip()) or part.strip()[:1] in ("'", '"') for part in parts):
         return values
-    return ",".join(part if PLAIN.fullmatch(part) else as_text(part.strip()) for part in parts)
+    return ",".join(part if PLAIN.fullmatch(part) else as_text(_at_home(part.strip())) for part in parts)
+
+
+def _at_home(text: str) -> str:
+    """A path in the home folder, as a shell writes it out that sees it at the beginning of a word."""
+    return str(Path(text).expanduser()) if text.startswith("~/") else text
