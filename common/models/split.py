@@ -1,7 +1,9 @@
 """A network cut in two between stages: the low layers that several branches share, and the high ones."""
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from common.base.errors import UserError
@@ -35,8 +37,50 @@ def split(model: nn.Module, unshared: int) -> tuple[nn.Module, nn.Module]:
             "SE-ResNet, WRN, DenseNet, VGG, MobileNet, or a convolutional network for digits; your own with "
             "split(unshared), which gives the modules low and high with high(low(x)) = self(x))"
         )
-    low, high = own(unshared)
+    halves = own(unshared)
+    if not (
+        isinstance(halves, tuple | list) and [isinstance(half, nn.Module) for half in halves] == [True] * 2
+    ):
+        raise UserError(
+            f"model: {type(model).__name__}.split({unshared}) gives a {type(halves).__name__} (valid: two "
+            "modules, low and high, with high(low(x)) = self(x))"
+        )
+    low, high = halves
     return low, high
+
+
+def check_halves(model: nn.Module, low: nn.Module, high: nn.Module, shape: Sequence[int]) -> Tensor:
+    """Pass one example, no random one, through a model in evaluation mode and through its halves.
+
+    Args:
+        model: which `split` has cut.
+        low, high: its halves.
+        shape: of an input.
+
+    Returns:
+        What the low half gives.
+
+    Raises:
+        UserError: the halves fail or give something else than the model.
+    """
+    name = type(model).__name__
+    inputs = torch.linspace(-1, 1, math.prod(shape)).view(1, *shape)
+    with torch.no_grad():
+        outputs = model(inputs)
+        try:
+            shared = low(inputs)
+            again = high(shared)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"model: the halves of {name}.split fail: {reason}") from error
+    same = again.shape == outputs.shape and torch.allclose(
+        again, outputs, rtol=1e-3, atol=1e-5, equal_nan=True
+    )
+    if not same:
+        raise UserError(
+            f"model: {name}.split gives halves that are another network (valid: high(low(x)) = self(x))"
+        )
+    return shared
 
 
 def cut(layers: nn.Sequential, features: Sequence[str], unshared: int) -> tuple[nn.Module, nn.Module]:

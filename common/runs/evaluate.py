@@ -12,6 +12,7 @@ from common.base.errors import UserError
 from common.runs.cli import guarded
 from common.runs.evidence import key_of
 from common.runs.trained import Finished, Trained, find, trained
+from common.runs.words import as_text
 
 if TYPE_CHECKING:
     from common.base.dataset import DataSet
@@ -73,13 +74,22 @@ def evaluate(words: list[str]) -> tuple[Path, dict[str, float]]:
     from common.runs.result import write_json
 
     of_run, of_data = _divided(words)
-    run = find(of_run)
+    try:
+        run = find(of_run)
+    except UserError as error:
+        if sum(word.startswith("dataset=") for word in words) > 1 or "no finished run" not in str(error):
+            raise
+        raise UserError(
+            f"{error}; {of_data[0]} names what to judge on (the run's own dataset=... stands before it)"
+        ) from error
     found = trained(run)
     data, settings = _data_set(run, found, of_data)
     _check(found, data)
     task = _task(found, run)
     data.adopt(found.facts)
-    notes = [*data.notes, *_other_classes(found, data)]
+    notes = [*data.notes, *_other_classes(found, data), *_changed_since(run, data, settings)]
+    if (scale := found.facts.get("target_scale", 1)) not in (0, 1):
+        notes.append(f"rmse is in standard deviations of the training targets, {1 / scale:.6g}")
     notes += [f"{count} {what}" for what, count in data.repairs.items()]
     for note in notes:
         print(f"dataset={data.NAME}: {note}", file=sys.stderr)
@@ -134,7 +144,7 @@ def _data_set(run: Finished, found: Trained, words: list[str]) -> tuple["DataSet
     try:
         # `data_dir` is where the run found its own data
         config, _ = compose(
-            [f"paper={paper}", f"data_dir='{run.config.data_dir}'", *_as_trained(run, found, words)]
+            [f"paper={paper}", f"data_dir={as_text(run.config.data_dir)}", *_as_trained(run, found, words)]
         )
         check_config(config)
         handed = {}
@@ -174,16 +184,11 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
         usual = {key: settings.get(key) for key in ("level", "kept_from", "bptt")}
     given = {key_of(word).removeprefix("dataset.") for word in words}
     added = [
-        f"dataset.{key}={_quoted(value)}"
+        f"dataset.{key}={as_text(value) if isinstance(value, str) else value}"
         for key, value in usual.items()
         if value is not None and key not in given
     ]
     return [*words, *added]
-
-
-def _quoted(value: Any) -> Any:
-    """A text as Hydra's grammar takes any."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if isinstance(value, str) else value
 
 
 def _check(found: Trained, data: "DataSet") -> None:
@@ -197,6 +202,17 @@ def _check(found: Trained, data: "DataSet") -> None:
                 f"dataset={data.NAME} has {what} {_text(its[what])}, and the network was trained on "
                 f"{facts['name']} with {what} {_text(value)} (valid: data of the same {what})"
             )
+
+
+def _changed_since(run: Finished, data: "DataSet", settings: dict[str, Any]) -> list[str]:
+    """A note where the run's own file or folder is another by now, so that no part of it is held out."""
+    own, given = run.config.dataset.get("path"), settings.get("path")
+    parts = getattr(data, "folders", {})
+    if getattr(data, "held_out", True) or "test" in parts or not own or not given:
+        return []
+    if Path(own).expanduser().resolve() != Path(given).expanduser().resolve():
+        return []
+    return [f"{given} has changed since the run: what the network was trained on is judged with the rest"]
 
 
 def _other_classes(found: Trained, data: "DataSet") -> list[str]:

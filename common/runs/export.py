@@ -31,14 +31,15 @@ The words are those of the run (python run.py ...). The state dict holds the bar
 (torch.load(..., weights_only=True)). The ONNX file takes float32 batches of what the data set stores: pixels
 0..255 as [batch, channels, height, width] (or the input_range of its metadata), or rows of a table; it
 returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
-the shape, the normalisation, and the words and metrics of the run; of a table of yours also its target and
-its columns, with the words of each or what fills a missing number, and how to feed a row. With
-normalise=false it takes what the network takes, and its metadata say how to get there. The time of a batch
-is measured here (latency=false: not).
+the shape, the normalisation, and the words and metrics of the run; of a folder of images how a file becomes
+an input; of a table of yours its target and its columns, with the words of each or what fills a missing
+number, and how to feed a row. With normalise=false it takes what the network takes, and its metadata say how
+to get there. The time of a batch is measured here (latency=false: not).
 
 The state dict's file of a pruned run says how wide the layers are too: common.pruning.pruned.load_pruned
 makes the network of it. The whole network is timed in turn with the pruned one."""
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"]}
+SUFFIXES = FORMS["both"]
 # what a network gives, by its task
 OUTPUTS = {
     "classification": "logits",
@@ -100,7 +101,7 @@ def _export(words: list[str]) -> None:
             raise UserError(f"{key}={given[key]}; valid: {', '.join(SWITCHES)}")
     options = Options(
         to=given["to"],
-        path=Path(given["path"]) if given["path"] else None,
+        path=Path(given["path"]).expanduser() if given["path"] else None,
         normalise=SWITCHES[given["normalise"]],
         latency=SWITCHES[given["latency"]],
     )
@@ -141,7 +142,7 @@ def export(words: list[str], options: Options) -> Exported:
     path = options.path or run.directory / "network"
     files = []
     for suffix in FORMS[options.to]:
-        target = path.with_suffix(suffix)
+        target = path.with_name((path.stem if path.suffix in SUFFIXES else path.name) + suffix)
         if suffix == ".onnx":
             deployed = _deployed(found.network, found.facts) if options.normalise else found.network
             _write_onnx(target, deployed, found, task, _metadata(run, found, task, options.normalise))
@@ -180,6 +181,8 @@ def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict
         "normalise": facts["normalise"],
         **{key: facts[key] for key in ("offset", "scale", "unit_rows")},
         **{key: facts[key] for key in ("target_offset", "target_scale") if key in facts},
+        # of a folder of images, how a file becomes an input
+        "preparation": facts.get("preparation"),
         # of a table of the user's own, by which a row of its file can be fed
         **{key: facts[key] for key in ("target", "columns") if key in facts},
         "encoding": ENCODING if "columns" in facts else None,

@@ -22,11 +22,9 @@ from common.runs.evidence import key_of
 from common.runs.keys import INNER, STAGED, START, run_key
 from common.runs.request import Request
 from common.runs.result import read_result
-from common.runs.words import quoted
+from common.runs.words import OPEN, as_text, quoted
 
 CHECKPOINT = "checkpoint"
-# the choice of a network of the user's own
-OWN = "own"
 
 
 @dataclass(frozen=True)
@@ -204,16 +202,17 @@ def _composed(
         words.append(f"scale={request.choices['scale']}")
     if _rule(name).model and not {"entry", "model"} & own:
         words.append(f"model={request.choices['model']}")
-        if request.choices["model"] == OWN and "model._target_" not in own:
-            # without it nothing composes
-            words.append(f"model._target_={parent.model['_target_']}")
+        if request.choices["model"] in OPEN["model"]:
+            # its config names no class
+            words.append(f"++model._target_={parent.model['_target_']}")
     if _rule(name).start and START not in own and (text := parent.get(START)) is not None:
         words.append(f"{START}={_quoted(_as_for_the_parent(text, parent, request, own))}")
     with composing():
         config, found = compose(words)
         changes = _dataset_words(parent, config, own) if _same_data(parent, config) else []
         changes += _teacher_words(name, parent, request, config, own, _keys_of_entry(words))
-        changes += _model_words(parent, config, own) if _rule(name).model else []
+        if _rule(name).model and found.choices["model"] == request.choices["model"]:
+            changes += _model_words(parent, config, own | _keys_of_entry(words))
         if changes:
             config, found = compose([*words, *changes])
     label = f"{request.label}: {name}"
@@ -392,7 +391,7 @@ def _check_teacher(
 def _quoted(value: Any) -> str:
     """A value as Hydra's grammar reads it back."""
     if isinstance(value, str) and not re.fullmatch(r"[\w./\-]+|\$\{[\w.]+\}", value):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return as_text(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -83,7 +83,10 @@ def _found(part: str) -> Own:
 
 def _identifier(part: str, name: str) -> str:
     if not all(piece.isidentifier() for piece in name.split(".")) or name in ("common", "papers"):
-        raise UserError(f"import={part}: {name} cannot be the name of a module of yours")
+        raise UserError(
+            f"import={part}: {name} cannot be the name of a module of yours (valid: letters, digits "
+            "and _, not common or papers)"
+        )
     return name
 
 

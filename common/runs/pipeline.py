@@ -196,7 +196,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
+        folder = f", but a folder (valid: a file in it, as {path}/last.ckpt)" if Path(path).is_dir() else ""
+        raise UserError(f"checkpoint {path}: no such file{folder}")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from common.base.errors import UserError
+from common.runs.words import as_text
 from common.tables.tables import papers, unknown
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ class Trained:
 
 
 def find(words: list[str]) -> Finished:
-    """The finished run that words name: those of `run.py`, or its folder alone (or a file in it).
+    """The finished run that words name: those of `run.py`, or its folder (or a file in it).
+
+    Beside a folder only `import=` may stand, which a run of the user's own classes needs.
 
     Raises:
         UserError: it is not named, or there is none.
@@ -64,7 +67,7 @@ def find(words: list[str]) -> Finished:
     from common.runs.own import opt_in
     from common.runs.result import read_result
 
-    folders = [word for word in words if "=" not in word]
+    folders = [word for word in words if "=" not in word or Path(word).expanduser().exists()]
     if folders:
         return _in_folder(folders, words)
     named = [word.split("=", 1) for word in words if word.startswith(("paper=", "entry="))]
@@ -101,29 +104,35 @@ def _check_trains(config: DictConfig) -> None:
 
 
 def _in_folder(folders: list[str], words: list[str]) -> Finished:
-    """The run in a folder, by the words that its result holds.
+    """The run in a folder, by the words that its result holds, and `import=`.
 
     Raises:
         UserError: other words beside the folder, no result in it, or one of other code.
     """
     from common.runs.compose import compose
     from common.runs.keys import key_of_identity, run_key
+    from common.runs.own import opt_in
     from common.runs.result import read_result
 
-    if len(words) > 1:
-        raise UserError(f"name a run by its folder alone, not with {words[1]} (valid: {folders[0]})")
+    imports = [word for word in words if word.startswith("import=")]
+    others = [word for word in words if word not in (folders[0], *imports)]
+    if others:
+        valid = " ".join([folders[0], *imports])
+        raise UserError(f"name a run by its folder alone, not with {others[0]} (valid: {valid})")
     directory = Path(folders[0]).expanduser()
     directory = directory.parent if directory.is_file() else directory
     result = read_result(directory / "result.json")
     if result is None:
         raise UserError(f"{folders[0]}: no finished run there (valid: a folder with a run's result.json)")
-    own = [word for word in result["overrides"] if not word.startswith("force=")]
+    # only the command line itself opts in to modules of the user's own
+    own = [word for word in result["overrides"] if not word.startswith(("force=", "import="))]
     key = key_of_identity(result["config"])
     where = directory.resolve()
     if f"{where.parent.name}/{where.name}" == key:
         # there lie the runs that it needed; a folder that was moved says nothing of them
-        own = [*own, f"output_dir='{where.parent.parent}'"]
-    config, request = compose(own)
+        own = [*own, f"output_dir={as_text(str(where.parent.parent))}"]
+    config, request = compose([*own, *imports])
+    opt_in(config["import"])
     if run_key(config) != key:
         raise UserError(f"{directory}: its words name another run by now; anew: {_command(own)}")
     return Finished(directory, own, config, request, result)

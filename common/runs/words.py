@@ -2,11 +2,22 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 # a value that is itself made of overrides, as in teacher=model=resnet56 method=distillation/none
 # inner=distillation/kd: the method within the method, in Hydra's words method@method.inner=distillation/kd
 INNER = re.compile(r"inner((?:\.inner)*)=(?P<choice>.*)", re.DOTALL)
 NESTED = re.compile(r"(?P<key>[^=]+)=(?P<value>[\w./@]+=.*)", re.DOTALL)
+
+# what Hydra's grammar has a meaning for, and leaves as it is
+CALL = re.compile(
+    r"(bool|choice|extend_list|float|glob|int|interval|json_str|range|shuffle|sort|str|tag)\(.*\)", re.DOTALL
+)
+ESCAPED = re.compile(r"\\[\\()\[\]{}:=,\s'\"]")
+# of a value without quotes, in that grammar; and the commas between several, which stand in no brackets
+PLAIN = re.compile(r"[\w/\-\\+.$%*@?|:\s]*", re.ASCII)
+IN_QUOTES = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
+BETWEEN = re.compile(r",(?![^()]*\))")
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -67,7 +78,54 @@ def _quoted(word: str) -> str:
         # several modules, and no sweep over them
         return f"import='{word.removeprefix('import=')}'"
     match = NESTED.fullmatch(word)
+    if match is not None:
+        return f"{match['key']}={as_text(match['value'])}"
+    key, equals, value = word.partition("=")
+    return f"{key}={_readable(value)}" if equals and not key.startswith("-") else word
+
+
+def as_text(value: str) -> str:
+    """A value in quotes, as Hydra's grammar takes any text: a backslash counts twice before a quote alone."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), value) + "'"
+
+
+def text_of(value: str) -> str | None:
+    """The text that a value of a word stands for, without its quotes; None for a sweep, a list or a call."""
+    match = IN_QUOTES.fullmatch(value)
     if match is None:
-        return word
-    value = match["value"].replace("\\", "\\\\").replace("'", "\\'")
-    return f"{match['key']}='{value}'"
+        return None if {",", "("} & set(value) or value[:1] in ("[", "{", "'", '"') else value.strip()
+    inner = match[2] if match[1] is None else match[1]
+    return re.sub(r"(\\+)(?=['\"]|$)", lambda m: m[1][: len(m[1]) // 2], inner)
+
+
+def texts_of(value: str) -> list[str]:
+    """The texts that a value of a word lists for a sweep, or its only one; none of a list or a call."""
+    if (text := text_of(value)) is not None:
+        return [text]
+    texts = [text_of(part.strip()) for part in BETWEEN.split(value)]
+    return [text for text in texts if text is not None] if None not in texts and len(texts) > 1 else []
+
+
+def _readable(value: str) -> str:
+    """A value, in quotes where Hydra's grammar has no place for what names of files and columns may hold.
+
+    So are `sales (1).csv` and `Umsatz €`; in a list each element by itself, and of several for a sweep each.
+    `~/` is written out as the home folder.
+    """
+    if "${" in value or CALL.fullmatch(value) or ESCAPED.search(value):
+        return value
+    if value[:1] == "[" and value[-1:] == "]" and not set("'\"[]{}") & set(value[1:-1]):
+        return f"[{_each(value[1:-1])}]"
+    return value if value[:1] in ("'", '"', "[", "{") else _each(value)
+
+
+def _each(values: str) -> str:
+    parts = BETWEEN.split(values)
+    if any(CALL.fullmatch(part.strip()) or part.strip()[:1] in ("'", '"') for part in parts):
+        return values
+    return ",".join(part if PLAIN.fullmatch(part) else as_text(_at_home(part.strip())) for part in parts)
+
+
+def _at_home(text: str) -> str:
+    """A path in the home folder, as a shell writes it out that sees it at the beginning of a word."""
+    return str(Path(text).expanduser()) if text.startswith("~/") else text

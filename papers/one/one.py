@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.base.dataset import DataSet, SplitName
+from common.base.errors import UserError
 from common.base.limits import require
 from common.base.method import TrainingMethod
 from common.base.task import penalty
 from common.distillation.ensembles import ensemble_metrics, evaluation_mode, require_classification
 from common.distillation.losses import computed
-from common.models.split import split
+from common.models.split import check_halves, split
 
 
 class Gate(nn.Module):
@@ -149,11 +150,16 @@ class ONE(TrainingMethod):
             self.highs.append(high)
             if not self.share:
                 self.lows.append(low)
-        low, _ = split(student, self.unshared)
+        low, high = split(student, self.unshared)
+        with evaluation_mode(student, low, high):
+            shared = check_halves(student, low, high, data.shape)
         if self.with_gate:
-            with evaluation_mode(low):
-                channels = low(torch.zeros(1, *data.shape)).shape[1]
-            self.gate = Gate(channels, self.branches)
+            if shared.ndim != 4:
+                raise UserError(
+                    f"method.gate: {type(student).__name__}.split gives a low half with outputs of "
+                    f"{shared.ndim} dimensions (valid: (b, channels, h, w), or method.gate=false)"
+                )
+            self.gate = Gate(shared.shape[1], self.branches)
         return student
 
     def run(self, student: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:

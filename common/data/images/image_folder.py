@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Unpack, overload
+from typing import Any, ClassVar, Literal, Unpack, overload
 
 import numpy as np
 import torch
@@ -218,6 +218,15 @@ class ImageFolder(StreamedData):
         self.setup()
         records = self._rows("train").records
         return records.classes if isinstance(records, Listing) else None
+
+    def encoding(self) -> dict[str, Any]:
+        """How an image file becomes an input, in words."""
+        height, width = self.image_size
+        size, part = f"{width} x {height}", f"{height}/{self.resize} of its shorter side"
+        return {
+            "preparation": "the image as RGB, without alpha and orientation marks; if it is not "
+            f"{size} already, its centre, {part} wide and high, scaled to {size} (bilinear, antialiased)"
+        }
 
     def labels(self, records: Sequence[Record]) -> Tensor | None:
         """The class of each image, int64 [n]."""

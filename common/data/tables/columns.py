@@ -1,6 +1,7 @@
 """How the columns of a table become numbers: found from the training part, and kept with what it trained."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,13 @@ MOST_WORDS = 100
 FEWEST_UNIQUE = 10
 # of the cells of a column with more than `MOST_CLASSES` different numbers: what is then taken for a mistake
 NEARLY_ALL = 0.9
+# float32's step at a column's level, in its standard deviations, from which on its numbers are not told apart
+LOST = 0.05
 ENCODING = (
-    "each of `columns` in turn gives, where its words are null, its number (an empty cell: fill), else one "
-    "input for each of its words: 1 for the cell's own, 0 for the others. An empty cell (or na, nan, n/a, "
-    "null, none, ?) is the word ''; a word that is not among them is 0 everywhere"
+    "each of `columns` in turn gives, where its words are null, its number, as 1234.5 without % or a sign of "
+    "a currency (an empty cell: fill), else one input for each of its words: 1 for the cell's own, 0 for the "
+    "others. An empty cell (or na, nan, n/a, null, none, ?) is the word ''; a word that is not among them is "
+    "0 everywhere"
 )
 
 
@@ -106,7 +110,7 @@ class Column:
 
 
 def columns_of(train: Sheet, path: str) -> tuple[list[Column], list[str]]:
-    """The columns of a training part, and lines on those that are left out.
+    """The columns of a training part, and lines on those that are left out or lose their differences.
 
     Left out are columns in which nearly every cell is another word, as names and keys are.
 
@@ -114,18 +118,20 @@ def columns_of(train: Sheet, path: str) -> tuple[list[Column], list[str]]:
         UserError: a column of too many words, of numbers with a few words among them or one without end; or
             none is left.
     """
-    columns, left_out = [], []
+    columns, said = [], []
     for name, cells in zip(train.names, train.columns, strict=True):
         refuse_infinite(name, cells, train.lines, path)
         given = [cell for cell in cells if not missing(cell)]
         numbers = [value for cell in given if (value := number(cell)) is not None]
         if len(numbers) == len(given):
             columns.append(Column(name, None, float(np.mean(numbers)) if numbers else 0.0))
+            if numbers and (why := lost(numbers)):
+                said.append(f"column {name!r}: {why}")
             continue
         _refuse_mixed(name, cells, numbers, train.lines, path)
         words = sorted(set(map(_word, cells)))
         if len(set(given)) > max(FEWEST_UNIQUE, len(given) / 2):
-            left_out.append(
+            said.append(
                 f"column {name!r} is left out: its {len(given)} cells hold {len(set(given))} different words "
                 f"({words[-1]!r}, ...), so that it says nothing of other rows"
             )
@@ -137,8 +143,22 @@ def columns_of(train: Sheet, path: str) -> tuple[list[Column], list[str]]:
         else:
             columns.append(Column(name, tuple(words), 0.0))
     if not columns:
-        raise UserError(f"dataset.path={path}: no column is left beside the target; {'; '.join(left_out)}")
-    return columns, left_out
+        raise UserError(f"dataset.path={path}: no column is left beside the target; {'; '.join(said)}")
+    return columns, said
+
+
+def lost(numbers: Sequence[float]) -> str | None:
+    """Why float32 does not tell numbers apart: their level is far above their spread; None where it does.
+
+    Numbers that differ by the rounding of float64 alone are one number.
+    """
+    level, spread = float(np.max(np.abs(numbers))), float(np.std(numbers))
+    if spread <= 1e-13 * level or np.spacing(np.float32(level)) < LOST * spread:
+        return None
+    return (
+        f"float32 does not tell its numbers apart (up to {level:.4g}, with a standard deviation of "
+        f"{spread:.2g}): subtract a constant from it in the file"
+    )
 
 
 def _refuse_mixed(name: str, cells: Cells, numbers: list[float], lines: list[int], path: str) -> None:

@@ -14,7 +14,7 @@ from common.data.shared.fingerprint import fingerprint
 from common.data.shared.in_memory import Options, Split, TensorData
 from common.data.shared.subsets import complement, stratified_subset
 from common.data.shared.text_file import shown
-from common.data.tables.columns import Column, columns_of
+from common.data.tables.columns import Column, columns_of, lost
 from common.data.tables.sheet import LARGEST, Sheet, as_class, number, ordered, sheet
 
 # the seed of the test part that is drawn where there is none: it belongs to the data, and not to a run
@@ -76,9 +76,9 @@ class OwnTable(TensorData):
         self.class_list = self._label_names(facts)
         self.held_out = test_path is None and (origin is None or self._trained_on(origin))
         self._cut()
-        self.left_out: list[str] = []
+        self.said: list[str] = []
         if facts is None:
-            self.columns, self.left_out = columns_of(self.parts["train"], path)
+            self.columns, self.said = columns_of(self.parts["train"], path)
         else:
             self.columns = [Column.of(told) for told in facts["columns"]]
             options["positive"] = facts["positive"]
@@ -243,12 +243,16 @@ class OwnTable(TensorData):
         first = self._train is None
         super().setup(stage)
         if first and self.source == "real":
-            for line in [self._found(), *self.left_out, *self.notes]:
+            for line in [self._found(), *self.said, *self.notes]:
                 print(line, file=sys.stderr)
 
     def _found(self) -> str:
         words = sum(column.words is not None for column in self.columns)
-        what = f"classes {shown(self.class_list)}" if self.class_list else "numbers, for regression"
+        what = f"classes {shown(self.class_list)}"
+        if not self.class_list:
+            what = "numbers, for regression"
+            if self.target_scale not in (0, 1):
+                what += f"; rmse is in their standard deviations of {1 / self.target_scale:.6g}"
         if len(self.class_list) > 2 and all(number(name) is not None for name in self.class_list):
             what += "; dataset.kind=regression takes it as a number"
         tested = (
@@ -275,7 +279,7 @@ class TableRegression(OwnTable):
     """A table whose target is a number.
 
     Raises:
-        UserError: a target that is none.
+        UserError: a target that is none, or one that float32 does not tell apart.
     """
 
     NAME: ClassVar = "table_regression"
@@ -290,4 +294,6 @@ class TableRegression(OwnTable):
                         f"dataset.target={read.target_name}: {cell!r} (line {line}) is no number (valid: "
                         "another column, or dataset=table dataset.kind=tabular_classification)"
                     )
+            if why := lost([float(cell) for cell in read.target]):
+                raise UserError(f"dataset.target={read.target_name}: {why}")
         return []

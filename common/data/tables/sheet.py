@@ -35,6 +35,9 @@ FOREIGN = {
 DECIMAL_COMMA = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+|(?=,\d))(,\d+)?([eE][+-]?\d+)?")
 THOUSANDS_COMMA = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?([eE][+-]?\d+)?")
 
+# of units that numbers are written with
+SIGNS = "%€$£¥"
+
 Cells = list[str]
 
 
@@ -176,6 +179,12 @@ def _sheet(
     return _with_target(whole, path)
 
 
+@lru_cache(maxsize=64)
+def _say(line: str) -> None:
+    """A line on stderr, once, as a file is read for its kind and again for its rows."""
+    print(line, file=sys.stderr)
+
+
 def _with_target(whole: Sheet, path: str) -> Sheet:
     """The rows that have a target.
 
@@ -188,7 +197,10 @@ def _with_target(whole: Sheet, path: str) -> Sheet:
     if not rows:
         raise UserError(f"dataset.target={whole.target_name}: no row of {path} has one")
     if without:
-        print(f"dataset.path={path}: {without} rows have no target; they are left out", file=sys.stderr)
+        words = sorted({cell for cell in whole.target if cell and missing(cell)})
+        as_words = f" ({shown(words)} is none)" if words else ""
+        line = f"dataset.path={path}: {without} rows have no target{as_words}; they are left out"
+        _say(line)
     return whole.rows(rows) if without else whole
 
 
@@ -277,7 +289,7 @@ def _csv(file: Path, text: str) -> _Read:
             f"dataset.path={file}: no CSV file ({error}; is a quotation mark left open?)"
         ) from error
     columns = [list(column) for column in zip(*rows, strict=True)]
-    columns = _with_points(file, columns, delimiter)
+    columns = _with_points(file, [_without_sign(file, column) for column in columns], delimiter)
     headed = _headed(columns)
     names = [column[0] for column in columns] if headed else [str(place) for place in range(len(columns))]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -340,8 +352,38 @@ def _with_points(file: Path, columns: list[Cells], delimiter: str) -> list[Cells
             columns[i] = [_pointed(cell, form) for cell in columns[i]]
     if changed:
         what = "decimal commas" if comma else "commas between thousands"
-        print(f"dataset.path={file}: numbers with {what} in {shown(changed)}", file=sys.stderr)
+        _say(f"dataset.path={file}: numbers with {what} in {shown(changed)}")
     return columns
+
+
+def _without_sign(file: Path, column: Cells) -> Cells:
+    """A column without the sign of a currency or %, where each of its cells is a number with the same one."""
+    # the first cell may be a name
+    body = [cell for cell in column[1:] if not missing(cell)]
+    sign = next((sign for sign in SIGNS if body and sign in body[0]), None)
+    if sign is None:
+        return column
+    bare = {cell: _unsigned(cell, sign) for cell in [*body, column[0]]}
+    if not all(
+        cell != bare[cell] and (number(bare[cell]) is not None or _with_comma(bare[cell])) for cell in body
+    ):
+        return column
+    headed = bare[column[0]] if number(bare[column[0]]) is not None else column[0]
+    name = "" if headed != column[0] else f" of {column[0]!r}"
+    _say(f"dataset.path={file}: numbers{name} with {sign}; they are taken without it")
+    return [headed, *(bare.get(cell, cell) for cell in column[1:])]
+
+
+def _unsigned(cell: str, sign: str) -> str:
+    """A cell without one sign before its number (after its minus, too) or behind it."""
+    minus, rest = ("-", cell[1:].lstrip()) if cell[:1] == "-" else ("", cell)
+    if rest.startswith(sign):
+        return minus + rest.removeprefix(sign).lstrip()
+    return cell.removesuffix(sign).rstrip()
+
+
+def _with_comma(cell: str) -> bool:
+    return any(form.fullmatch(cell) for form in (DECIMAL_COMMA, THOUSANDS_COMMA))
 
 
 def _form(body: Cells, forms: list[re.Pattern[str]]) -> re.Pattern[str] | None:
@@ -363,10 +405,7 @@ def _without_index(file: Path, read: _Read) -> _Read:
     counted = {"0": range(count), "1": range(1, count + 1)}.get(read.columns[0][0] if count else "")
     if read.names[0] or counted is None or read.columns[0] != [str(i) for i in counted]:
         return read
-    print(
-        f"dataset.path={file}: the first column has no name and counts the rows; it is left out",
-        file=sys.stderr,
-    )
+    _say(f"dataset.path={file}: the first column has no name and counts the rows; it is left out")
     return _Read(read.names[1:], read.columns[1:], read.lines)
 
 

@@ -87,7 +87,7 @@ def test_an_output_that_a_later_layer_writes_over_is_refused_or_kept_under_infer
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True))
     model.features = ("0",)
     inputs = torch.randn(50, 3)
-    with pytest.raises(RuntimeError, match="feature 0: a later layer wrote over"):
+    with pytest.raises(UserError, match="feature 0: a later layer wrote over"):
         forward_features(model, inputs)
     with torch.inference_mode():
         _, features = forward_features(model, inputs)
@@ -105,7 +105,7 @@ def test_a_module_that_runs_twice_or_never_is_refused_and_hooks_are_removed() ->
 
     for tap, times in [("twice", 2), ("never", 0)]:
         model = Odd((tap,))
-        with pytest.raises(RuntimeError, match=f"feature {tap}: its module ran {times} times"):
+        with pytest.raises(UserError, match=f"feature {tap}: its module ran {times} times"):
             forward_features(model, torch.rand(1, 3))
         assert not model.get_submodule(tap)._forward_hooks
 
@@ -123,3 +123,30 @@ def test_a_model_without_features_is_refused(build_model: Callable[..., nn.Modul
     for bare in (model, nn.Linear(3, 2)):
         with pytest.raises(UserError, match=r"names no features \(valid: a model with stages"):
             forward_features(bare, torch.rand(1, 5))
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (("0", "3"), r"features=\('0', '3'\): .*`3`.* \(valid: a tuple of some of 0, 1\)"),
+        ("0", "features='0': a text"),
+    ],
+)
+def test_features_that_the_model_has_not_are_named_beside_those_that_it_has(
+    features: Any, message: str
+) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    model.features = features
+    with pytest.raises(UserError, match=message):
+        forward_features(model, torch.rand(1, 3))
+
+
+def test_a_feature_that_is_no_tensor_is_refused() -> None:
+    class Pair(nn.Module):
+        def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+            return inputs, inputs
+
+    model = nn.Sequential(nn.Linear(3, 4), Pair())
+    model.features = ("1",)
+    with pytest.raises(UserError, match=r"gives a tuple \(valid: .*this is a Pair"):
+        forward_features(model, torch.rand(1, 3))

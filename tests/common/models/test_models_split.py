@@ -10,7 +10,7 @@ from common.base.errors import UserError
 from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
 from common.models.mlp import MLP
-from common.models.split import split
+from common.models.split import check_halves, split
 
 Build = Callable[..., nn.Module]
 FAMILIES = [
@@ -67,3 +67,43 @@ def test_a_network_without_stages_is_refused_in_one_line() -> None:
 
 def test_the_resnet_for_digits_has_5122_parameters(build_model: Build) -> None:
     assert count_parameters(build_model("resnet_digits", (1, 8, 8), 10)) == 5122
+
+
+class Own(nn.Module):
+    """A network whose `split` gives what it is told."""
+
+    def __init__(self, halves: str) -> None:
+        super().__init__()
+        self.low, self.high = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1)
+        self.halves = halves
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.high(self.low(inputs))
+
+    def split(self, unshared: int) -> object:
+        return {
+            "right": (self.low, self.high),
+            "one": self.low,
+            "sequence": nn.Sequential(self.low, self.high, self.high),
+            "less": (self.low, nn.Identity()),
+            "more": (self.low, nn.Sequential(self.high, self.high)),
+            "failing": (self.low, nn.Linear(3, 3)),
+        }[self.halves]
+
+
+@pytest.mark.parametrize("halves", ["one", "sequence"])
+def test_a_split_that_gives_no_two_modules_is_refused(halves: str) -> None:
+    with pytest.raises(UserError, match=r"Own\.split\(1\) gives a .*valid: two modules"):
+        split(Own(halves), 1)
+
+
+@pytest.mark.parametrize(
+    ("halves", "message"),
+    [("less", "another network"), ("more", "another network"), ("failing", "fail: mat1")],
+)
+def test_halves_that_are_not_the_network_are_refused(halves: str, message: str) -> None:
+    model = Own(halves)
+    with pytest.raises(UserError, match=message):
+        check_halves(model, *split(model, 1), (1, 8, 8))
+    right = Own("right")
+    assert check_halves(right, *split(right, 1), (1, 8, 8)).shape == (1, 1, 8, 8)

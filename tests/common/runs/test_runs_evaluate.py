@@ -69,6 +69,8 @@ def test_what_does_not_fit_is_said_in_one_line(tmp_path: Path) -> None:
             evaluate([str(folder), *words.split()])
     with pytest.raises(UserError, match=r"no finished run in .*; this makes it: python run.py paper=yogi"):
         evaluate(["paper=yogi", "seed=7", *WORDS, f"output_dir={tmp_path}", "dataset=digits"])
+    with pytest.raises(UserError, match=r"dataset=digits names what to judge on \(the run's own"):
+        evaluate(["paper=yogi", "seed=7", *WORDS, f"output_dir={tmp_path}", "dataset=digits"])
     words, _ = made(tmp_path, "paper=spider")
     with pytest.raises(UserError, match="SpiderModule trains no network"):
         evaluate([*words, "dataset=digits"])
@@ -126,6 +128,22 @@ def test_all_rows_of_another_table_count_and_of_its_own_those_that_the_run_held_
     with pytest.raises(UserError, match=r"dataset\.test=0\.5: the run held out 0\.2 of this table"):
         judged(shop, "own.csv", "dataset.test=0.5")
     assert judged(shop, "own.csv", f"dataset.test_path={shop / 'new.csv'}")["metrics"] == new["metrics"]
+
+
+def test_it_is_said_that_the_runs_own_file_has_changed_so_that_trained_rows_are_judged(shop: Path) -> None:
+    own, text = shop / "own.csv", (shop / "own.csv").read_text()
+    try:
+        own.write_text(text + "1.5,30,red,yes\n")
+        changed = judged(shop, "own.csv")
+    finally:
+        own.write_text(text)
+    assert changed["examples"] == 41
+    assert changed["notes"][0] == (
+        f"{own} has changed since the run: what the network was trained on is judged with the rest"
+    )
+    assert not any(
+        "has changed" in note for name in ("own.csv", "new.csv") for note in judged(shop, name)["notes"]
+    )
 
 
 def test_columns_are_found_by_name_wherever_they_stand_and_others_are_left_out(shop: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from common.base.errors import UserError
 from common.runs import export as command
 from common.runs.compose import compose
 from common.runs.export import Options, export
+from common.runs.own import opt_in
 from common.runs.result import read_result
 from common.runs.runner import execute
 from common.runs.trained import find, trained
@@ -221,6 +223,27 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the packages onnx and onnxscript: pip install"):
         export(words, Options("onnx"))
+
+
+def test_a_run_of_a_network_of_ones_own_is_found_by_its_folder_with_its_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.runs.own._opted", {})
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    file = tmp_path / "own_by_folder.py"
+    file.write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n"
+        "    def __init__(self, classes):\n        super().__init__(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    own = [f"import={file}", "model._target_=own_by_folder.Net"]
+    opt_in(str(file))
+    words, folder = made(tmp_path, "paper=yogi", *own)
+    for given in ([str(folder), own[0]], [own[0], str(folder)], words):
+        assert export(given, Options("state_dict", tmp_path / "v1.2", latency=False)).files == [
+            tmp_path / "v1.2.pt"
+        ]
+    with pytest.raises(UserError, match=r"not with seed=1 \(valid: .* import="):
+        export([str(folder), own[0], "seed=1"], STATE)
 
 
 def test_a_run_without_network_or_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -76,6 +76,20 @@ def test_a_start_takes_the_model_and_its_settings_from_the_run(tmp_path: Path) -
     assert its.start is None
 
 
+def test_a_start_of_the_users_own_network_need_not_name_it_again() -> None:
+    own = ["model=own", "model._target_=common.models.mlp.MLP", "model.hidden=[4]", "model.activation=relu"]
+    config, request = compose(["paper=yogi", "dataset=digits", *own, f"start='{START}'"])
+    its, asked = stage_run(str(config.start), "start", config, request)
+    assert asked.choices["model"] == "own"
+    assert its.model == config.model
+
+
+def test_a_start_of_another_size_of_the_runs_architecture_is_another_model() -> None:
+    config, request = compose([*SMALL, "model=resnet8", "start='model=resnet20'"])
+    with pytest.raises(UserError, match=r"it has model\.depth=20, and this run model\.depth=8"):
+        stage_run(str(config.start), "start", config, request)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

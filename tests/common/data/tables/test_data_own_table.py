@@ -194,6 +194,13 @@ def rows_of(data: TableClassification | TableRegression, split: str = "train") -
         # a cell of several lines, and one with separators
         ('x,w,y\n1,"a;b\nc",p\n2,"a;b\nc",q\n', [[1, 1], [2, 1]], None),
         (",x,y\n0,5,a\n1,6,b\n", [[5], [6]], "the first column has no name and counts the rows"),
+        ("x,y\n12%,a\n-3.5 %,b\n", [[12], [-3.5]], "numbers of 'x' with %"),
+        ("x,y\n$3,a\n-$4.5,b\n,c\n", [[3], [-4.5], [-0.75]], "numbers of 'x' with $"),
+        ("x;y\n1.234,50 €;a\n€ 7,25;b\n", [[1234.5], [7.25]], "decimal commas in x"),
+        ("5%,3,a\n6%,4,b\n", [[5, 3], [6, 4]], "numbers with %"),
+        # several units, and a sign that only some of the cells have, are words
+        ("x,y\n$3,a\n€3,b\n", [[1, 0], [0, 1]], None),
+        ("x,y\n3%,a\n0.5,b\n", [[0, 1], [1, 0]], None),
     ],
 )
 def test_numbers_are_read_as_people_write_them_and_that_is_said(
@@ -394,3 +401,38 @@ def test_a_table_that_is_judged_has_the_normalisation_and_the_merged_classes_of_
         UserError, match=r"dataset\.target=x: the network was trained on a part of this table"
     ):
         table(own, target="x", origin=origin)
+
+
+def test_words_that_a_target_may_have_but_that_stand_for_nothing_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,mild\n2,None\n3,bad\n4,\n")
+    table(tmp_path / "a.csv", drop=[])
+    sheet(str(tmp_path / "a.csv"), "y", ())
+    assert capsys.readouterr().err.count("2 rows have no target (None is none); they are left out") == 1
+
+
+@pytest.mark.parametrize("level", [1e9, 1.7e12, -1e30])
+def test_numbers_that_float32_does_not_tell_apart_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], level: float
+) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n" + "".join(f"{level * (1 + i * 1e-9)!r},{i}\n" for i in range(9)))
+    table(tmp_path / "a.csv", regression=True).setup()
+    assert "column 'x': float32 does not tell its numbers apart" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"dataset\.target=x: float32 .*subtract a constant"):
+        table(tmp_path / "a.csv", regression=True, target="x")
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-8, 1.0, 1e8, 1e30])
+def test_numbers_of_any_unit_that_float32_tells_apart_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: float
+) -> None:
+    # the first column is constant but for the rounding of float64
+    rows = (f"{unit * (0.1 + 0.2 if i % 2 else 0.3)!r},{unit * (100 + i)!r},{unit * i!r}\n" for i in range(9))
+    (tmp_path / "a.csv").write_text("c,x,y\n" + "".join(rows))
+    data = table(tmp_path / "a.csv", regression=True, normalise="standard")
+    data.setup()
+    said = capsys.readouterr().err
+    assert "float32" not in said
+    assert f"rmse is in their standard deviations of {1 / data.target_scale:.6g}" in said
+    assert data.batch("train", slice(None), False)[0].isfinite().all()
