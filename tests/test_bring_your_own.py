@@ -132,5 +132,6 @@ def test_what_is_missing_is_named_in_one_line(words: str, said: str, quick: Quic
     )
     ended = quick(*shlex.split(words), *SHORT, TEACHER if "moonshine" in words else "seed=0")
     assert ended.returncode == 1
-    assert len(ended.stderr.strip().splitlines()) == 1
-    assert re.search(said, ended.stderr), ended.stderr
+    # on a busy machine the teacher's progress is said too
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("[")]
+    assert re.search(said, line)

@@ -219,7 +219,7 @@ REFUSED = {
     "paper=yogi method=variance_reduction/svrg": "does not take method=variance_reduction/svrg",
     "paper=yogi paper.epochz=3": "unknown key paper.epochz; did you mean epochs",
     "paper=yogi paper.epochs=many": "paper.epochs=many: Input should be a valid number",
-    "paper=yogi paper.epochs=-1": "paper.epochs=-1: must be above 0",
+    "paper=yogi paper.epochs=-1": "paper.epochs=-1: must be positive",
     "paper=yogi +method.momentum=0.9": "takes no 'momentum'",
     "paper=yogi seed=x": "seed=x: Input should be a valid integer",
     "paper=yogi dataset.limit=5000": "give 1 to 1400",

@@ -28,7 +28,13 @@ def test_the_example_is_short() -> None:
 
 
 def test_the_paper_is_run_judged_and_reported(folder: Path, calls: Calls) -> None:
-    assert [script for script, _ in COMMANDS] == ["run.py", "run.py", "claims.py", "report.py"]
+    assert [script for script, _ in COMMANDS] == [
+        "run.py",
+        "run.py",
+        "claims.py",
+        "report.py",
+        "report.py",
+    ]
     for script, words in COMMANDS:
         # claims.py and report.py without the 1,000 records of the project
         more = "logger=none" if script == "run.py" else f"results_dir={folder / 'results'}"
@@ -36,8 +42,9 @@ def test_the_paper_is_run_judged_and_reported(folder: Path, calls: Calls) -> Non
         assert ended.code == 0, ended.errors
         if script == "claims.py":
             assert "claims: 1 supported" in ended.out
-        if script == "report.py":
+        if words.endswith("to=terminal"):
             assert "signsgd" in ended.out
+    assert "signsgd" in (folder / "report" / "index.html").read_text()
     refused = calls.run(["paper=signsgd", "seed=1"], folder)
     assert refused.code == 1
-    assert "import=papers.its_name" in refused.errors
+    assert "import=papers.signsgd" in refused.errors

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +21,19 @@ Source = Literal["real", "synthetic"]
 Batch = tuple[Tensor, Tensor | None]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a network was trained on, for a set of the user's own that it is to be judged on.
+
+    Attributes:
+        facts: of that set, see `DataSet.facts`: its columns, classes and words are matched by their names.
+        files: the fingerprint of its files, so that those are known again; None where it has none.
+    """
+
+    facts: dict[str, Any]
+    files: dict[str, Any] | None
+
+
 class DataSet(pl.LightningDataModule, ABC):
     """A data set: facts known without reading anything, and batches on the training device.
 
@@ -30,6 +44,9 @@ class DataSet(pl.LightningDataModule, ABC):
         normalise: how inputs are given.
         device: where batches are.
         repairs: what was repaired in the files, by kind, with how often.
+        notes: of a set that is judged: what of it does not stand in the set that the network was trained on.
+        limit_is_cap: whether a `limit` above the size of the set takes all of it, as one that a scale brings
+            does, and is not refused, as one that the user has asked for is.
     """
 
     NAME: ClassVar[str]
@@ -56,6 +73,8 @@ class DataSet(pl.LightningDataModule, ABC):
         super().__init__()
         self.device = torch.device("cpu")
         self.repairs: dict[str, int] = {}
+        self.notes: list[str] = []
+        self.limit_is_cap = False
 
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
@@ -102,6 +121,29 @@ class DataSet(pl.LightningDataModule, ABC):
         """
         return {}
 
+    def encoding(self) -> dict[str, Any]:
+        """How what stands in files becomes numbers, as a part of `facts`; nothing where code says it.
+
+        Reads no more than the constructor has.
+        """
+        return {}
+
+    def tested(self) -> str:
+        """What the test split is, in a few words."""
+        return f"the test part of {self.NAME}"
+
+    def within(self, limit: int | None, size: int, what: str = "examples", least: int = 1) -> int | None:
+        """A `limit` on the training examples (or what there is else), of which there are `size`.
+
+        Raises:
+            UserError: it is above that, and asked for by the user.
+        """
+        if limit is None or limit <= size:
+            return limit
+        advice = f"{self.NAME} has {size} training {what}; give {least} to {size}, or null for all"
+        check("limit", limit, self.limit_is_cap, advice)
+        return size
+
     def class_names(self) -> list[str] | None:
         """What the classes are called, in the order of their labels; None where nothing names them."""
         return None if self.CLASS_NAMES is None else list(self.CLASS_NAMES)
@@ -121,7 +163,10 @@ class DataSet(pl.LightningDataModule, ABC):
             offset, scale: a network's input is (stored - offset) * scale, each one number, or nested lists
             that are broadcast to `shape`; unit_rows: and then each example is divided by its Euclidean
             norm. target_offset, target_scale: of regression, whose network predicts
-            (target - target_offset) * target_scale.
+            (target - target_offset) * target_scale. Of the user's own files what `encoding` says: of tables
+            target (its column), columns (name, words or null, and fill in place of a missing number, each in
+            the order of the inputs), label_names and positive (what classes are made of), sparse (whether a
+            column that is absent is 0); of text vocabulary (the words by their numbers).
         """
         regression = {"target_offset": 0.0, "target_scale": 1.0} if self.KIND == "regression" else {}
         return {
@@ -134,6 +179,7 @@ class DataSet(pl.LightningDataModule, ABC):
             "normalise": self.normalise,
             **regression,
             **self.normalisation(),
+            **self.encoding(),
         }
 
     def adopt(self, facts: dict[str, Any]) -> None:

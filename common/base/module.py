@@ -54,7 +54,20 @@ class PaperModule(pl.LightningModule):
         Raises:
             UserError: it trains none.
         """
-        raise UserError(f"{type(self).__name__} trains no network")
+        raise UserError(self.no_network())
+
+    @classmethod
+    def trains_network(cls) -> bool:
+        """Whether `network` can give one: it is overridden."""
+        return cls.network is not PaperModule.network
+
+    @classmethod
+    def no_network(cls) -> str:
+        """What is said where a network is asked for, and none is trained."""
+        return (
+            f"{cls.__name__} trains no network that could be kept or judged elsewhere (valid: papers that "
+            "train one by minibatches, as paper=yogi)"
+        )
 
     def finished(self, checkpoint: dict[str, Any]) -> nn.Module:
         """The network that a finished run leaves, with its weights, in evaluation mode.

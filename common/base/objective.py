@@ -2,14 +2,13 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from common.base.dataset import Batch, DataSet, SplitName, check
-from common.base.errors import UserError
-from common.base.loader import BlockLoader
+from common.base.dataset import check
+from common.base.generated import Function
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def box(dim: int, lower: float, upper: float) -> Space:
     )
 
 
-class Objective(DataSet):
+class Objective(Function):
     """Functions to maximise, one for each of R replicates; there are no examples.
 
     Replicate r belongs to a seed: what of a function is random follows from that seed alone, never from R.
@@ -85,9 +84,6 @@ class Objective(DataSet):
     """
 
     KIND: ClassVar = "objective"
-    CLASSES: ClassVar = None
-    TRAIN_SIZE: ClassVar = 0
-    TEST_SIZE: ClassVar = 0
 
     def __init__(self, *, kind: str, space: Space, noise: float) -> None:
         super().__init__()
@@ -115,28 +111,6 @@ class Objective(DataSet):
         x = point.expand(max(replicates, replicate + 1), 1, -1)
         return float(self.values(x)[replicate, 0])
 
-    def setup(self, stage: str | None = None) -> None:
-        """Nothing to read."""
-
     def move(self, device: torch.device | str) -> None:
-        self.device = torch.device(device)
+        super().move(device)
         self.space = self.space.to(self.device)
-
-    @property
-    def has_validation(self) -> bool:
-        return False
-
-    def size(self, split: SplitName) -> int:
-        return 0
-
-    def batch(self, split: SplitName, index: Tensor | slice, augment: bool) -> Batch:
-        self._no_examples()
-
-    def loader(self, seed: int) -> BlockLoader:
-        self._no_examples()
-
-    def ready(self, item: Any) -> Batch:
-        self._no_examples()
-
-    def _no_examples(self) -> NoReturn:
-        raise UserError(f"dataset: {self.NAME} is a function, it has no examples")

@@ -2,6 +2,9 @@
 
 from common.base.errors import UserError
 
+# layers of a network: more could only be a slip of the keys, and would fill the memory one by one
+DEEPEST = 10_000
+
 
 def require_classes(model: str, classes: int | None) -> int:
     """The number of classes.
@@ -62,9 +65,9 @@ def require_depth(depth: int, layers: int, others: int, what: str = "") -> int:
     """The n of a depth `layers` n + `others`; `what` says for which form of the model that is the rule.
 
     Raises:
-        UserError: no n >= 1 gives that depth.
+        UserError: no n >= 1 gives that depth, or it is above `DEEPEST`.
     """
     n, rest = divmod(depth - others, layers)
-    if rest or n < 1:
-        raise UserError(f"model.depth={depth}; valid{what}: {layers}n + {others}, n >= 1")
+    if rest or n < 1 or depth > DEEPEST:
+        raise UserError(f"model.depth={depth}; valid{what}: {layers}n + {others}, n >= 1, up to {DEEPEST:,}")
     return n

@@ -105,9 +105,12 @@ def table_figures(table: Table) -> Iterator[Figure]:
 
 
 def own_pictures(table: Table) -> Iterator[Figure]:
-    """What `picture(result)` of the paper's own `pictures.py` draws of a row's first run at each scale."""
+    """What `picture(result)` of the paper's own `pictures.py` draws of a row's first run at each scale.
+
+    A paper of the current folder, whose code no `import=` has brought, has none.
+    """
     name = f"papers.{table.paper}.pictures"
-    if find_spec(name) is None:
+    if find_spec(f"papers.{table.paper}") is None or find_spec(name) is None:
         return
     picture = import_module(name).picture
     for row in table.rows:

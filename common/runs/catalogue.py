@@ -7,7 +7,7 @@ entries that the command line asks for (only those: Hydra copies the whole store
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hydra.core.config_store import ConfigStore
 
 CONF = ROOT / "conf"
+# the config groups of a run, papers first
 GROUPS = ("paper", "dataset", "model", "method", "schedule", "stop", "scale", "trainer", "logger", "debug")
 
 
@@ -111,18 +112,25 @@ def accepted_datasets(paper: str) -> list[str]:
     return [name for name in names("dataset") if read("dataset", name)["kind"] in kinds or name in own]
 
 
-def refuse_dataset(paper: str, dataset: str) -> UserError:
-    """The error for a data set that a paper does not take, with those that it takes."""
-    kind = read("dataset", dataset)["kind"]
-    valid = ", ".join(accepted_datasets(paper))
-    return UserError(f"paper={paper} does not take dataset={dataset} (kind {kind}; valid: {valid})")
+def check_accepted(paper: str, choices: Mapping[str, str], kinds: Iterable[str]) -> None:
+    """Refuse a data set or a method that a paper does not take.
 
+    Args:
+        paper: its name.
+        choices: of the config groups.
+        kinds: of methods that it takes.
 
-def refuse_method(paper: str, method: str, place: str = "method") -> UserError:
-    """The error for a method of a kind that a paper does not take, with those that it takes."""
-    kinds = read("paper", paper)["accepts"]["methods"]
-    valid = ", ".join(name for name in names("method") if name.split("/")[0] in kinds)
-    return UserError(f"paper={paper} does not take {place}={method} (valid: {valid})")
+    Raises:
+        UserError: see above, with those that it takes.
+    """
+    dataset, method = choices["dataset"], choices["method"]
+    if dataset not in accepted_datasets(paper):
+        kind = read("dataset", dataset)["kind"]
+        valid = ", ".join(accepted_datasets(paper))
+        raise UserError(f"paper={paper} does not take dataset={dataset} (kind {kind}; valid: {valid})")
+    if method.split("/")[0] not in kinds:
+        valid = ", ".join(name for name in names("method") if name.split("/")[0] in kinds)
+        raise UserError(f"paper={paper} does not take method={method} (valid: {valid})")
 
 
 def all_entries() -> dict[str, Entry]:

@@ -4,9 +4,12 @@ Every node with a `_target_` is held against the signature and the type hints of
 unknown key, a wrong type, or a key left over from another method is refused by name.
 """
 
+import difflib
 import inspect
 import json
 import math
+import pkgutil
+import sys
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,7 +19,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from common.base.errors import UserError
-from common.runs.own import opted_in
+from common.runs.own import opted_in, where
 from common.tables.tables import unknown
 
 ALLOWED = ("papers.", "common.", "torch.optim.", "pytorch_lightning.")
@@ -28,6 +31,8 @@ BUILT = ("dataset", "model", "method", "schedule", "paper", "trainer", "logger")
 OPTIONAL = ("stop", "debug")
 # what a paper takes, and settings that its methods refer to
 REFERRED_TO = ("accepts", "settings")
+# arguments of data sets that no config gives, see `common.runs.evaluate`
+HANDED = ("origin",)
 # keys of the top level, which belong to no `_target_`
 TOP_LEVEL = {
     "scale": str,
@@ -133,9 +138,15 @@ def accepted(target: Callable[..., Any]) -> dict[str, Any]:
                 return defaultdict(lambda: Any, found)
             for options in get_args(hints[name]):
                 found |= get_type_hints(options)
-        elif name != "self":
-            found[name] = hints.get(name, Any)
+        elif name not in ("self", *HANDED):
+            found[name] = hints.get(name, _by_default(parameter))
     return found
+
+
+def _by_default(parameter: inspect.Parameter) -> Any:
+    """The hint of an argument that has none: one whose default is a number takes no text."""
+    numeric = isinstance(parameter.default, bool | int | float)
+    return float | bool | list | None if numeric else Any
 
 
 def load_target(name: str, path: str) -> Callable[..., Any]:
@@ -145,6 +156,8 @@ def load_target(name: str, path: str) -> Callable[..., Any]:
         UserError: outside the allowed packages, or not found.
     """
     if needs_import(name):
+        if opted_in(f"{name}."):
+            raise UserError(f"{path}._target_={name}: is a module ({_to_choose(sys.modules[name])})")
         raise UserError(
             f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}..., and your own modules "
             "where the command line says so (import=my_module)"
@@ -152,8 +165,10 @@ def load_target(name: str, path: str) -> Callable[..., Any]:
     try:
         target = get_object(name)
     except (ImportError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}._target_={name}: {_unfound(error)}") from error
-    if not callable(target) or isinstance(target, types.ModuleType):
+        raise UserError(f"{path}._target_={name}: {_unfound(name, error)}") from error
+    if isinstance(target, types.ModuleType):
+        raise UserError(f"{path}._target_={name}: is a module ({_to_choose(target)})")
+    if not callable(target):
         raise UserError(f"{path}._target_={name}: is neither a class nor a function")
     if needs_import(f"{getattr(target, '__module__', '')}."):
         # a module of ours has imported it: common.runs.cli.os.system is os.system
@@ -164,17 +179,66 @@ def load_target(name: str, path: str) -> Callable[..., Any]:
     return target
 
 
-def _unfound(error: BaseException) -> str:
+def _unfound(name: str, error: BaseException) -> str:
     """Why a target cannot be found; some need packages that only `setup-full` brings."""
-    cause: BaseException | None = error
+    module, missing = _deepest(name)
+    cause: BaseException | None = error.__cause__
+    if isinstance(cause, Exception) and not isinstance(cause, ModuleNotFoundError | AttributeError):
+        # the module is there, and its code goes wrong
+        return f"{where(cause)}{type(cause).__name__}: {cause}"
+    cause = error
     while cause is not None and not isinstance(cause, ModuleNotFoundError):
         cause = cause.__cause__
-    package = "" if cause is None else str(cause.name).split(".")[0]
-    if package == "papers":
-        return f"cannot be found ({error}); a paper of the current folder needs import=papers.its_name"
+    asked_for = "" if cause is None else str(cause.name)
+    if asked_for.startswith("papers.") and _dotted(module) == "papers":
+        return f"cannot be found ({error}); a paper of the current folder needs import={asked_for}"
+    if module is not None and (not asked_for or f"{name}.".startswith(f"{asked_for}.")):
+        return f"{_kind(module)} {_dotted(module)} has no {missing} ({_to_choose(module, missing)})"
+    package = asked_for.split(".")[0]
     if package in ("", "common"):
         return f"cannot be found ({error})"
+    if opted_in(name):
+        return f"it imports the package {package}, which is not installed (valid: pip install {package})"
     return f"needs the package {package}: make setup-full (or pip install -e '.[papers]')"
+
+
+def _deepest(name: str) -> tuple[Any, str]:
+    """The last part of a dotted name that is there, a module or a class, and the name that it lacks."""
+    found: Any = None
+    parts = name.split(".")
+    for number, part in enumerate(parts):
+        inner = getattr(found, part, None) if found is not None else None
+        inner = sys.modules.get(".".join(parts[: number + 1])) if inner is None else inner
+        if inner is None:
+            return found, part
+        found = inner
+    return found, ""
+
+
+def _kind(found: Any) -> str:
+    return "module" if isinstance(found, types.ModuleType) else "class" if inspect.isclass(found) else ""
+
+
+def _dotted(found: Any) -> str:
+    return str(getattr(found, "__name__", found))
+
+
+def _to_choose(module: Any, missing: str = "") -> str:
+    """What may be named in a module: what it defines, and modules in it; the nearest to `missing` first."""
+    names = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and f"{value.__module__}.".startswith(f"{_dotted(module)}.")
+    ]
+    names += [one.name for one in pkgutil.iter_modules(getattr(module, "__path__", []))]
+    if not names:
+        return "valid: a class or a function that it defines; it has none"
+    near = [name for name in names if name.lower() == missing.lower()]
+    near += difflib.get_close_matches(missing, names, n=3, cutoff=0.5)
+    shown = list(dict.fromkeys([*near, *names]))
+    return f"valid: {', '.join([*shown[:20], *(['...'] if len(shown) > 20 else [])])}"
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -197,7 +261,8 @@ def _check_value(path: str, value: Any, hint: Any) -> None:
         adapter = TypeAdapter(hint, config={"arbitrary_types_allowed": True})
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        first = error.errors()[0]
+        reason = f"{len(value)} given, more are needed" if first["type"] == "missing" else first["msg"]
         raise UserError(f"{path}={value}: {reason} (valid: {_readable(hint)})") from error
 
 
@@ -227,4 +292,5 @@ def _finite(value: Any) -> bool:
 
 
 def _readable(hint: Any) -> str:
-    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+    plain = get_origin(hint) is None and getattr(hint, "__name__", None)
+    return plain or str(hint).replace("typing.", "")

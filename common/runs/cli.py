@@ -373,7 +373,7 @@ def help_text() -> str:
         "Papers (paper=):",
         *(_papers_help()),
     ]
-    for group in ("dataset", "model", "method", "schedule", "stop", "scale", "trainer", "logger", "debug"):
+    for group in catalogue.GROUPS[1:]:
         lines += ["", f"{group}="]
         lines += [f"  {name:<40} {catalogue.describe(group, name)}" for name in catalogue.names(group)]
     lines += [

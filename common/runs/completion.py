@@ -14,12 +14,11 @@ from typing import Any
 import yaml
 
 from common.base.errors import UserError
-from common.tables.tables import ROOT, SCALES, papers, runnable
+from common.runs.catalogue import CONF, GROUPS, names, read
+from common.tables.tables import SCALES, in_roots, papers, roots, runnable
 
-CONF = ROOT / "conf"
-GROUPS = ("paper", "dataset", "model", "method", "schedule", "stop", "scale", "trainer", "logger", "debug")
 # groups whose keys are set below their name: `method.lr=`
-BUILT = ("paper", "dataset", "model", "method", "schedule", "stop", "trainer", "logger", "debug")
+BUILT = tuple(group for group in GROUPS if group != "scale")
 LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm", "ray")
 SWEEPERS = ("basic", "optuna")
 OPTIONS = ("-sc", "--shell-completion")
@@ -84,7 +83,7 @@ def candidates(line: str) -> list[str]:
         found = _values(key, value, given) if equals else _keys(bare, given)
     except (UserError, OSError, yaml.YAMLError):
         found = []
-    return [sign + name for name in sorted(set(found))]
+    return [sign + offer for offer in sorted(set(found))]
 
 
 def _words(line: str) -> list[str]:
@@ -121,8 +120,7 @@ def _choices(key: str, begun: str, given: dict[str, str]) -> Iterable[str]:
 def _names(group: str) -> list[str]:
     if group == "scale":
         return list(SCALES)
-    folder = CONF / group
-    return [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+    return names(group)
 
 
 def _entries(begun: str) -> list[str]:
@@ -136,7 +134,7 @@ def _entries(begun: str) -> list[str]:
 
 def _accepts(given: dict[str, str]) -> dict[str, Any] | None:
     paper = given.get("paper", given.get("entry", "").split(".")[0])
-    return _read("paper", paper)["accepts"] if paper in papers() else None
+    return read("paper", paper)["accepts"] if paper in papers() else None
 
 
 def _datasets(given: dict[str, str]) -> list[str]:
@@ -145,13 +143,13 @@ def _datasets(given: dict[str, str]) -> list[str]:
     if accepts is None:
         return _names("dataset")
     paper = given.get("paper", given.get("entry", "").split(".")[0])
-    own = {path.stem for path in (CONF / "recipe" / paper).glob("*.yaml")}
+    own = {path.stem for root in roots() for path in root.glob(f"conf/recipe/{paper}/*.yaml")}
     return [name for name in _names("dataset") if name in own or _kind(name) in accepts["datasets"]]
 
 
 def _kind(dataset: str) -> str:
     """The kind of a data set; its line alone is read, as parsing all files would take too long."""
-    for line in (CONF / "dataset" / f"{dataset}.yaml").read_text().splitlines():
+    for line in in_roots(f"conf/dataset/{dataset}.yaml").read_text().splitlines():
         if line.startswith("kind: "):
             return line.removeprefix("kind: ").strip()
     return ""
@@ -180,16 +178,16 @@ def _node(group: str, given: dict[str, str]) -> dict[str, Any]:
     if group not in BUILT:
         return {}
     if group == "paper":
-        return dict(_read("paper", given["paper"]).get("paper", {})) if given.get("paper") else {}
+        return dict(read("paper", given["paper"]).get("paper", {})) if given.get("paper") else {}
     choice = given.get(group, _default(group, given))
-    return _read(group, choice) if choice else {}
+    return read(group, choice) if choice else {}
 
 
 def _default(group: str, given: dict[str, str]) -> str | None:
     """The choice of a group where the line names none: the paper's, or that of `conf/config.yaml`."""
     lists = [_config()["defaults"]]
     if given.get("paper") in papers():
-        lists.append(_read("paper", given["paper"]).get("defaults", []))
+        lists.append(read("paper", given["paper"]).get("defaults", []))
     chosen = None
     for entry in (entry for entries in lists for entry in entries if isinstance(entry, dict)):
         for name, choice in entry.items():
@@ -206,8 +204,3 @@ def _setting(key: str, given: dict[str, str]) -> Any:
 def _config() -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((CONF / "config.yaml").read_text())
     return config
-
-
-def _read(group: str, name: str) -> dict[str, Any]:
-    node: dict[str, Any] = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
-    return node

@@ -1,6 +1,7 @@
 """`evaluate.py`: the network of a finished run, judged on the test split of a data set."""
 
 import hashlib
+import inspect
 import json
 import sys
 import time
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from common.base.errors import UserError
 from common.runs.cli import guarded
+from common.runs.evidence import key_of
 from common.runs.trained import Finished, Trained, find, trained
 
 if TYPE_CHECKING:
@@ -21,11 +23,17 @@ HELP = """The network of a finished run, judged on the test split of a data set.
   python evaluate.py paper=yogi dataset=fashion_mnist                   trained on yogi's own data set
   python evaluate.py outputs/yogi/0123456789ab dataset=fashion_mnist    the same, by the run's folder
   python evaluate.py paper=yogi dataset=digits dataset.source=synthetic
+  python evaluate.py outputs/yogi/0123456789ab dataset=table dataset.path=new.csv     your own, of any order
 
 The last word dataset=... and the dataset.* words after it name the data to judge on; those before name the
 run, as for run.py. The data must be of the run's kind, with inputs of its shape and as many classes; they are
-normalised as those that the network was trained on. The metrics stand in evaluation_<data set>_<hash>.json
-beside the run's result."""
+normalised as those that the network was trained on. Columns, words and classes of your own files are found by
+their names: the run's columns in any order (others are left out), the run's words and fills (other words are
+counted), the run's classes or some of them. All rows and images count, those of a part test or val where the
+files have one; of the very files that the run was trained on, those that it held out. The metrics stand in
+evaluation_<data set>_<hash>.json beside the run's result."""
+# data sets that read a table of the user's own
+TABLES = ("table", "table_regression")
 
 
 def main() -> int:
@@ -43,6 +51,8 @@ def _evaluate(words: list[str]) -> None:
     path, metrics = evaluate(words)
     for name, value in metrics.items():
         print(f"  {name:<24} {number(value)}")
+    written = json.loads(path.read_text())
+    print(f"judged on {written['examples']:,} examples: {written['tested']}")
     print(f"evaluation: {path}")
 
 
@@ -57,7 +67,7 @@ def evaluate(words: list[str]) -> tuple[Path, dict[str, float]]:
 
     Raises:
         UserError: no such run or data set, a run that trained no network, or data of another kind, shape or
-            number of classes.
+            number of classes; of the user's own files, without the run's columns or with other classes.
     """
     from common.runs.keys import run_key
     from common.runs.result import write_json
@@ -65,10 +75,14 @@ def evaluate(words: list[str]) -> tuple[Path, dict[str, float]]:
     of_run, of_data = _divided(words)
     run = find(of_run)
     found = trained(run)
-    data, settings = _data_set(run, of_data)
+    data, settings = _data_set(run, found, of_data)
     _check(found, data)
     task = _task(found, run)
     data.adopt(found.facts)
+    notes = [*data.notes, *_other_classes(found, data)]
+    notes += [f"{count} {what}" for what, count in data.repairs.items()]
+    for note in notes:
+        print(f"dataset={data.NAME}: {note}", file=sys.stderr)
     metrics = task.evaluate(found.network, data, "test")
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     path = run.directory / f"evaluation_{data.NAME}_{digest}.json"
@@ -79,6 +93,8 @@ def evaluate(words: list[str]) -> tuple[Path, dict[str, float]]:
             "words": list(words),
             "dataset": settings,
             "examples": data.size("test"),
+            "tested": data.tested(),
+            "notes": notes,
             "metrics": metrics,
             "facts": found.facts,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -102,12 +118,13 @@ def _divided(words: list[str]) -> tuple[list[str], list[str]]:
     return [*of_run, *late], [word for word in of_data if word not in late]
 
 
-def _data_set(run: Finished, words: list[str]) -> tuple["DataSet", dict[str, Any]]:
-    """The data set that words name, and its settings."""
+def _data_set(run: Finished, found: Trained, words: list[str]) -> tuple["DataSet", dict[str, Any]]:
+    """The data set that words name, files of the user's own read as the network's were; its settings."""
     from hydra.errors import HydraException
-    from hydra.utils import instantiate
+    from hydra.utils import get_object, instantiate
     from omegaconf import OmegaConf
 
+    from common.base.dataset import Origin
     from common.runs.catalogue import check_choices
     from common.runs.check import check_config
     from common.runs.compose import compose
@@ -116,15 +133,57 @@ def _data_set(run: Finished, words: list[str]) -> tuple["DataSet", dict[str, Any
     paper = run.result["paper"]
     try:
         # `data_dir` is where the run found its own data
-        config, _ = compose([f"paper={paper}", f"data_dir='{run.config.data_dir}'", *words])
+        config, _ = compose(
+            [f"paper={paper}", f"data_dir='{run.config.data_dir}'", *_as_trained(run, found, words)]
+        )
         check_config(config)
-        data = instantiate(config.dataset, _convert_="all")
+        handed = {}
+        if "origin" in inspect.signature(get_object(config.dataset["_target_"])).parameters:
+            handed["origin"] = Origin(found.facts, run.result.get("data"))
+        data = instantiate(config.dataset, _convert_="all", _partial_=True)(**handed)
     except HydraException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise UserError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
     settings: Any = OmegaConf.to_container(config.dataset, resolve=True)
+    known = run.config.dataset.get("test")
+    if getattr(data, "held_out", False) and "test" in settings and settings["test"] != known:
+        raise UserError(
+            f"dataset.test={settings['test']}: the run held out {known} of this {data.NAME}, and was trained "
+            f"on the rest (valid: {known})"
+        )
     return data, settings
+
+
+def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
+    """The words, with what they do not say of files of the user's own as the run had it.
+
+    Raises:
+        UserError: another part is asked for of what the run held a part out of.
+    """
+    facts, settings = found.facts, run.config.dataset
+    choice = words[0].split("=", 1)[1]
+    usual: dict[str, Any] = {}
+    if choice in TABLES:
+        usual = {"kind": facts["kind"], "target": facts.get("target")}
+    elif choice == "folder" and len(facts["shape"]) == 3:
+        usual = {"size": facts["shape"][-1]}
+    if choice in (*TABLES, "folder"):
+        usual["test"] = settings.get("test")
+    elif choice == "text_file":
+        usual = {key: settings.get(key) for key in ("level", "kept_from", "bptt")}
+    given = {key_of(word).removeprefix("dataset.") for word in words}
+    added = [
+        f"dataset.{key}={_quoted(value)}"
+        for key, value in usual.items()
+        if value is not None and key not in given
+    ]
+    return [*words, *added]
+
+
+def _quoted(value: Any) -> Any:
+    """A text as Hydra's grammar takes any."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if isinstance(value, str) else value
 
 
 def _check(found: Trained, data: "DataSet") -> None:
@@ -138,6 +197,17 @@ def _check(found: Trained, data: "DataSet") -> None:
                 f"dataset={data.NAME} has {what} {_text(its[what])}, and the network was trained on "
                 f"{facts['name']} with {what} {_text(value)} (valid: data of the same {what})"
             )
+
+
+def _other_classes(found: Trained, data: "DataSet") -> list[str]:
+    """A note where the classes of data of another name are taken by their position."""
+    theirs, its = found.facts["class_names"], data.class_names()
+    if theirs is None or its is None or theirs == its:
+        return []
+    return [
+        f"its classes ({', '.join(its[:3])}, ...) are taken by their position for those of "
+        f"{found.facts['name']} ({', '.join(theirs[:3])}, ...)"
+    ]
 
 
 def _text(value: Any) -> str:
@@ -155,6 +225,7 @@ def _task(found: Trained, run: Finished) -> "Task":
     task = getattr(found.module, "task", None) or task_of(
         cast(Model, found.network), found.module.data, pixels
     )
-    # the weights of classes come from what the run was trained on
-    found.module.data.setup()
+    if found.facts["kind"] == "segmentation":
+        # the weights of classes come from what the run was trained on
+        found.module.data.setup()
     return task

@@ -31,9 +31,10 @@ The words are those of the run (python run.py ...). The state dict holds the bar
 (torch.load(..., weights_only=True)). The ONNX file takes float32 batches of what the data set stores: pixels
 0..255 as [batch, channels, height, width] (or the input_range of its metadata), or rows of a table; it
 returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
-the shape, the normalisation, and the words and metrics of the run. With normalise=false it takes what the
-network takes, and its metadata say how to get there. The time of a batch is measured here (latency=false:
-not)."""
+the shape, the normalisation, and the words and metrics of the run; of a table of yours also its target and
+its columns, with the words of each or what fills a missing number, and how to feed a row. With
+normalise=false it takes what the network takes, and its metadata say how to get there. The time of a batch
+is measured here (latency=false: not)."""
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"]}
 # what a network gives, by its task
 OUTPUTS = {
@@ -157,6 +158,7 @@ def _deployed(network: "nn.Module", facts: dict[str, Any]) -> "nn.Module":
 
 def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict[str, str]:
     """What the file says of itself; lists and numbers as JSON."""
+    from common.data.tables.columns import ENCODING
     from common.runs.keys import run_key
 
     facts, result = found.facts, run.result
@@ -173,6 +175,9 @@ def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict
         "normalise": facts["normalise"],
         **{key: facts[key] for key in ("offset", "scale", "unit_rows")},
         **{key: facts[key] for key in ("target_offset", "target_scale") if key in facts},
+        # of a table of the user's own, by which a row of its file can be fed
+        **{key: facts[key] for key in ("target", "columns") if key in facts},
+        "encoding": ENCODING if "columns" in facts else None,
         "words": " ".join(result["overrides"]),
         "run": run_key(run.config),
         "paper": result["paper"],

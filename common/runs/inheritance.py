@@ -202,7 +202,14 @@ def _composed(
         if changes:
             config, found = compose([*words, *changes])
     label = f"{request.label}: {name}"
-    return config, Request(found.choices, found.overrides, label, request.terminal)
+    typed = "dataset.limit" in own | {key_of(word) for word in asked_for(request)}
+    inherited = () if typed else tuple(word for word in found.overrides if key_of(word) == "dataset.limit")
+    return config, Request(found.choices, found.overrides, label, request.terminal, inherited)
+
+
+def asked_for(request: Request) -> list[str]:
+    """The overrides that a user has typed."""
+    return [word for word in request.overrides if word not in request.inherited]
 
 
 def _same_data(parent: DictConfig, config: DictConfig) -> bool:

@@ -56,7 +56,9 @@ def opt_in(text: str | None) -> None:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"import={own.name}: {_where(error)}{type(error).__name__}: {error}") from error
+            if isinstance(error, ImportError) and "relative import" in str(error):
+                raise UserError(f"import={own.name}: {where(error)}{error}{_as_package(own)}") from error
+            raise UserError(f"import={own.name}: {where(error)}{type(error).__name__}: {error}") from error
         _opted[own.name] = None if own.file is None else _folder(own)
 
 
@@ -146,7 +148,25 @@ def _folder(own: Own) -> Path:
     return path.parents[own.name.count(".")]
 
 
-def _where(error: Exception) -> str:
+def _as_package(own: Own) -> str:
+    """What to write for a file that was named by its path, and imports relative to a package."""
+    if own.file is None:
+        return ""
+    file, here = own.file, Path.cwd()
+    inside = file.relative_to(here) if file.is_relative_to(here) else Path(file.name)
+    if len(inside.parts) > 1:
+        name = ".".join(inside.with_suffix("").parts).removesuffix(".__init__")
+        return f" (valid: import={name}, and {name}.CLASS as the target)"
+    top = file.parent
+    while (top / "__init__.py").is_file():
+        top = top.parent
+    if top == file.parent:
+        return " (valid: from NAME import ... without a dot, as the file lies in no package)"
+    name = ".".join(file.relative_to(top).with_suffix("").parts).removesuffix(".__init__")
+    return f" (valid: from the folder {top}: import={name}, and {name}.CLASS as the target)"
+
+
+def where(error: Exception) -> str:
     """The file and the line where a module stumbled."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: "

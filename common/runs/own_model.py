@@ -6,21 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from common.base.dataset import DataSet
 from common.base.errors import UserError
+from common.base.kinds import TASKS
 
-# what a network is for that does not say so in `task`, by the kind of the data set
-DEFAULT_TASKS = {
-    "image_classification": "classification",
-    "tabular_classification": "classification",
-    "regression": "regression",
-    "image_reconstruction": "reconstruction",
-    "segmentation": "segmentation",
-    "multi_task": "multi_task",
-    "multi_label": "multi_task",
-}
+# settings that a line on a constructor names
+SHOWN = 8
+
+
+def settings_of(node: DictConfig) -> str:
+    """The settings that a node of a config holds, by their keys, as ` (model.width=-3)`; else nothing."""
+    group = node._key()
+    plain = {str(key): value for key, value in node.items() if not OmegaConf.is_dict(value)}
+    given = [f"{group}.{key}={value}" for key, value in plain.items() if not key.startswith("_")]
+    shown = ", ".join([*given[:SHOWN], *(["..."] if len(given) > SHOWN else [])])
+    return f" ({shown})" if shown else ""
 
 
 def taken(target: Callable[..., Any], given: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:
@@ -49,14 +52,14 @@ def taken(target: Callable[..., Any], given: dict[str, Any], offered: dict[str, 
     return chosen
 
 
-def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, tasks: set[str]) -> nn.Module:
+def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, given: str = "") -> nn.Module:
     """The network, with its `task`, after one forward pass of two blank examples in evaluation mode.
 
     Args:
         model: what the target gave.
         data: for the shape of inputs and what is asked of the outputs; not read.
         kind: of the data set.
-        tasks: that a data set of this kind can serve.
+        given: the settings that it was made with, for what is said.
 
     Raises:
         UserError: no network, no parameters, another task, a failing pass, or outputs of another shape.
@@ -66,9 +69,9 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, ta
         raise UserError(f"model: {name} gives a {type(model).__name__} (valid: a torch.nn.Module)")
     if getattr(model, "task", None) is None:
         # not by setattr of a Tensor or a Module, so it is a plain attribute
-        model.task = DEFAULT_TASKS.get(kind)  # type: ignore[assignment]
-    if model.task not in tasks:
-        fitting = " or ".join(sorted(tasks))
+        model.task = TASKS[kind][0]  # type: ignore[assignment]
+    if model.task not in TASKS[kind]:
+        fitting = " or ".join(sorted(TASKS[kind]))
         raise UserError(f"model: {name}.task={model.task!r}; a data set of kind {kind} is for {fitting}")
     inputs = torch.zeros(2, *data.shape)
     was_training = model.training
@@ -80,11 +83,11 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, ta
             reason = " ".join(str(error).split())
             raise UserError(
                 f"model: {name} fails on inputs of shape {tuple(inputs.shape)}: {type(error).__name__}: "
-                f"{reason}"
+                f"{reason}{given}"
             ) from error
     model.train(was_training)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"model: {name} has no parameters to train")
+        raise UserError(f"model: {name} has no parameters to train{given}")
     _check_outputs(name, outputs, model.task, data)
     return model
 

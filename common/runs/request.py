@@ -7,12 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Request:
-    """How a run was asked for: none of it changes the result."""
+    """How a run was asked for: none of it changes the result.
+
+    Attributes:
+        inherited: those of the overrides that no user has typed, of a run that another needs.
+    """
 
     choices: dict[str, str]
     overrides: list[str]
     label: str
     terminal: bool
+    inherited: tuple[str, ...] = ()
 
     @property
     def entry(self) -> str | None:

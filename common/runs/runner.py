@@ -20,48 +20,30 @@ from torch import nn
 
 from common.base.dataset import DataSet
 from common.base.errors import UserError
+from common.base.kinds import TASKS
 from common.base.method import naming_inner
 from common.base.module import PaperModule
 from common.base.stages import Stage
 from common.data.shared.fingerprint import changes, fingerprint_of
 from common.runs.callbacks import Checkpoints, ProgressReport
-from common.runs.catalogue import accepted_datasets, find_entry, refuse_dataset, refuse_method
+from common.runs.catalogue import check_accepted, find_entry
 from common.runs.check import accepted, check_config, check_parts, load_target, needs_import
 from common.runs.code import code_changes, code_hash, settings_hash
 from common.runs.debug import Debug, check_debug
 from common.runs.environment import environment
 from common.runs.evidence import asked, asked_forms, key_of
-from common.runs.inheritance import learns
+from common.runs.inheritance import asked_for, learns
+from common.runs.inner import check_inner
 from common.runs.keys import INNER, STAGED, START, identity, run_key
 from common.runs.loggers import close, run_facts
 from common.runs.own import opted_in
-from common.runs.own_model import checked, taken
+from common.runs.own_model import checked, settings_of, taken
 from common.runs.pipeline import Stages, described, make_stages, under_way
 from common.runs.processes import Processes, Shares, processes_of, trainer_settings
 from common.runs.record import record, results_folder
 from common.runs.request import Outcome, Request
 from common.runs.result import read_result, write_json
 from common.training.finite import NonFinite
-
-# what a run has chosen for the method within its method
-INNER_CHOICE = "method@method.inner"
-# the tasks that a data set of each kind can serve
-TASKS = {
-    "image_classification": {"classification", "reconstruction", "own"},
-    "tabular_classification": {"classification", "own"},
-    "regression": {"regression"},
-    "image_reconstruction": {"reconstruction"},
-    "stream": {"classification"},
-    "analytic": {"analytic"},
-    "online": {"online"},
-    "segmentation": {"segmentation"},
-    "multi_task": {"multi_task"},
-    "multi_label": {"multi_task"},
-    "convex_problem": {"convex"},
-    "saddle_problem": {"constraint"},
-    "objective": {"surrogate"},
-    "no_data": {"surrogate", "certificate"},
-}
 
 
 def execute(config: DictConfig, request: Request) -> Outcome:
@@ -120,14 +102,10 @@ def _check_request(config: DictConfig, request: Request, paper: str, done: bool)
     if config.get("debug") is not None:
         module = load_target(config.paper["_target_"], "paper")
         check_debug(choices["debug"], module, config.record, config.trainer.get("strategy") is not None)
-    if choices["dataset"] not in accepted_datasets(paper):
-        raise refuse_dataset(paper, choices["dataset"])
-    if choices["method"].split("/")[0] not in accepts.methods:
-        raise refuse_method(paper, choices["method"])
+    check_accepted(paper, choices, accepts.methods)
     if done and any(needs_import(config[group]["_target_"]) for group in STAGED):
         return
-    if (inner := choices.get(INNER_CHOICE)) is not None and inner.split("/")[0] not in accepts.methods:
-        raise refuse_method(paper, inner, INNER_CHOICE)
+    check_inner(config, choices)
     for key in map(key_of, request.overrides):
         if re.match(r"method\.(inner\.)+optimizer\b|method/optimizer@method\.inner\.", key):
             raise UserError(
@@ -266,6 +244,8 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
         stages: what its method and its model need first; None where they need nothing.
     """
     data = _instantiate(config.dataset)
+    # one that a scale or a recipe brings is "at most"
+    data.limit_is_cap = "dataset.limit" not in map(key_of, asked_for(request))
     handed = {
         group: {key: made.stage for key, made in (stages or {}).get(group, {}).items()} for group in STAGED
     }
@@ -301,7 +281,7 @@ def _make_model(config: DictConfig, data: DataSet, stages: dict[str, Stage]) -> 
         return _instantiate(config.model, **offered)
     target, kind = get_object(config.model["_target_"]), config.dataset.kind
     model = _instantiate(config.model, **taken(target, dict(config.model), offered))
-    return checked(model, target, data, kind, TASKS[kind])
+    return checked(model, target, data, kind, settings_of(config.model))
 
 
 def _method(node: DictConfig, stages: dict[str, Stage]) -> Any:
@@ -347,7 +327,15 @@ def _instantiate(node: DictConfig, **parts: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from error
-        raise UserError(f"{node['_target_']}: {cause or error}".splitlines()[0]) from error
+        reason = _first_line(cause or error)
+        raise UserError(f"{node['_target_']}: {reason}{settings_of(node)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    if isinstance(error, MemoryError) or (text and re.search(r"allocate memory|out of memory", text[0])):
+        return "does not fit into the memory of this machine"
+    return text[0] if text else type(error).__name__
 
 
 def _trainer(

@@ -28,9 +28,9 @@ def with_table_kind(words: list[str]) -> list[str]:
 
 
 def _kind_of(path: str, given: dict[str, str]) -> str:
-    from common.data.tables.own_table import is_regression, sheet
+    from common.data.tables.sheet import is_regression, sheet
 
-    found = sheet(path, given.get("dataset.target", "-1"), ())
+    found = sheet(path, given.get("dataset.target", "-1"), (), given.get("dataset.encoding", "utf-8"))
     if not is_regression(found.target):
         return "tabular_classification"
     print(

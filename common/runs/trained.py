@@ -81,8 +81,23 @@ def find(words: list[str]) -> Finished:
     directory = Path(config.output_dir) / run_key(config)
     result = read_result(directory / "result.json")
     if result is None:
+        _check_trains(config)
         raise UserError(f"no finished run in {directory}; this makes it: {_command(words)}")
     return Finished(directory, words, config, request, result)
+
+
+def _check_trains(config: DictConfig) -> None:
+    """Refuse a paper whose runs leave no network: making the run would not help.
+
+    Raises:
+        UserError: see above.
+    """
+    from common.base.module import PaperModule
+    from common.runs.check import load_target
+
+    module = load_target(config.paper["_target_"], "paper")
+    if isinstance(module, type) and issubclass(module, PaperModule) and not module.trains_network():
+        raise UserError(module.no_network())
 
 
 def _in_folder(folders: list[str], words: list[str]) -> Finished:
@@ -120,14 +135,23 @@ def trained(run: Finished) -> Trained:
     Raises:
         UserError: it trained none, its checkpoint is missing, or is not of the present code.
     """
+    from common.data.shared.fingerprint import changes, fingerprint_of
     from common.runs.runner import trained_parts
 
     checkpoint, anew = run.directory / "last.ckpt", f"{_command(run.words)} force=true"
     if not checkpoint.exists():
         raise UserError(f"{run.directory} has no checkpoint; this makes the run anew: {anew}")
     module, stages = trained_parts(run.config, run.request)
-    network = _loaded(module, checkpoint, anew)
-    return Trained(module, network, stages, run.result.get("facts") or module.data.facts())
+    try:
+        network = _loaded(module, checkpoint, anew)
+    except UserError as error:
+        what = changes(run.result.get("data"), fingerprint_of(module.data))
+        if what is None:
+            raise
+        raise UserError(f"the data of {run.directory} have changed since: {what}; anew: {anew}") from error
+    # a result of earlier code says less of the user's own files
+    facts = {**module.data.encoding(), **(run.result.get("facts") or module.data.facts())}
+    return Trained(module, network, stages, facts)
 
 
 def _loaded(module: "PaperModule", checkpoint: Path, anew: str) -> "nn.Module":

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from functools import partial
 from typing import Any, Literal, TypedDict, Unpack, cast
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
+from common.base.limits import require
 from common.base.loader import BlockLoader
 from common.base.method import TrainingMethod
 from common.base.model import Model
@@ -20,6 +20,7 @@ from common.base.module import PaperModule, Progress
 from common.metrics.parameters import count_parameters
 from common.training.early_stopping import EarlyStopping
 from common.training.finite import NonFinite
+from common.training.made_optimizer import made_optimizer, stepping
 from common.training.memory import channels_last
 from common.training.schedules import Schedule
 from common.training.task_of import task_of
@@ -91,7 +92,7 @@ class SupervisedModule(PaperModule):
         self.data, self.seed = settings["data"], settings["seed"]
         self.epochs, self.test_every = settings["epochs"], settings["test_every"]
         self.measure_gradient = settings["measure_gradient"]
-        _positive(epochs=self.epochs, test_every=self.test_every)
+        require("positive", "paper", epochs=self.epochs, test_every=self.test_every)
         self.task = task_of(cast(Model, settings["model"]), self.data, settings["pixels"])
         method = settings["method"]
         helps = isinstance(method, TrainingMethod)
@@ -182,18 +183,7 @@ class SupervisedModule(PaperModule):
         nn.utils.clip_grad_norm_(parameters, self.clip)
 
     def _made_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimizer of these parameters.
-
-        Raises:
-            UserError: a setting that it refuses, as torch's own do with a ValueError.
-        """
-        make = self.training_method.optimizer
-        try:
-            return make(parameters)
-        except ValueError as error:
-            settings = make.keywords if isinstance(make, partial) else {}
-            given = ", ".join(f"{self.optimizer_key}.{key}={value}" for key, value in settings.items())
-            raise UserError(f"{self.optimizer_key}: {error} ({given})") from error
+        return made_optimizer(self.training_method.optimizer, parameters, self.optimizer_key)
 
     def _parts(self) -> list[nn.Module]:
         """What the optimizer trains."""
@@ -228,7 +218,8 @@ class SupervisedModule(PaperModule):
                 loss = self._backward(inputs, targets)
             with torch.no_grad():
                 watched.append(self._watch(inputs))
-            optimizer.step()
+            with stepping(optimizer, self.training_method.optimizer, self.optimizer_key):
+                optimizer.step()
             self._stepped(inputs, targets)
             project(self.model)
             self.schedule.after_step()
@@ -385,9 +376,3 @@ def _naming_lone_examples(count: int) -> Iterator[None]:
             "channel, which has no variance (valid: batches of 2 or more from 2 or more training examples, "
             "or a model without batch normalisation)"
         ) from error
-
-
-def _positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UserError(f"paper.{name}={value}: must be above 0")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from common.base.errors import UserError
+from common.training.made_optimizer import made_optimizer, stepping
 from papers.accelegrad.accelegrad import StepSize, step_size, weight
 from papers.accelegrad.averaging import check_not_negative, check_positive
 from papers.accelegrad.baselines import normalised_step, root_of_sum
@@ -520,7 +521,7 @@ class TorchSolver(Solver):
 
     def prepare(self) -> None:
         self.points = [nn.Parameter(row.clone()) for row in self.x0]
-        self.optimizers = [self.build([point]) for point in self.points]
+        self.optimizers = [made_optimizer(self.build, [point]) for point in self.points]
 
     @property
     def query(self) -> Tensor:
@@ -529,7 +530,8 @@ class TorchSolver(Solver):
     def receive(self, values: Tensor, gradients: Tensor) -> None:
         for point, optimizer, gradient in zip(self.points, self.optimizers, gradients, strict=True):
             point.grad = gradient.clone()
-            optimizer.step()
+            with stepping(optimizer, self.build):
+                optimizer.step()
 
     @property
     def output(self) -> Tensor:

@@ -5,11 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from common.base.dataset import Batch, DataSet, SplitName, check
+from common.base.dataset import Batch, SplitName, check
+from common.base.generated import Generated
 from common.base.loader import IndexLoader
 
 
-class SyntheticRegression(DataSet):
+class SyntheticRegression(Generated):
     """A [m, d] and b = A x + noise in float64, x standard normal.
 
     Args:
@@ -29,9 +30,7 @@ class SyntheticRegression(DataSet):
 
     NAME: ClassVar = "synthetic_regression"
     KIND: ClassVar = "convex_problem"
-    CLASSES: ClassVar = None
     TRAIN_SIZE: ClassVar = 2_000
-    TEST_SIZE: ClassVar = 0
 
     def __init__(
         self,
@@ -82,13 +81,9 @@ class SyntheticRegression(DataSet):
         self.move(self.device)
 
     def move(self, device: torch.device | str) -> None:
-        self.device = torch.device(device)
+        super().move(device)
         if self.A is not None:
             self.A, self.b = self.A.to(self.device), self.b.to(self.device)
-
-    @property
-    def has_validation(self) -> bool:
-        return False
 
     def size(self, split: SplitName) -> int:
         """Rows; 0 for the splits that there are not."""

@@ -6,16 +6,14 @@ all of it), its saddle, and the least value where that is known. All numbers are
 
 import itertools
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, NoReturn, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from common.base.dataset import Batch, DataSet, SplitName, check
+from common.base.dataset import check
 from common.base.errors import UserError
-from common.base.loader import BlockLoader
+from common.base.generated import Function
 
 Array = NDArray[np.float64]
 # how far outside a set a point may lie and still count as of it, as a part of the set's size
@@ -59,7 +57,7 @@ def symmetric(matrix: Any, what: str) -> Array:
     return (array + array.T) / 2
 
 
-class SaddleProblem(DataSet):
+class SaddleProblem(Function):
     """A function to minimise over a set; there are no examples.
 
     Attributes:
@@ -79,9 +77,6 @@ class SaddleProblem(DataSet):
     """
 
     KIND: ClassVar = "saddle_problem"
-    CLASSES: ClassVar = None
-    TRAIN_SIZE: ClassVar = 0
-    TEST_SIZE: ClassVar = 0
     SETS: ClassVar[tuple[str, ...]]
 
     saddle: Array
@@ -123,31 +118,6 @@ class SaddleProblem(DataSet):
         """The least value over the set, where it is known."""
         inside = [self.value(x) for x in self.minimisers if region.contains(x)]
         return min(inside) if inside else None
-
-    def setup(self, stage: str | None = None) -> None:
-        """Nothing to read."""
-
-    def move(self, device: torch.device | str) -> None:
-        self.device = torch.device(device)
-
-    @property
-    def has_validation(self) -> bool:
-        return False
-
-    def size(self, split: SplitName) -> int:
-        return 0
-
-    def batch(self, split: SplitName, index: Tensor | slice, augment: bool) -> Batch:
-        self._no_examples()
-
-    def loader(self, seed: int) -> BlockLoader:
-        self._no_examples()
-
-    def ready(self, item: Any) -> Batch:
-        self._no_examples()
-
-    def _no_examples(self) -> NoReturn:
-        raise UserError(f"dataset: {self.NAME} is a function, it has no examples")
 
 
 class QuarticWell(SaddleProblem):

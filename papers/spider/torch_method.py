@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from common.training.made_optimizer import made_optimizer, stepping
 from papers.spider.method import Method
 
 
@@ -25,11 +26,12 @@ class TorchMethod(Method):
 
     def prepare(self) -> None:
         self.parameter = nn.Parameter(self.x.clone())
-        self.optimizer = self.build([self.parameter])
+        self.optimizer = made_optimizer(self.build, [self.parameter])
 
     def step(self) -> None:
         self.parameter.grad = self.oracle.minibatch_gradient(self.x, self.batch_size)
-        self.optimizer.step()
+        with stepping(self.optimizer, self.build):
+            self.optimizer.step()
         self.move(self.parameter.detach().clone())
         self.k += 1
 

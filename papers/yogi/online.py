@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from common.base.dataset import Batch, DataSet, SplitName, check
+from common.base.dataset import Batch, SplitName, check
+from common.base.generated import Generated
 from common.base.loader import BlockLoader
 
 
@@ -31,7 +32,7 @@ class DrawLoader(BlockLoader):
         return iter(self.draw(self.seed, self.epoch)[self.position :])
 
 
-class OnlineData(DataSet):
+class OnlineData(Generated):
     """One vector [d] a step; a model of task `online` turns it into the value of f_t.
 
     Args:
@@ -45,8 +46,6 @@ class OnlineData(DataSet):
     """
 
     KIND: ClassVar = "online"
-    CLASSES: ClassVar = None
-    TEST_SIZE: ClassVar = 0
 
     def __init__(self, *, kind: str, limit: int | None, dim: int, batch_size: int) -> None:
         super().__init__()
@@ -65,16 +64,6 @@ class OnlineData(DataSet):
     @abstractmethod
     def mean(self) -> Tensor:
         """What the stream averages to: float32 [d]."""
-
-    def setup(self, stage: str | None = None) -> None:
-        """Nothing to read."""
-
-    def move(self, device: torch.device | str) -> None:
-        self.device = torch.device(device)
-
-    @property
-    def has_validation(self) -> bool:
-        return False
 
     def size(self, split: SplitName) -> int:
         """Steps of an epoch; 0 for the splits that there are not."""

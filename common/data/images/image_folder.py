@@ -8,7 +8,8 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Unpack, overload
 
@@ -95,6 +96,52 @@ def images_in(folder: Path) -> list[bytes]:
         )
 
 
+def beside_images(folders: Iterable[Path]) -> str:
+    """What lies in folders beside images of their own, in a few words; empty where nothing does.
+
+    That is folders within them, with the images that these hold at any depth, and other files by their
+    suffix; hidden ones do not count.
+    """
+    within, others = [], Counter[str]()
+    for folder in folders:
+        within += [folder / name for name in class_folders(folder)]
+        with os.scandir(folder) as entries:
+            files = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+        others.update(
+            Path(name).suffix.lower() or "without a suffix"
+            for name in files
+            if not name.lower().endswith(EXTENSIONS)
+        )
+    found = [f"{count} file{'s' * (count > 1)} {suffix}" for suffix, count in others.most_common(3)]
+    if within:
+        below = sum(len(images_in(Path(at))) for folder in within for at, _, _ in os.walk(folder))
+        shown = ", ".join([folder.name for folder in within[:3]] + ["..."] * (len(within) > 3))
+        found.insert(
+            0,
+            f"{len(within)} folder{'s' * (len(within) > 1)} ({shown}) with {below} "
+            f"image{'s' * (below != 1)} in {'them' if len(within) > 1 else 'it'}",
+        )
+    return " and ".join(found)
+
+
+def images_of(folder: Path, classes: Sequence[str]) -> list[list[bytes]]:
+    """The file names of each class's images.
+
+    Raises:
+        UserError: a class without an image, with what its folder holds instead.
+    """
+    names = [images_in(folder / name) for name in classes]
+    for name, images in zip(classes, names, strict=True):
+        if not images:
+            raise UserError(
+                f"{(folder / name).resolve()} holds no image; found: "
+                f"{beside_images([folder / name]) or 'nothing'} "
+                f"(valid: images right in each class folder, {folder.name}/CLASS/*.jpg, as "
+                f"{', '.join(EXTENSIONS)})"
+            )
+    return names
+
+
 class ImageFolder(StreamedData):
     """Photographs of 1,000 kinds of things: 1,281,167 for training, 50,000 (the "val" folder) for testing.
 
@@ -142,13 +189,7 @@ class ImageFolder(StreamedData):
         except OSError as error:
             raise UserError(f"{describe(folder, error)}: {self._advice()}") from error
         self._check_classes(folder, classes)
-        names = [images_in(folder / name) for name in classes]
-        for name, images in zip(classes, names, strict=True):
-            if not images:
-                raise UserError(
-                    f"{(folder / name).resolve()} holds no image (valid: {', '.join(EXTENSIONS)})"
-                )
-        return listed(folder, classes, names)
+        return listed(folder, classes, images_of(folder, classes))
 
     def sources(self) -> dict[str, Path]:
         """The folders of both parts."""

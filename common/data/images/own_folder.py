@@ -6,16 +6,26 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from common.base.dataset import SplitName, check
+from common.base.dataset import Origin, SplitName, check
 from common.base.errors import UserError
-from common.data.images.image_folder import EXTENSIONS, ImageFolder, Listing, class_folders, images_in, listed
-from common.data.shared.download import describe
+from common.data.images.image_folder import (
+    ImageFolder,
+    Listing,
+    beside_images,
+    class_folders,
+    images_in,
+    images_of,
+    listed,
+)
+from common.data.shared.decode import image_size
+from common.data.shared.download import DamagedError, describe
+from common.data.shared.fingerprint import fingerprint
 from common.data.shared.streamed import Record, Rows, StreamedOptions
 from common.data.shared.streamed import Request as Wanted
 from common.data.shared.subsets import complement, stratified_subset
+from common.data.shared.text_file import shown
 
 # the names of the folders of the parts, the first that is there counts
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
@@ -41,11 +51,15 @@ class OwnFolder(ImageFolder):
             images that is split off; null for the former where it can be had, else none.
         test: the fraction of each class that is held out for testing where no part is there for it.
         augment: as in `ImageFolder`.
+        origin: of a network that is to be judged: classes, by the names of their folders, and normalisation
+            are then those that it was trained with; some classes may be absent. All images are for testing
+            where no part is there for it, but those that it was trained on.
         normalise: "standard" takes mean and standard deviation of each channel from the training split.
         The others as in `StreamedData`.
 
     Raises:
-        UserError: no such folder, fewer than two classes, classes that only one part has, or no image.
+        UserError: no such folder, fewer than two classes, classes that only one part has, or no image; with
+            `origin`, a class that it has not.
     """
 
     NAME: ClassVar = "folder"
@@ -62,21 +76,30 @@ class OwnFolder(ImageFolder):
         size: int | None,
         test: float,
         augment: Literal["none", "flip", "resized_crop"],
+        origin: Origin | None = None,
         **options: Unpack[StreamedOptions],
     ) -> None:
         check("path", path, bool(path), "give the folder of your images (valid: PATH/train/CLASS/*.jpg)")
         check("test", test, 0 < test < 1, "give a fraction above 0 and below 1")
-        self.root, self.holdout = Path(path).expanduser(), test
+        self.root, self.holdout, self.origin = Path(path).expanduser(), test, origin
         self.folders = self._folders()
-        self.class_list = self._class_names(self.folders["train"])
+        self.class_list = self._class_list()
         size = size or self._usual_size()
-        if options["validation"] is None:
-            options["validation"] = "official" if "validation" in self.folders else 0.0
+        if options["validation"] is None or origin is not None:
+            official = "validation" in self.folders and origin is None
+            options["validation"] = "official" if official else 0.0
         if options["validation"] == "official" and "validation" not in self.folders:
             raise UserError(f"dataset.validation=official: {self.root.resolve()} has not both val and test")
         resize = max(size, round(size * MARGIN))
         classes = len(self.class_list)
         super().__init__(folder=path, classes=classes, size=size, resize=resize, augment=augment, **options)
+        # whether a part is held out for testing
+        self.held_out = "test" not in self.folders and (origin is None or self._trained_on(origin))
+        if origin is not None:
+            found = self._class_names(self._judged())
+            absent = [name for name in self.class_list if name not in found]
+            if absent:
+                self.notes.append(f"no folder for {len(absent)} of the classes: {shown(absent)}")
 
     def class_names(self) -> list[str] | None:
         """The names of the class folders."""
@@ -85,6 +108,13 @@ class OwnFolder(ImageFolder):
     def sources(self) -> dict[str, Path]:
         """The folder with all its parts."""
         return {"folder": self.root}
+
+    def tested(self) -> str:
+        """Which images of which folder are judged."""
+        if self.source == "synthetic":
+            return super().tested()
+        which = "images held out of" if self.held_out else "all images of"
+        return f"{which} {self.root if self.held_out else self._judged()}"
 
     def normalisation(self) -> dict[str, Any]:
         """See `facts`; the colours are measured for it, if they have not been."""
@@ -98,7 +128,7 @@ class OwnFolder(ImageFolder):
         train, val, test = (self._part(names) for names in (TRAIN, VALIDATION, TEST))
         tested = test or val
         found: dict[SplitName, Path] = {"train": train or self.root}
-        if train is None and tested:
+        if train is None and tested and self.origin is None:
             raise UserError(f"dataset.path={self.root}: there is a {tested.name} in it, but no train")
         if test and val:
             found["validation"] = val
@@ -114,12 +144,50 @@ class OwnFolder(ImageFolder):
             names = class_folders(folder)
         except OSError as error:
             raise UserError(f"dataset.path: {describe(folder, error)}") from error
-        if len(names) < 2:
+        least = 2 if self.origin is None else 1
+        if len(names) < least:
+            loose = len(images_in(folder))
+            images = f"{loose} image{'s' * (loose != 1)} and " if loose else ""
             raise UserError(
-                f"dataset.path={self.root}: {folder.resolve()} has {len(names)} class folders (valid: "
-                "at least 2, as PATH/train/CLASS/*.jpg)"
+                f"dataset.path={self.root}: {folder.resolve()} has {len(names)} class folders; found: "
+                f"{images}{beside_images([folder]) or 'nothing else'} (valid: at least {least}, with images "
+                f"right in them, as PATH/train/CLASS/*.jpg{self._deeper(folder, names)})"
             )
         return names
+
+    def _deeper(self, folder: Path, names: list[str]) -> str:
+        """The advice to name the one folder within, where that is laid out as it should be."""
+        if len(names) != 1 or len(class_folders(folder / names[0])) < 2 or images_in(folder / names[0]):
+            return ""
+        return f"; the folders in it: dataset.path={self.root / folder.relative_to(self.root) / names[0]}"
+
+    def _class_list(self) -> list[str]:
+        """The classes, in the order of their labels: those of the training part, or of the network's.
+
+        Raises:
+            UserError: a folder that is none of the network's classes.
+        """
+        if self.origin is None:
+            return self._class_names(self.folders["train"])
+        found, theirs = self._class_names(self._judged()), self.origin.facts["class_names"]
+        if theirs is None:
+            return found
+        unknown = [name for name in found if name not in theirs]
+        if unknown:
+            raise UserError(
+                f"dataset.path={self.root}: {len(unknown)} of its class folders are no classes of training: "
+                f"{shown(unknown)} (valid: {shown(theirs)})"
+            )
+        return list(theirs)
+
+    def _judged(self) -> Path:
+        """The folder of the part that a network is judged on."""
+        return self.folders.get("test", self.folders["train"])
+
+    def _trained_on(self, origin: Origin) -> bool:
+        """Whether these are the files that a network was trained on a part of."""
+        found = fingerprint(self.sources(), self.SUFFIXES)
+        return found is not None and found["folders"] == (origin.files or {}).get("folders")
 
     def _listing(self, folder: Path) -> Listing:
         """All images of a part, by class and name.
@@ -127,30 +195,28 @@ class OwnFolder(ImageFolder):
         Raises:
             UserError: the part has other classes than the training part, or a class without an image.
         """
-        differing = sorted(set(self.class_list) ^ set(self._class_names(folder)))
-        if differing:
+        found = self._class_names(folder)
+        differing = sorted(set(self.class_list) ^ set(found))
+        if differing and self.origin is None:
             train = self.folders["train"].name
             raise UserError(
                 f"{self.root.resolve()}: the class folder {differing[0]} is in only one of {train} and "
                 f"{folder.name}; they must have the same classes"
             )
-        names = [images_in(folder / name) for name in self.class_list]
-        for name, images in zip(self.class_list, names, strict=True):
-            if not images:
-                raise UserError(
-                    f"{(folder / name).resolve()} holds no image (valid: {', '.join(EXTENSIONS)})"
-                )
-        return listed(folder, self.class_list, names)
+        images = dict(zip(found, images_of(folder, found), strict=True))
+        return listed(folder, self.class_list, [images.get(name, []) for name in self.class_list])
 
     def _usual_size(self) -> int:
         """The median of the shorter sides of a sample of the training images, `LARGEST_SIZE` at most."""
-        records = self._listing(self.folders["train"])
+        records = self._listing(self.folders["train"] if self.origin is None else self._judged())
         sides = sorted(min(_size(records[i].path)) for i in _spaced(len(records)))
         return min(LARGEST_SIZE, sides[len(sides) // 2])
 
     def records(self, part: SplitName) -> Sequence[Record]:
         """All images of a part; where the test part is drawn, those of the training folder that are its."""
-        if part in self.folders and not (part == "train" and "test" not in self.folders):
+        if part == "test" and not self.held_out:
+            return self._listing(self._judged())
+        if part in self.folders and not self.held_out:
             return self._listing(self.folders[part])
         everything = self._listing(self.folders["train"])
         size = round(self.holdout * len(everything))
@@ -162,6 +228,9 @@ class OwnFolder(ImageFolder):
     def setup(self, stage: str | None = None) -> None:
         """List the files (once), take the splits, and measure the colours of the training split."""
         if self._splits:
+            return
+        if self.origin is not None:
+            self._splits = {"test": self._whole("test")}
             return
         super().setup(stage)
         if self.source == "real":
@@ -188,6 +257,7 @@ class OwnFolder(ImageFolder):
     def _found(self) -> str:
         """What was found in the folder, in one line."""
         sizes = ", ".join(f"{len(rows.numbers)} {split}" for split, rows in self._splits.items())
+        others = beside_images(part / name for part in self.folders.values() for name in self.class_list)
         tested = (
             f"the part {self.folders['test'].name}"
             if "test" in self.folders
@@ -195,7 +265,7 @@ class OwnFolder(ImageFolder):
         )
         return (
             f"dataset=folder: {len(self.class_list)} classes, images of {self.image_size[0]} px; {sizes}; "
-            f"tested on {tested}"
+            f"tested on {tested}{f'; left out: {others}' if others else ''}"
         )
 
 
@@ -211,13 +281,12 @@ def _spaced(count: int) -> list[int]:
 
 
 def _size(path: str) -> tuple[int, int]:
-    """The size of an image, from its first bytes.
+    """(height, width) of an image, from its first bytes.
 
     Raises:
         UserError: it is none.
     """
     try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise UserError(f"{path}: it is no image that can be read ({error})") from error
+        return image_size(path)
+    except (OSError, DamagedError) as error:
+        raise UserError(describe(Path(path), error)) from error

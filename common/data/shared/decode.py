@@ -35,13 +35,17 @@ CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
 
-# which pixels mean one channel, by Pillow's name of the mode; I;16 and I are 16-bit PNGs
+# the white of 16-bit grey
+WHITE = 65_535
+# what is done to pixels that are not RGB, by Pillow's name of their mode
 REPAIRS = {
     "1": "images of one channel, made RGB",
     "L": "images of one channel, made RGB",
-    "I": "images of one channel, made RGB",
-    "I;16": "images of one channel, made RGB",
-    "I;16B": "images of one channel, made RGB",
+    "I": "images of one channel of 16 bits, made RGB of 8",
+    "I;16": "images of one channel of 16 bits, made RGB of 8",
+    "I;16B": "images of one channel of 16 bits, made RGB of 8",
+    "I;16L": "images of one channel of 16 bits, made RGB of 8",
+    "F": "images of one channel of 16 bits, made RGB of 8",
     "LA": "images with alpha, made RGB without it",
     "RGBA": "images with alpha, made RGB without it",
     "P": "images with a palette, made RGB",
@@ -178,14 +182,16 @@ def decode_labels(
 def to_rgb(image: Image.Image, note: Callable[[str], None]) -> Image.Image:
     """The image itself if it is RGB; else a converted one, told to `note`.
 
-    One channel is repeated (of 16 bits the higher 8 are taken), alpha is dropped, palettes are looked up,
-    CMYK is converted by Pillow's formula, without colour profiles.
+    One channel is repeated (of 16 bits it is scaled, so that 65535 becomes 255), alpha is dropped, palettes
+    are looked up, CMYK is converted by Pillow's formula, without colour profiles.
     """
     if image.mode == "RGB":
         return image
     note(REPAIRS.get(image.mode, f"images of mode {image.mode}, made RGB"))
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65_535) >> 8).astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):
+        # Pillow's own conversion would cut all that is above 255 off
+        grey = np.asarray(image).astype(np.float64).clip(0, WHITE) * (255 / WHITE)
+        image = Image.fromarray(np.rint(grey).astype(np.uint8))
     # a palette with transparency goes by RGBA, or Pillow takes one colour for another
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")

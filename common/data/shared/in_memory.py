@@ -193,13 +193,8 @@ class TensorData(DataSet):
         return train.take(stratified_subset(self._labels(train), len(train), self.limit, generator))
 
     def check_limit(self, size: int) -> None:
-        """Raise UserError if `limit` is above the `size` of the training set."""
-        check(
-            "limit",
-            self.limit,
-            self.limit is None or self.limit <= size,
-            f"{self.NAME} has {size} training examples; give 1 to {size}, or null for all",
-        )
+        """Refuse a `limit` above the `size` of the training set, or (`limit_is_cap`) bring it down."""
+        self.limit = self.within(self.limit, size)
 
     def statistics(self, train: Split) -> tuple[Tensor, Tensor]:
         """(offset, scale), each [d]: `batch` gives (x - offset) * scale."""

@@ -205,6 +205,8 @@ class StreamedData(DataSet):
         self.shape, self.classes = shape, self.CLASSES
         self.image_size = shape[1:]
         self._splits: dict[SplitName, Rows] = {}
+        # the normalisation of another set, once it is taken
+        self._adopted: tuple[Tensor, Tensor] | None = None
         self._repaired: set[tuple[str, str, int]] = set()
         self._notes: list[str] = []
         self.move("cpu")
@@ -283,9 +285,7 @@ class StreamedData(DataSet):
         }
 
     def _check_limit(self, known: int) -> None:
-        valid = self.limit is None or self.limit <= known
-        advice = f"{self.NAME} has {known} training examples; give 1 to {known}, or null for all"
-        check("limit", self.limit, valid, advice)
+        self.limit = self.within(self.limit, known)
 
     def _whole(self, part: SplitName) -> Rows:
         records = self._synthetic_records(part) if self.source == "synthetic" else self.records(part)
@@ -309,8 +309,8 @@ class StreamedData(DataSet):
             "unit_interval": ((0.0,) * 3, (1.0,) * 3),
             "none": ((0.0,) * 3, (1.0 / PEAK,) * 3),
         }[self.normalise]
-        self._offset = (torch.tensor(mean) * PEAK).view(-1, 1, 1).to(self.device)
-        self._scale = (1 / (torch.tensor(std) * PEAK)).view(-1, 1, 1).to(self.device)
+        own = (torch.tensor(mean) * PEAK).view(-1, 1, 1), (1 / (torch.tensor(std) * PEAK)).view(-1, 1, 1)
+        self._offset, self._scale = (part.to(self.device) for part in self._adopted or own)
 
     def normalisation(self) -> dict[str, Any]:
         """See `facts`."""
@@ -323,10 +323,11 @@ class StreamedData(DataSet):
 
     def adopt(self, facts: dict[str, Any]) -> None:
         """Give images normalised as `facts` of another set say."""
+        self.setup()
         self.normalise = facts["normalise"]
-        self._offset, self._scale = (
-            torch.tensor(facts[key], dtype=torch.float32, device=self.device) for key in ("offset", "scale")
-        )
+        offset, scale = (torch.tensor(facts[key], dtype=torch.float32) for key in ("offset", "scale"))
+        self._adopted = offset, scale
+        self.move(self.device)
 
     @property
     def has_validation(self) -> bool:

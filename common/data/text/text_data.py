@@ -136,13 +136,7 @@ class TextData(DataSet):
         """Read the set (once) and number its words."""
         if self._tokens:
             return
-        limit, size = self.limit, self.train_size
-        check(
-            "limit",
-            limit,
-            limit is None or limit <= size,
-            f"{self.NAME} has {size} training tokens; give 2 to {size}, or null for all",
-        )
+        self.limit = limit = self.within(self.limit, self.train_size, "tokens", least=2)
         tokens = self._synthetic() if self.source == "synthetic" else self._numbered(self.read())
         tokens["train"] = tokens["train"][:limit]
         self._tokens = tokens
@@ -176,6 +170,7 @@ class TextData(DataSet):
         self.device = torch.device(device)
         if self._tokens:
             self._tokens = {split: tokens.to(self.device) for split, tokens in self._tokens.items()}
+        if "train" in self._tokens:
             self._train_streams = self.streams("train", self.batch_size)
 
     @property

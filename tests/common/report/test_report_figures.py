@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.report import figures
-from common.report.figures import Line, claim_plot, draw, linear_ticks, log_ticks, table_figures
+from common.report.figures import (
+    Line,
+    claim_plot,
+    draw,
+    linear_ticks,
+    log_ticks,
+    own_pictures,
+    table_figures,
+)
 from common.report.model import Report, Source, Table
 
 LINES = [
@@ -48,6 +56,10 @@ def test_the_axes_reach_as_far_as_the_intervals() -> None:
     line = Line("a", [[(1.0, 5.0), (2.0, 6.0)]], [(1.0, -190.0, 200.0)], [], unverified=False)
     labels = re.findall(r">(-?[\d.]+)</text>", draw([line], "title", ("x", "y"), log_x=False))
     assert {"-100", "200"} <= set(labels)
+
+
+def test_a_paper_whose_code_is_not_imported_has_no_pictures_of_its_own(report: Report) -> None:
+    assert list(own_pictures(replace(table(report, "fig_batch"), paper="of_the_current_folder"))) == []
 
 
 def test_a_table_with_a_numeric_axis_gives_its_metrics_against_it(report: Report) -> None:

@@ -1,10 +1,11 @@
+import inspect
 import sys
 
 import pytest
 from omegaconf import OmegaConf
 
 from common.base.errors import UserError
-from common.runs.check import check_config
+from common.runs.check import accepted, check_config, load_target
 
 ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1, "betas": [0.9, 0.99], "eps": 1}
 
@@ -66,3 +67,10 @@ def test_options_that_a_constructor_hands_on_are_checked_too(key: str, value: ob
     node = {"_target_": "common.data.images.digits.Digits", "limit": 3, "augment": "none", key: value}
     with pytest.raises(UserError, match=message):
         check_config(OmegaConf.create({"dataset": node}))
+
+
+@pytest.mark.parametrize("name", ["tables.own_table.OwnTable", "images.own_folder.OwnFolder"])
+def test_what_a_command_hands_to_a_data_set_is_no_setting_of_it(name: str) -> None:
+    target = load_target(f"common.data.{name}", "dataset")
+    assert "origin" in inspect.signature(target).parameters
+    assert "origin" not in accepted(target) and "path" in accepted(target)

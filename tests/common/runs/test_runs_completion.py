@@ -65,6 +65,18 @@ def test_what_a_line_may_become(typed: str, offered: list[str]) -> None:
     assert candidates(RUN + typed) == offered
 
 
+def test_what_the_current_folder_adds_is_offered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "net_of_mine.yaml").write_text("# mine\n_target_: x.Y\nwidth: 3\n")
+    monkeypatch.chdir(tmp_path)
+    catalogue.names.cache_clear()
+    try:
+        assert candidates(f"{RUN}paper=yogi model=net_of") == ["model=net_of_mine"]
+        assert candidates(f"{RUN}paper=yogi model=net_of_mine model.w") == ["model.width="]
+    finally:
+        catalogue.names.cache_clear()
+
+
 def test_all_plugins_are_offered() -> None:
     for plugin in PLUGINS:
         assert plugin in candidates(RUN + plugin.split("=")[0] + "=")

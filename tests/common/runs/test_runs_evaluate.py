@@ -1,17 +1,20 @@
 """The evaluation of a finished run on another data set."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.errors import HydraException
+from PIL import Image
 
 from common.base.errors import UserError
 from common.runs.compose import compose
 from common.runs.evaluate import evaluate, main
 from common.runs.result import read_result
-from common.runs.runner import execute
+from common.runs.runner import build, execute
 
 WORDS = ["scale=smoke", "logger=none", "trainer=cpu"]
 
@@ -72,15 +75,182 @@ def test_what_does_not_fit_is_said_in_one_line(tmp_path: Path) -> None:
     assert asked
 
 
-def test_the_readmes_command_prints_the_metrics_one_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+# what decides the class, another number, a word
+ROWS = [
+    [
+        f"{(i * 37 % 19 - 9) / 3:.2f}" if i % 9 else "",
+        str(i * 11 % 13),
+        ["red", "green"][i % 2],
+        "no" if i * 37 % 19 < 9 else "yes",
+    ]
+    for i in range(60)
+]
+NAMES = ["size", "age", "colour", "bought"]
+
+
+def written(path: Path, names: list[str], rows: list[list[str]]) -> str:
+    path.write_text("".join(",".join(row) + "\n" for row in [names, *rows]))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the first 40 rows as `own.csv`, the others as `new.csv`, and a run in `run`."""
+    folder = tmp_path_factory.mktemp("shop")
+    own = written(folder / "own.csv", NAMES, ROWS[:40])
+    written(folder / "new.csv", NAMES, ROWS[40:])
+    words = ["paper=yogi", "dataset=table", f"dataset.path={own}", "method.lr=0.1", "paper.epochs=30"]
+    _, run = made(folder, *words)
+    (folder / "run").symlink_to(run)
+    return folder
+
+
+def judged(shop: Path, name: str, *words: str) -> dict[str, Any]:
+    """The evaluation of the run on a table of the folder."""
+    path, _ = evaluate([str(shop / "run"), "dataset=table", f"dataset.path={shop / name}", *words])
+    return dict(json.loads(path.read_text()))
+
+
+def test_all_rows_of_another_table_count_and_of_its_own_those_that_the_run_held_out(shop: Path) -> None:
+    new = judged(shop, "new.csv")
+    assert new["examples"] == 20
+    assert new["tested"] == f"all rows of {shop / 'new.csv'}"
+    own = judged(shop, "own.csv")
+    result = read_result(shop / "run" / "result.json")
+    assert result is not None
+    assert own["metrics"] == {name: result["metrics"][name] for name in own["metrics"]}
+    assert (own["examples"], own["tested"]) == (8, f"rows held out of {shop / 'own.csv'}")
+    # a copy is known by what it holds
+    (shop / "copy.csv").write_text((shop / "own.csv").read_text())
+    assert judged(shop, "copy.csv")["metrics"] == own["metrics"]
+    with pytest.raises(UserError, match=r"dataset\.test=0\.5: the run held out 0\.2 of this table"):
+        judged(shop, "own.csv", "dataset.test=0.5")
+    assert judged(shop, "own.csv", f"dataset.test_path={shop / 'new.csv'}")["metrics"] == new["metrics"]
+
+
+def test_columns_are_found_by_name_wherever_they_stand_and_others_are_left_out(shop: Path) -> None:
+    order = [3, 2, 0, 1]
+    names = [NAMES[place] for place in order]
+    written(
+        shop / "moved.csv", [*names, "more"], [[*(row[place] for place in order), "7"] for row in ROWS[40:]]
+    )
+    moved = judged(shop, "moved.csv")
+    assert moved["metrics"] == judged(shop, "new.csv")["metrics"]
+    assert moved["notes"][0] == "1 columns left out, as training has not got them: more"
+    written(shop / "short.csv", NAMES[1:], [row[1:] for row in ROWS[40:]])
+    with pytest.raises(UserError, match=r"short\.csv: it lacks 1 of the 3 columns of .*: size \(valid"):
+        judged(shop, "short.csv")
+    with pytest.raises(UserError, match=r"dataset\.target=bought: no such column"):
+        judged(shop, written(shop / "none.csv", NAMES[:3], [row[:3] for row in ROWS]))
+
+
+def test_classes_words_and_fills_are_the_runs_own_whatever_a_table_holds_of_them(shop: Path) -> None:
+    # alone and in another order, each class and word has its own number still
+    parts = {name: [row for row in ROWS[40:] if row[3] == name] for name in ("yes", "no")}
+    found = {name: judged(shop, written(shop / f"{name}.csv", NAMES, rows)) for name, rows in parts.items()}
+    assert found["yes"]["notes"][0] == "no row is of 1 of the classes: no"
+    right = sum(one["metrics"]["test_accuracy"] * one["examples"] for one in found.values())
+    assert right / 20 == pytest.approx(judged(shop, "new.csv")["metrics"]["test_accuracy"])
+    other = [[*row[:3], "maybe"] if row[3] == "no" else row for row in ROWS[40:]]
+    with pytest.raises(UserError, match=r"1 classes of its target 'bought' are .*: maybe \(valid: no, yes"):
+        judged(shop, written(shop / "other.csv", NAMES, other))
+    worded = [[*row[:2], "violet", row[3]] if row[2] == "red" else row for row in ROWS[40:]]
+    notes = judged(shop, written(shop / "worded.csv", NAMES, worded))["notes"]
+    assert "10 cells of column 'colour' with words that training has not, taken as none: 'violet'" in notes
+    assert "2 missing values of column 'size', taken as the mean of training" in notes
+
+
+def test_classes_that_a_fixed_set_calls_otherwise_are_taken_by_position_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = Path(__file__).resolve().parents[3] / "README.md"
-    (command,) = (line for line in readme.read_text().splitlines() if line.startswith("python evaluate.py"))
-    words = command.split()[2:]
-    asked, _ = made(tmp_path, *words[:2])
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *asked, *words[2:]])
+    asked, _ = made(tmp_path, "paper=yogi", "dataset=digits", "dataset.positive=[1]")
+    evaluate([*asked, "dataset=digits", "dataset.positive=[2]"])
+    assert (
+        "classes (not 2, 2, ...) are taken by their position for those of digits (not 1"
+        in capsys.readouterr().err
+    )
+
+
+COLOURS = {"ant": (200, 40, 40), "cat": (40, 200, 40), "dog": (40, 40, 200), "eel": (9, 9, 9)}
+
+
+def pictures(folder: Path, classes: str, count: int, side: int) -> Path:
+    for name in classes.split():
+        (folder / name).mkdir(parents=True)
+        red, green, blue = COLOURS[name]
+        for i in range(count):
+            image = Image.new("RGB", (side, side + i % 2), (red + 5 * i, green + 4 * i, blue + 3 * i))
+            image.save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_another_folder_is_judged_whole_by_the_names_of_its_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = pictures(tmp_path / "own", "ant cat dog", 5, 12)
+    words = ["dataset=folder", "dataset.workers=0"]
+    asked, folder = made(
+        tmp_path,
+        "paper=yogi",
+        *words,
+        f"dataset.path={own}",
+        "model=mlp",
+        "dataset.batch_size=4",
+        "paper.epochs=20",
+        "method.lr=0.002",
+    )
+    result = read_result(folder / "result.json")
+    assert result is not None and result["metrics"]["test_error"] == 0
+
+    def judge(path: Path) -> dict[str, Any]:
+        found, _ = evaluate([*asked, *words, f"dataset.path={path}"])
+        return dict(json.loads(found.read_text()))
+
+    assert judge(own)["metrics"]["test_loss"] == result["metrics"]["test_loss"]
+    assert judge(own)["examples"] == 3
+    # images of another size, and the second and third class alone
+    some = judge(pictures(tmp_path / "some", "cat dog", 4, 20))
+    assert some["metrics"]["test_error"] == 0 and some["examples"] == 8
+    assert some["notes"] == ["no folder for 1 of the classes: ant"]
+    assert judge(pictures(tmp_path / "parts" / "val", "dog", 2, 12).parent)["examples"] == 2
+    with pytest.raises(UserError, match=r"1 of its class folders are no .*: eel \(valid: ant, cat"):
+        judge(pictures(tmp_path / "bad", "cat eel", 2, 12))
+    assert capsys.readouterr().err.count("no folder for 2 of the classes: ant, cat") == 1
+
+
+def test_a_limit_that_a_scale_brings_takes_all_that_is_there_and_a_typed_one_is_refused(shop: Path) -> None:
+    words = ["paper=yogi", "dataset=table", f"dataset.path={shop / 'own.csv'}"]
+    config, request = compose([*words, *WORDS])
+    data = build(config, request).data
+    data.setup()
+    assert config.dataset.limit == 100 and data.size("train") == 32
+    config, request = compose([*words, *WORDS, "dataset.limit=100"])
+    data = build(config, request).data
+    with pytest.raises(UserError, match=r"dataset\.limit=100: table has 32 training examples; give 1 to 32"):
+        data.setup()
+
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+COMMANDS = [line for line in README.read_text().splitlines() if line.startswith("python evaluate.py")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readmes_commands_print_the_metrics_one_a_line_and_on_how_many_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    priced = [[*row, str(i / 3)] for i, row in enumerate(ROWS)]
+    written(tmp_path / "sales.csv", [*NAMES, "price"], priced[:40])
+    written(tmp_path / "new_sales.csv", [*NAMES, "price"], priced[40:])
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)[2:]
+    last = max(place for place, word in enumerate(words) if word.startswith("dataset="))
+    asked, _ = made(tmp_path, *words[:last])
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *asked, *words[last:]])
     assert main() == 0
-    *lines, last = capsys.readouterr().out.splitlines()
+    *lines, on, path = capsys.readouterr().out.splitlines()
+    assert on in (
+        "judged on 256 examples: the test part of digits",
+        "judged on 20 examples: all rows of new_sales.csv",
+    )
     assert {line.split()[0] for line in lines} >= {"test_loss", "test_error", "test_accuracy"}
-    assert last.startswith("evaluation: ") and Path(last.split()[1]).is_file()
+    assert path.startswith("evaluation: ") and Path(path.split()[1]).is_file()

@@ -241,3 +241,60 @@ def test_a_run_without_network_or_checkpoint_is_refused(tmp_path: Path) -> None:
     (folder / "last.ckpt").unlink()
     with pytest.raises(UserError, match="has no checkpoint; this makes the run anew"):
         export(words, STATE)
+
+
+@pytest.mark.parametrize("paper", ["spider", "saddle"])
+def test_of_a_paper_without_networks_no_run_is_advised_that_would_leave_none(
+    tmp_path: Path, paper: str
+) -> None:
+    with pytest.raises(UserError, match=r"trains no network .*as paper=yogi") as refused:
+        find([f"paper={paper}", f"output_dir={tmp_path}"])
+    assert "run.py" not in str(refused.value)
+    with pytest.raises(UserError, match=r"this makes it: python run\.py paper=yogi"):
+        find(["paper=yogi", f"output_dir={tmp_path}"])
+
+
+def test_a_row_of_the_users_table_encoded_by_the_metadata_alone_gives_the_runs_prediction(
+    tmp_path: Path, onnxruntime: Any
+) -> None:
+    rows = [
+        [
+            ["1.5", "", "-2.25", "NA", "0.5"][i % 5],
+            ["red", "blue", "", "green"][i % 4],
+            str(i % 7),
+            ["no", "yes"][i % 3 == 0],
+        ]
+        for i in range(40)
+    ]
+    file = tmp_path / "rows.csv"
+    file.write_text("size,colour,age,bought\n" + "".join(",".join(row) + "\n" for row in rows))
+    words = ["paper=yogi", "dataset=table", f"dataset.path={file}", "dataset.target=bought", "method.lr=0.3"]
+    asked, _ = made(tmp_path, *words)
+    call, told = opened(onnxruntime, export(asked, PLAIN).files[0])
+    assert [column["name"] for column in told["columns"]] == ["size", "colour", "age"]
+    assert told["target"] == "bought" and "one input for each of its words" in told["encoding"]
+
+    def fed(row: dict[str, str]) -> list[float]:
+        """What `encoding` says."""
+        found: list[float] = []
+        for column in told["columns"]:
+            cell = "" if row[column["name"]] in ("", "NA") else row[column["name"]]
+            if column["words"] is None:
+                found.append(float(cell) if cell else column["fill"])
+            else:
+                found += [float(cell == word) for word in column["words"]]
+        return found
+
+    data = trained(find(asked)).module.data
+    data.setup()
+    inputs, labels = data.batch("test", slice(None), augment=False)
+    assert labels is not None
+    held_out = data.parts["test"]
+    given = np.array(
+        [fed(dict(zip(held_out.names, row, strict=True))) for row in zip(*held_out.columns, strict=True)]
+    )
+    with torch.no_grad():
+        own = trained(find(asked)).network(inputs).numpy()
+    np.testing.assert_allclose(call(given), own, rtol=1e-5, atol=1e-5)
+    assert np.std(own) > 0.01
+    assert [told["class_names"][label] for label in labels.tolist()] == held_out.target

@@ -15,7 +15,7 @@ from common.base.errors import UserError
 from common.runs.catalogue import CONF, names, read
 from common.runs.check import load_target
 from common.runs.compose import compose
-from common.runs.inheritance import INHERITANCE, stage_key, stage_keys, stage_run, stage_words
+from common.runs.inheritance import INHERITANCE, asked_for, stage_key, stage_keys, stage_run, stage_words
 from common.runs.keys import START, run_key
 from common.runs.request import Request
 from common.tables.tables import ROOT, Entry, papers, runnable
@@ -228,6 +228,14 @@ def test_no_stage_trains_on_what_its_run_validates_on() -> None:
 def test_a_stage_trains_on_the_same_limited_examples() -> None:
     config, request = composed("dataset.limit=200", "seed=1")
     assert rows(stage("teacher", config, request)[0], "train") == rows(config, "train")
+
+
+@pytest.mark.parametrize(("words", "typed"), [([], False), (["dataset.limit=70"], True)])
+def test_a_stage_knows_whether_the_limit_that_it_takes_over_was_typed(words: list[str], typed: bool) -> None:
+    config, request = composed("scale=smoke", *words, teacher=f"{TEACHER} scale=paper")
+    its, asked = stage("teacher", config, request)
+    assert its.dataset.limit == config.dataset.limit is not None
+    assert ("dataset.limit" in [word.split("=")[0] for word in asked_for(asked)]) is typed
 
 
 def test_a_limited_run_of_another_seed_has_a_teacher_of_its_own_and_an_unlimited_one_shares_it() -> None:

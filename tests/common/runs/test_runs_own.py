@@ -2,12 +2,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from common.base.errors import UserError
 from common.runs import own
 from common.runs.check import check_config, load_target
 from common.runs.code import code_hash
 from common.runs.compose import compose
+from common.runs.runner import build
 from common.runs.words import quoted
 
 
@@ -94,3 +96,131 @@ def test_naming_a_class_chooses_the_config_that_holds_nothing_else(
 ) -> None:
     assert quoted(words) == expected
     assert quoted(quoted(words)) == expected
+
+
+def why(target: str) -> str:
+    with pytest.raises(UserError) as refused:
+        load_target(target, "model")
+    return str(refused.value)
+
+
+def test_a_name_that_a_module_lacks_is_told_with_those_that_it_has_the_nearest_first() -> None:
+    write("lacking_nets.py", "from os import getcwd\n\n\nclass Small:\n    pass\n\n\nclass Net:\n    pass\n")
+    own.opt_in("lacking_nets")
+    assert why("lacking_nets.net").endswith("module lacking_nets has no net (valid: Net, Small)")
+    assert why("lacking_nets.Missing").endswith("module lacking_nets has no Missing (valid: Small, Net)")
+    assert why("lacking_nets").endswith("is a module (valid: Small, Net)")
+    assert "class Net has no Inner" in why("lacking_nets.Net.Inner")
+
+
+def test_a_name_that_torch_or_this_project_lacks_is_told_in_the_same_way() -> None:
+    assert "module torch.optim has no RAdm (valid: RAdam, " in why("torch.optim.RAdm")
+    assert why("common.models.mlp.Mlp").endswith("module common.models.mlp has no Mlp (valid: MLP)")
+    assert "module common.models has no nothing" in why("common.models.nothing.Net")
+
+
+def test_a_paper_of_the_current_folder_is_told_to_be_imported() -> None:
+    assert why("papers.not_opted_in.module.Mine").endswith("needs import=papers.not_opted_in")
+
+
+def test_in_a_package_of_ones_own_a_module_is_found_and_one_that_fails_is_told_with_its_line() -> None:
+    write("pack_of_mine/__init__.py", "")
+    write("pack_of_mine/nets.py")
+    write("pack_of_mine/failing.py", "X = 1\nX / 0\n")
+    write("pack_of_mine/needing.py", "import a_package_that_is_not_there\n")
+    own.opt_in("pack_of_mine")
+    assert load_target("pack_of_mine.nets.Net", "model").__name__ == "Net"
+    assert "module pack_of_mine has no net (valid: nets, " in why("pack_of_mine.net.Net")
+    assert "failing.py, line 2: ZeroDivisionError" in why("pack_of_mine.failing.Net")
+    assert "pip install a_package_that_is_not_there" in why("pack_of_mine.needing.Net")
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("relative_pack/sub/nets.py", "import=relative_pack.sub.nets, and relative_pack.sub.nets.CLASS"),
+        ("relative_alone.py", "from NAME import ... without a dot"),
+    ],
+)
+def test_a_file_by_its_path_that_imports_relatively_is_to_be_named_as_part_of_its_package(
+    path: str, advice: str
+) -> None:
+    write(path, "from .base import Net\n")
+    with pytest.raises(UserError, match=f"line 1: attempted relative import.*{advice}"):
+        own.opt_in(path)
+
+
+def test_a_relative_import_in_a_package_elsewhere_is_told_with_the_folder_to_go_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("far/pack_far/__init__.py", "")
+    write("far/pack_far/nets.py", "from .base import Net\n")
+    write("here/empty.py", "")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match=rf"from the folder {tmp_path}/far: import=pack_far\.nets"):
+        own.opt_in("../far/pack_far/nets.py")
+
+
+def test_an_argument_without_a_hint_whose_default_is_a_number_takes_no_text() -> None:
+    write(
+        "untyped_nets.py",
+        "class Net:\n    def __init__(self, width=8, bias=True, kind='a', norm=None): ...\n",
+    )
+    own.opt_in("untyped_nets")
+
+    def check(**settings: object) -> None:
+        node = {"_target_": "untyped_nets.Net"} | settings
+        check_config(OmegaConf.create({"model": node}))
+
+    check(width=2.5, bias=0, kind=3, norm="batch")
+    check(width=[3, 4])
+    with pytest.raises(UserError, match=r"model\.width=abc: .*number"):
+        check(width="abc")
+    with pytest.raises(UserError, match=r"model\.bias=no: "):
+        check(bias="no")
+
+
+NETWORK = """from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, shape, classes, width=8):
+        super().__init__(nn.Flatten(), nn.Linear(64, width), nn.Linear(width or 1, classes))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        ("-3", r"Net: .*negative dimension.* \(model\.width=-3\)$"),
+        ("0", r"Net fails on inputs of shape \(2, 1, 8, 8\): .* \(model\.width=0\)$"),
+        ("2.5", r"Net: .* \(model\.width=2\.5\)$"),
+        (f"{10**15}", r"Net: does not fit into the memory of this machine \(model\.width=10{15}\)$"),
+    ],
+)
+def test_a_number_that_a_network_cannot_be_made_with_is_named_by_its_key(
+    width: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "numbered_nets", raising=False)
+    write("numbered_nets.py", NETWORK)
+    own.opt_in("numbered_nets")
+    words = ["paper=yogi", "dataset=digits", "model._target_=numbered_nets.Net", f"model.width={width}"]
+    with pytest.raises(UserError, match=said) as refused:
+        build(*compose(words))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["model=mlp", f"model.hidden=[{10**15}]"],
+            r"MLP: does not fit .* \(model\.hidden=\[10{15}\], model\.act",
+        ),
+        (["model=densenet_40_12", "model.depth=1000000"], r"^model\.depth=1000000; valid.*up to 10,000"),
+    ],
+)
+def test_a_network_of_this_project_that_would_fill_the_memory_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        build(*compose(["paper=yogi", "dataset=digits", *words]))

@@ -204,11 +204,21 @@ def test_without_words_of_their_own_both_learn_from_the_runs_teacher(tmp_path: P
         (["method.inner.optimizer.lr=1"], r"^method\.inner\.optimizer\.lr: the outermost method's optimizer"),
         (["method/optimizer@method.inner.optimizer=adam"], r"the outermost method's optimizer steps"),
         (["+method.inner.beta=1"], r"^method\.inner\.beta=1: .* takes no 'beta' \(valid: teacher, .*inner\)"),
-        (["inner=acquisition/ei"], r"^paper=yogi does not take method@method\.inner=acquisition/ei"),
-        (["inner=optimizer/adam"], r"^method\.inner: is an optimizer alone"),
+        (
+            ["inner=acquisition/ei"],
+            r"^inner=acquisition/ei: cannot be within distillation/kd \(valid: distillation/",
+        ),
+        (
+            ["inner=optimizer/adam"],
+            r"^inner=optimizer/adam: cannot be within distillation/kd \(valid: distillation/",
+        ),
         (
             ["method=optimizer/sgd"],
-            r"^method\.inner=common\.\S+Knowledge\S+: torch\.optim\.SGD takes no 'inner'",
+            r"^inner=distillation/kd: optimizer/sgd takes no inner method \(valid: distillation/attention",
+        ),
+        (
+            ["inner=distillation/one", "inner.inner=distillation/kd"],
+            r"^inner\.inner=distillation/kd: distillation/one takes no inner method \(valid: distillation/",
         ),
         (["inner=distillation/dml"], r"^method\.inner: Mutual makes forward passes of its own"),
     ],

@@ -477,7 +477,7 @@ def test_a_model_spoilt_by_its_last_step_is_no_result(tmp_path: Path) -> None:
     [("epochs", Case(epochs=0.0)), ("epochs", Case(epochs=-1.0)), ("test_every", Case(test_every=0))],
 )
 def test_a_length_that_is_not_positive_is_refused(key: str, case: Case) -> None:
-    with pytest.raises(UserError, match=rf"^paper\.{key}=.*: must be above 0$"):
+    with pytest.raises(UserError, match=rf"^paper\.{key}=.*: must be positive and finite$"):
         case.build()
 
 

@@ -26,14 +26,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 PROGRAMME = ("paper=accelegrad", "dataset=synthetic_regression", "dataset.limit=40")
 
 
-@pytest.fixture(autouse=True)
-def own_tasks_on_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Support vector machines say themselves what they are trained for."""
-    monkeypatch.setitem(
-        runner.TASKS, "tabular_classification", runner.TASKS["tabular_classification"] | {"own"}
-    )
-
-
 def result(folder: Path, *words: str) -> dict[str, Any]:
     config, request = compose([*words, f"output_dir={folder}", "logger=none", "trainer=cpu"])
     return execute(config, request).result

@@ -90,5 +90,54 @@ def test_a_folder_that_does_not_fit_gets_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has not both val and test"):
         own(tmp_path, validation="official")
     (tmp_path / "train" / "eel").mkdir()
-    with pytest.raises(UserError, match="eel holds no image"):
+    with pytest.raises(UserError, match="eel holds no image; found: nothing"):
+        own(tmp_path)
+
+
+def test_classes_a_floor_too_deep_are_told_with_what_was_found_and_what_is_expected(tmp_path: Path) -> None:
+    lay_out(tmp_path / "train" / "animals", count=3)
+    lay_out(tmp_path / "train" / "plants", names=("fern",), count=2)
+    with pytest.raises(UserError) as refused:
+        own(tmp_path)
+    text = str(refused.value)
+    assert "animals holds no image; found: 2 folders (cat, dog) with 6 images in them" in text
+    assert "images right in each class folder, train/CLASS/*.jpg" in text
+
+
+def test_a_folder_around_the_classes_is_named_as_the_path_to_give(tmp_path: Path) -> None:
+    lay_out(tmp_path / "pictures")
+    with pytest.raises(UserError) as refused:
+        own(tmp_path)
+    text = str(refused.value)
+    assert "has 1 class folders; found: 1 folder (pictures) with 10 images in it" in text
+    assert f"dataset.path={tmp_path / 'pictures'}" in text
+    assert own(tmp_path / "pictures").classes == 2
+
+
+def test_images_without_class_folders_and_files_of_other_formats_are_told(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "loose.png")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UserError, match=r"has 0 class folders; found: 1 image and 1 file \.txt"):
+        own(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "x.webp").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cat holds no image; found: 1 file \.webp"):
+        own(tmp_path / "photos")
+
+
+def test_what_is_left_out_of_class_folders_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay_out(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "x.bmp")
+    lay_out(tmp_path / "dog", names=("puppies",), count=4)
+    own(tmp_path)
+    assert "left out: 1 folder (puppies) with 4 images in it and 1 file .bmp" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_image_is_one_line_where_sizes_are_looked_at(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    (tmp_path / "cat" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 40)
+    with pytest.raises(UserError, match=r"0\.png is damaged"):
         own(tmp_path)

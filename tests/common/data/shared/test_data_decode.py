@@ -1,4 +1,5 @@
 import io
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.data.shared import decode
-from common.data.shared.decode import Box, centre_window, decode_labels, decode_rgb, image_size, random_window
+from common.data.shared.decode import (
+    Box,
+    centre_window,
+    decode_labels,
+    decode_rgb,
+    image_size,
+    random_window,
+    to_rgb,
+)
 from common.data.shared.download import DamagedError
 
 ALL_LABELS = torch.arange(256)
@@ -129,13 +138,47 @@ def test_other_modes_become_rgb_and_are_told(save: Callable[..., str], mode: str
     assert what in notes[0]
 
 
-def test_of_16_bit_grey_the_higher_8_are_taken(save: Callable[..., str]) -> None:
-    values = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+def png_of_16_bits(values: np.ndarray, colour_type: int) -> bytes:
+    """A PNG of big-endian 16-bit samples, [H, W, channels], written from the format's definition."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    height, width, _ = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bits_a_channel_are_scaled_to_8_and_saturate_nowhere(
+    tmp_path: Path, colour_type: int, channels: int
+) -> None:
+    values = np.linspace(0, 65_535, 4096).round().astype(np.uint16).reshape(64, 64)
+    path = tmp_path / "x.png"
+    path.write_bytes(png_of_16_bits(np.stack([values] * channels, -1), colour_type))
+    found = decode_rgb(str(path), (64, 64), None, lambda what: None)
+    # of colours Pillow takes the higher byte, so up to one level less
+    slack = 0.5 if channels == 1 else 1.0
+    for channel in found.double().numpy():
+        assert np.abs(channel - values / 257).max() <= slack + 1e-9
+        assert (channel.min(), channel.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_grey_of_every_number_type_is_scaled_by_its_white(mode: str) -> None:
+    kinds = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+    values = (np.arange(256).reshape(16, 16) * 257).astype(kinds[mode])
+    image = Image.fromarray(values)
+    assert image.mode == mode
     notes: list[str] = []
-    found = decode_rgb(save(Image.fromarray(values)), (16, 16), None, notes.append)
-    assert found[0].flatten().tolist() == list(range(256))
-    assert torch.equal(found[0], found[2])
-    assert "one channel" in notes[0]
+    found = to_rgb(image, notes.append)
+    assert np.array_equal(np.asarray(found)[..., 0].ravel(), np.arange(256))
+    assert found.mode == "RGB"
+    assert notes == ["images of one channel of 16 bits, made RGB of 8"]
 
 
 def test_a_palette_with_transparency_keeps_its_colours(save: Callable[..., str]) -> None:

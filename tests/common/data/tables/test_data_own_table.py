@@ -1,12 +1,16 @@
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from common.base.dataset import Origin
 from common.base.errors import UserError
-from common.data.tables.own_table import TableClassification, TableRegression, is_regression, sheet
+from common.data.shared.fingerprint import fingerprint_of
+from common.data.tables.own_table import TableClassification, TableRegression
+from common.data.tables.sheet import is_regression, sheet
 
 TEXT = """size,colour,rating,kind
 1.5,red,3,a
@@ -44,6 +48,7 @@ def table(path: Path, regression: bool = False, **changes: Any) -> TableClassifi
         "test": 0.5,
         "target": -1,
         "drop": [],
+        "encoding": "utf-8",
     }
     return made(**options | changes)
 
@@ -139,7 +144,7 @@ def test_labels_in_libsvm_and_other_separators_are_read(tmp_path: Path) -> None:
         (
             "w,b\n" + "".join(f"word{i},{i % 2}\n" for i in range(300)),
             {},
-            r"150 different words .*drop=\[w\]",
+            r"no column is left .*column 'w' is left out: its 150 cells hold 150 different",
         ),
     ],
 )
@@ -165,3 +170,227 @@ def test_parquet_is_read_as_csv_is(tmp_path: Path, path: Path) -> None:
 
     parquet.write_table(csv.read_csv(path), tmp_path / "table.parquet")
     assert table(tmp_path / "table.parquet").shape == table(path).shape
+
+
+def rows_of(data: TableClassification | TableRegression, split: str = "train") -> list[list[float]]:
+    data.setup()
+    return data.batch(split, slice(None), augment=False)[0].tolist()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "said"),
+    [
+        ("x;n;y\n1,5;1.000;a\n-0,25;20;b\n", [[1.5, 1000], [-0.25, 20]], "decimal commas in x, n"),
+        ("x;y\n1.234,5;a\n,5;b\n", [[1234.5], [0.5]], "decimal commas in x"),
+        ("1,5;2,5;a\n3,5;4,5;b\n", [[1.5, 2.5], [3.5, 4.5]], "decimal commas in 0, 1"),
+        ('x,y\n"1,234",a\n"7",b\n', [[1234], [7]], "commas between thousands in x"),
+        ('x,y\n"1,5",a\n"2,75",b\n', [[1.5], [2.75]], "decimal commas in x"),
+        ("x;y\n1,5;a\n;b\n", [[1.5], [1.5]], "decimal commas in x"),
+        ("x\ty\n1.5\ta\n2.5\tb\n", [[1.5], [2.5]], None),
+        # a point in a file without decimal commas
+        ("x;y\n1.000;a\n2.000;b\n", [[1], [2]], None),
+        # names that look like numbers, and one that does not
+        ("size,2019,y\n1,3,a\n2,4,b\n", [[1, 3], [2, 4]], None),
+        # a cell of several lines, and one with separators
+        ('x,w,y\n1,"a;b\nc",p\n2,"a;b\nc",q\n', [[1, 1], [2, 1]], None),
+        (",x,y\n0,5,a\n1,6,b\n", [[5], [6]], "the first column has no name and counts the rows"),
+    ],
+)
+def test_numbers_are_read_as_people_write_them_and_that_is_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    expected: list[list[float]],
+    said: str | None,
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(text)
+    assert rows_of(table(file, test_path=str(file))) == expected
+    errors = capsys.readouterr().err
+    assert said in errors if said else "comma" not in errors
+
+
+@pytest.mark.parametrize("cell", ["inf", "-Infinity", "1e999", "1e39"])
+def test_one_number_without_end_is_refused_with_its_column_and_line(tmp_path: Path, cell: str) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("x,y\n" + "".join(f"{cell if i == 7 else i / 3},{'ab'[i % 2]}\n" for i in range(30)))
+    with pytest.raises(UserError, match=rf"column 'x', line 9 of .*: '{cell}' is no finite number"):
+        table(file, test_path=str(file))
+    with pytest.raises(UserError, match="column 'x', line 9"):
+        table(file, regression=True, target="x")
+    # where numbers are words, it is one
+    file.write_text(f"x,y\n{cell},a\nred,b\n")
+    assert table(file, test_path=str(file)).shape == (2,)
+
+
+def test_a_word_among_measurements_is_refused_with_its_column_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("x,y\n" + "".join(f"{'12a' if i == 7 else i / 3},{'ab'[i % 2]}\n" for i in range(40)))
+    with pytest.raises(
+        UserError, match=r"column 'x', line 9 of .*: '12a' is no finite number, as 39 of its 40"
+    ):
+        table(file, test_path=str(file))
+    # a few grades are words all the same
+    file.write_text("x,y\n" + "".join(f"{'K' if i == 7 else i % 5},{'ab'[i % 2]}\n" for i in range(40)))
+    assert table(file, test_path=str(file)).shape == (6,)
+
+
+def test_a_column_in_which_nearly_every_cell_is_another_word_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.csv"
+    names = [f"id{i}" if i % 8 else "id0" for i in range(40)]
+    file.write_text("id,x,y\n" + "".join(f"{name},{i},{'ab'[i % 2]}\n" for i, name in enumerate(names)))
+    data = table(file, test_path=str(file))
+    data.setup()
+    assert data.shape == (1,)
+    assert [column["name"] for column in data.facts()["columns"]] == ["x"]
+    assert (
+        "column 'id' is left out: its 40 cells hold 36 different words ('id9', ...)"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (["250000", "310000", "199000"], True),
+        (["10000", "0"], False),
+        (["9999", "1", "2"], False),
+        (["1" + "0" * 25, "2", "3"], True),
+        (["1_000", "2", "3"], False),
+    ],
+)
+def test_a_target_of_large_whole_numbers_is_for_regression(target: list[str], expected: bool) -> None:
+    assert is_regression(target) is expected
+
+
+def test_of_many_classes_the_first_are_shown_and_how_many_more_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("x,y\n" + "".join(f"{i},{i % 13}\n" for i in range(26)))
+    table(file).setup()
+    assert (
+        "(classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more; dataset.kind=regression" in capsys.readouterr().err
+    )
+
+
+def test_classes_that_are_numbers_are_one_however_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,1\n2,1.0\n3,2\n")
+    (tmp_path / "b.csv").write_text("y,x\n2.00,9\n")
+    data = table(tmp_path / "a.csv", test_path=str(tmp_path / "b.csv"), target="y")
+    data.setup()
+    assert data.class_names() == ["1", "2"]
+    assert [data.batch(part, slice(None), False)[1].tolist() for part in ("train", "test")] == [
+        [0, 0, 1],
+        [1],
+    ]  # type: ignore
+
+
+def test_classes_made_of_others_have_names_of_their_own(path: Path) -> None:
+    assert table(path, positive=[1]).class_names() == ["not b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"x,y\n", r"a row of names \(x, y\), and no row below it"),
+        (
+            "x,y\nm\xfcde,a\nwach,b\n".encode("latin-1"),
+            r"byte 0xfc in line 2\); .*encoding=latin-1.* iconv -f latin1",
+        ),
+        (b"PK\x03\x04xlsx", r"a spreadsheet's own format; save it as CSV"),
+        (b"\x1f\x8b\x08\x00", r"packed by gzip; unpack it first"),
+        (b'x,y\n"1,a\n' + b"2,b\n" * 50_000, r"is a quotation mark left open"),
+        (b"x,y\n1,\n2,NA\n", r"dataset\.target=y: no row of .* has one"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_what_it_is_and_what_to_do(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        table(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "utf-16"])
+def test_the_text_of_a_file_is_the_same_in_each_encoding(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes("x,y\nmüde,a\nwach,b\n".encode(encoding))
+    # utf-16 begins with a mark
+    data = table(file, test_path=str(file), encoding="utf-8" if encoding == "utf-16" else encoding)
+    assert data.facts()["columns"][0]["words"] == ["müde", "wach"]
+    with pytest.raises(UserError, match=r"dataset\.encoding=latin_one: "):
+        table(file, encoding="latin_one")
+
+
+def test_the_columns_of_a_test_table_are_found_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("p,q,y\n1,2,a\n3,4,b\n")
+    (tmp_path / "b.csv").write_text("y,more,q,p\na,7,20,10\n")
+    data = table(tmp_path / "a.csv", test_path=str(tmp_path / "b.csv"), target="y")
+    assert rows_of(data, "test") == [[10, 20]]
+    assert "1 columns left out, as training has not got them: more" in capsys.readouterr().err
+    (tmp_path / "b.csv").write_text("y,q\na,20\n")
+    with pytest.raises(UserError, match=r"b\.csv: it lacks 1 of the 2 columns of training: p"):
+        table(tmp_path / "a.csv", test_path=str(tmp_path / "b.csv"), target="y")
+
+
+def test_a_libsvm_file_counts_from_where_it_does_and_what_it_lacks_is_zero(tmp_path: Path) -> None:
+    (tmp_path / "a.svm").write_text("-1 1:0.5 3:2\n+1\n-1 2:4\n")
+    (tmp_path / "b.svm").write_text("# of another day\n+1 1:7 9:1\n")
+    data = table(tmp_path / "a.svm", test_path=str(tmp_path / "b.svm"))
+    assert rows_of(data) == [[0.5, 0, 2], [0, 0, 0], [0, 4, 0]]
+    assert rows_of(data, "test") == [[7, 0, 0]]
+    (tmp_path / "c.svm").write_text("-1 0:5 1:6\n+1 0:1\n")
+    (tmp_path / "d.svm").write_text("-1 1:6\n")
+    data = table(tmp_path / "c.svm", test_path=str(tmp_path / "d.svm"))
+    assert rows_of(data, "test") == [[0, 6]]
+    (tmp_path / "e.csv").write_text("1,2,label\n1,2,-1\n")
+    with pytest.raises(UserError, match="it is no LIBSVM, and the training part is not so"):
+        table(tmp_path / "a.svm", test_path=str(tmp_path / "e.csv"), target="label")
+
+
+def test_the_index_that_pandas_writes_into_parquet_is_no_target_and_no_nameless_input(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    def write(index: str) -> Path:
+        columns = {"x": [1.5, None, 3.0], "y": ["a", "b", "a"], index: [7, 8, 9]}
+        about = {b"pandas": json.dumps({"index_columns": [index], "columns": []}).encode()}
+        made = pyarrow.table(columns).replace_schema_metadata(about)
+        parquet.write_table(made, tmp_path / "a.parquet")
+        return tmp_path / "a.parquet"
+
+    data = table(write("__index_level_0__"), test_path=str(tmp_path / "a.parquet"))
+    assert (rows_of(data), data.class_names()) == ([[1.5], [2.25], [3]], ["a", "b"])
+    data = table(write("id"), test_path=str(tmp_path / "a.parquet"))
+    assert (data.facts()["target"], rows_of(data)[0]) == ("y", [7, 1.5])
+
+
+def test_a_table_that_is_judged_has_the_normalisation_and_the_merged_classes_of_training(
+    tmp_path: Path,
+) -> None:
+    own, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    own.write_text("x,y\n" + "".join(f"{i},{'abc'[i % 3]}\n" for i in range(30)))
+    other.write_text("y,x\nc,100\na,-1\nb,0\n")
+    trained = table(own, positive=[2], normalise="standard", limit=10, validation=0.1)
+    trained.setup()
+    facts = trained.facts()
+    origin = Origin(facts, fingerprint_of(trained))
+    # neither a limit nor another way to normalise of its own counts
+    data = table(other, target="y", origin=origin, normalise="unit_interval", limit=2, validation=0.5)
+    data.adopt(facts)
+    inputs, targets = data.batch("test", slice(None), augment=False)
+    assert targets is not None
+    assert (data.class_names(), targets.tolist()) == (["not c", "c"], [1, 0, 0])
+    expected = [[(x - facts["offset"]) * facts["scale"]] for x in (100, -1, 0)]
+    assert torch.allclose(inputs, torch.tensor(expected))
+    synthetic = table(other, target="y", origin=origin, source="synthetic")
+    assert synthetic.tested() == "the test part of table"
+    with pytest.raises(
+        UserError, match=r"dataset\.target=x: the network was trained on a part of this table"
+    ):
+        table(own, target="x", origin=origin)

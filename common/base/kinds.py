@@ -1,0 +1,20 @@
+"""What a network may be for, by the kind of its data set."""
+
+# the tasks that a data set of each kind can serve; the first is what a network of the user's own is for that
+# does not say so in `task`
+TASKS = {
+    "image_classification": ("classification", "reconstruction", "own"),
+    "tabular_classification": ("classification", "own"),
+    "regression": ("regression",),
+    "image_reconstruction": ("reconstruction",),
+    "stream": ("classification",),
+    "analytic": ("analytic",),
+    "online": ("online",),
+    "segmentation": ("segmentation",),
+    "multi_task": ("multi_task",),
+    "multi_label": ("multi_task",),
+    "convex_problem": ("convex",),
+    "saddle_problem": ("constraint",),
+    "objective": ("surrogate",),
+    "no_data": ("surrogate", "certificate"),
+}

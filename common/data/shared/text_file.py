@@ -1,0 +1,54 @@
+"""Text of the user's own files, in the encoding that they have, and of what is said of them."""
+
+import codecs
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.base.errors import UserError
+
+# names, classes and words that a line shows
+SHOWN = 10
+# what a file begins with that says its own encoding
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_text(path: Path, encoding: str) -> str:
+    """The text of a file; where it begins with a mark of UTF-8 or UTF-16, by that.
+
+    Args:
+        path: of the file.
+        encoding: by a name that Python knows, as utf-8 or latin-1.
+
+    Raises:
+        UserError: no such file or encoding, or bytes that the encoding has not.
+    """
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise UserError(
+            f"dataset.encoding={encoding}: no such encoding (valid: utf-8, latin-1, ...)"
+        ) from error
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"dataset.path={path}: {error.strerror} (valid: a text file)") from error
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"dataset.path={path}: not {encoding.upper()} text (byte 0x{content[error.start]:02x} in line "
+            f"{line}); where it is Latin-1, as older spreadsheets are: dataset.encoding=latin-1 (or cp1252), "
+            f"or convert it: iconv -f latin1 -t utf-8 {path.name} > new_{path.name}"
+        ) from error
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
