@@ -152,12 +152,15 @@ class _Quantise(Function):
 
 
 class _QuantiseGradient(Function):
-    """The identity, whose backward quantises the gradient by its smallest and largest number."""
+    """The identity, whose backward quantises the gradient by its smallest and largest number.
+
+    The output has the input's memory, and the next layer may write over it (ReLU in place).
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, bits: int, stochastic: bool) -> Tensor:
         ctx.settings = bits, stochastic
-        return values.view_as(values)
+        return values.detach()
 
     @staticmethod
     @once_differentiable

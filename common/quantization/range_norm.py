@@ -124,9 +124,10 @@ class _RangeNorm(Function):
         ctx.save_for_backward(flat, weight, mean, scale, inverse, at_high, at_low)
         ctx.factor, ctx.chunks = factor, chunks
         ctx.mark_non_differentiable(mean, scale)
-        centred = flat - mean[:, None]
-        output = torch.addcmul(bias[:, None], centred, (weight * inverse)[:, None])
-        return output.view(inputs.shape), mean, scale
+        # of the inputs' own shape, not a view of it: the next layer may write over it
+        centred = inputs - _along(mean, inputs)
+        output = torch.addcmul(_along(bias, inputs), centred, _along(weight * inverse, inputs))
+        return output, mean, scale
 
     @staticmethod
     @once_differentiable

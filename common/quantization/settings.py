@@ -1,7 +1,7 @@
 """How a network is quantised: every number of bits, and what is done with them."""
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, get_args
 
 from common.base.errors import UserError
 from common.base.limits import require
@@ -15,9 +15,34 @@ Arithmetic = Literal["simulated", "integer"]
 INTEGER_BITS = 8
 
 
+class Settings(TypedDict):
+    """The settings of `Quantisation` as keys of a config, all of them."""
+
+    bits: int
+    bits_weight: int
+    bits_bias: int
+    bits_norm: int
+    bits_scale: int
+    grad_bits: int
+    grad_weight_bits: int
+    bifurcation: bool
+    grad_stochastic: bool
+    act_stochastic: bool
+    true_zero: bool
+    clip_gradient: Gradient
+    range_momentum: float
+    norm: Norm
+    scale: ScaleFactor
+    num_chunks: int
+    eps: float
+    norm_momentum: float
+    zero_init_residual: bool
+    arithmetic: Arithmetic
+
+
 @dataclass(frozen=True)
 class Quantisation:
-    """The settings of a quantised network; 32 bits leave a number as float32.
+    """The settings of a quantised network; 32 bits, as of all not given, are float32.
 
     Attributes:
         bits: of activations: the inputs of convolutions, linear layers and Range BN.
@@ -90,11 +115,6 @@ class Quantisation:
         return GradientQuantiser(
             self.grad_bits, self.grad_stochastic, self.bifurcation, self.grad_weight_bits
         )
-
-
-def setting_names() -> list[str]:
-    """The names of all settings."""
-    return [field.name for field in fields(Quantisation)]
 
 
 def _require_one_of(name: str, value: Any, valid: tuple[str, ...]) -> None:
