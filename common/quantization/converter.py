@@ -1,5 +1,7 @@
 """Any network as its quantised twin: convolutions, linear layers and batch normalisation, one by one."""
 
+from copy import deepcopy
+
 from torch import nn
 
 from common.base.errors import UserError
@@ -38,14 +40,18 @@ def quantise_network(network: nn.Module, settings: Quantisation, leave: list[str
         leave: names of layers, or of parts with layers, that stay as they are.
 
     Raises:
-        UserError: layers that have no quantised form, or a name of `leave` that there is not; the network
-            is as it was.
+        UserError: a network that is quantised already, layers that have no quantised form, or a name of
+            `leave` that there is not; the network is as it was.
     """
     left = leave or []
     names = [name for name, _ in network.named_modules()]
     for name in left:
         if name not in names:
             raise UserError(f"method.leave={left}: the network has no {name} (valid: names of its layers)")
+    if is_quantised(network):
+        raise UserError(
+            "method: the network is quantised already (valid: start from a run of another method)"
+        )
     refused = [
         f"{name or 'itself'} ({type(layer).__name__})"
         for name, layer in network.named_modules()
@@ -60,6 +66,31 @@ def quantise_network(network: nn.Module, settings: Quantisation, leave: list[str
         _zero_last_norms(network)
     made: dict[nn.Module, nn.Module] = {}
     return _converted(network, "", settings, left, made)
+
+
+def is_quantised(network: nn.Module) -> bool:
+    """Whether any of a network's layers or norms is quantised."""
+    return any(isinstance(layer, QuantisedLayer | ScaleNorm) for layer in network.modules())
+
+
+def plain_network(network: nn.Module) -> nn.Module:
+    """A copy of a quantised network in float layers: as it evaluates, but for the rounding of activations.
+
+    Weights and biases have their quantised values, Range BN and L1 BN are batch normalisation with the same
+    effect in evaluation. The network stays as it is.
+    """
+    return _made_plain(deepcopy(network), {})
+
+
+def _made_plain(layer: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
+    if isinstance(layer, QuantisedLayer | ScaleNorm):
+        if layer not in made:
+            made[layer] = layer.plain(levels=True)
+        return made[layer]
+    for part, child in layer._modules.items():
+        if child is not None:
+            layer._modules[part] = _made_plain(child, made)
+    return layer
 
 
 def _converted(
@@ -113,6 +144,7 @@ def _norm(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, settings: Qua
             scale_bits=settings.bits_scale,
             **shared,
         )
+    norm.kind = type(layer)
     if layer.affine:
         norm.weight, norm.bias = layer.weight, layer.bias
     else:

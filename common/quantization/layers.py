@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 from functools import partial
+from inspect import signature
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from common.quantization.affine import FLOAT_BITS, quantise_within, value_range
 from common.quantization.bifurcated import Convolution, LinearProduct, Operation, bifurcated
+from common.quantization.integer import coded, integer_product
 from common.quantization.observing import Observed
 from common.quantization.precision import without_autocast
 from common.quantization.ranges import ActivationRange
@@ -15,6 +19,13 @@ from common.quantization.settings import Quantisation
 
 PlainConvolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 TransposedConvolution = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+# of the constructors of float layers
+ARGUMENTS = (
+    *("in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride", "padding"),
+    *("dilation", "groups", "padding_mode", "output_padding"),
+)
+# the smallest and the largest value of a range
+Limits = tuple[Tensor, Tensor]
 Plain = PlainConvolution | TransposedConvolution | nn.Linear
 
 
@@ -35,25 +46,56 @@ class QuantisedLayer(nn.Module):
 
     def __init__(self, layer: Plain, settings: Quantisation) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.kind = settings, type(layer)
+        # what the float layer was made with, but for the bias
+        self.arguments: dict[str, Any] = {
+            name: getattr(layer, name) for name in signature(type(layer)).parameters if name in ARGUMENTS
+        }
         self.weight, self.bias = layer.weight, layer.bias
         self.activation = ActivationRange(settings.range_momentum) if settings.bits < FLOAT_BITS else None
         self.observed = Observed()
 
-    def product(self, inputs: Tensor, operation: Operation) -> Tensor:
-        """operation(Q(x), Q(W)) + Q(b)."""
+    @torch.no_grad()
+    def plain(self, levels: bool) -> nn.Module:
+        """The float layer again, with weights and bias of its own.
+
+        Args:
+            levels: whether they are the quantised ones; else the trained ones.
+        """
+        made = self.kind(**self.arguments, bias=self.bias is not None)
+        weight, bias = (
+            (self.quantised_weight(), self.quantised_bias()) if levels else (self.weight, self.bias)
+        )
+        made.weight.copy_(weight)
+        if bias is not None:
+            made.bias.copy_(bias)
+        return made.to(self.weight.device).train(self.training)
+
+    def product(self, inputs: Tensor, limits: Limits | None, operation: Operation) -> Tensor:
+        """operation(Q(x), Q(W)) + Q(b).
+
+        Args:
+            inputs, limits: Q(x) and its range, as `quantised_inputs` gives them.
+            operation: of the layer.
+        """
         weight, bias, settings = self.quantised_weight(), self.quantised_bias(), self.settings
         tell = partial(self.observed.tell, "layer_gradients") if self.observed.listener else None
-        return bifurcated(inputs, weight, bias, operation, settings.gradients, tell=tell)
+        compute = None
+        if settings.arithmetic == "integer":
+            assert limits is not None
+            own = coded(weight, *value_range(self.weight), settings.bits_weight, settings.true_zero)
+            given = coded(inputs.detach(), *limits, settings.bits, settings.true_zero)
+            compute = partial(integer_product, operation, given, own, bias)
+        return bifurcated(inputs, weight, bias, operation, settings.gradients, tell=tell, compute=compute)
 
-    def quantised_inputs(self, inputs: Tensor) -> Tensor:
-        """Q(x), by the range that `activation` gives."""
+    def quantised_inputs(self, inputs: Tensor) -> tuple[Tensor, Limits | None]:
+        """Q(x), and the range of x that `activation` gives; None where nothing is quantised."""
         if self.activation is None:
-            return inputs
+            return inputs, None
         low, high = self.activation(inputs)
         found = self._quantised(inputs, low, high, self.settings.bits, self.settings.act_stochastic)
         self.observed.tell("activations", inputs, found)
-        return found
+        return found, (low, high)
 
     def quantised_weight(self) -> Tensor:
         """Q(W)."""
@@ -91,7 +133,8 @@ class QuantisedLinear(QuantisedLayer):
     def forward(self, inputs: Tensor) -> Tensor:
         """[b, ..., in] to [b, ..., out]."""
         with without_autocast(inputs.device):
-            return self.product(self.quantised_inputs(inputs.to(self.weight.dtype)), LinearProduct())
+            given, limits = self.quantised_inputs(inputs.to(self.weight.dtype))
+            return self.product(given, limits, LinearProduct())
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bits={self.settings.bits}"
@@ -121,11 +164,11 @@ class QuantisedConvolution(QuantisedLayer):
     def forward(self, inputs: Tensor) -> Tensor:
         """[b, in, ...] to [b, out, ...]."""
         with without_autocast(inputs.device):
-            inputs = self.quantised_inputs(inputs.to(self.weight.dtype))
+            inputs, limits = self.quantised_inputs(inputs.to(self.weight.dtype))
             if self.padding_mode != "zeros":
                 sides = [size for side in reversed(self.sides) for size in side]
                 inputs = functional.pad(inputs, sides, mode=self.padding_mode)
-            return self.product(inputs, self.operation)
+            return self.product(inputs, limits, self.operation)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, {self.kernel_size}, bits={self.settings.bits}"
@@ -151,8 +194,8 @@ class QuantisedTransposed(QuantisedLayer):
     def forward(self, inputs: Tensor, output_size: list[int] | None = None) -> Tensor:
         """[b, in, ...] to [b, out, ...], of the given size where there is one."""
         with without_autocast(inputs.device):
-            inputs = self.quantised_inputs(inputs.to(self.weight.dtype))
-            return self.product(inputs, self._sized(inputs, output_size))
+            inputs, limits = self.quantised_inputs(inputs.to(self.weight.dtype))
+            return self.product(inputs, limits, self._sized(inputs, output_size))
 
     def _sized(self, inputs: Tensor, output_size: list[int] | None) -> Convolution:
         if output_size is None:

@@ -245,6 +245,25 @@ class ScaleNorm(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
         self.activation = ActivationRange(range_momentum) if bits < FLOAT_BITS else None
         self.observed = Observed()
+        # the norm in whose place it stands
+        self.kind: type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d] = nn.BatchNorm2d
+
+    @torch.no_grad()
+    def plain(self, levels: bool) -> nn.Module:
+        """Batch normalisation that does in evaluation what this one does to its quantised inputs.
+
+        Its running variance is 1: gamma holds the scale.
+
+        Args:
+            levels: whether gamma and beta are the quantised ones; else the trained ones.
+        """
+        bits = self.bits_norm if levels else FLOAT_BITS
+        made = self.kind(self.num_features, eps=0.0)
+        made.weight.copy_(_quantised_vector(self.weight, bits) / self.running_scale)
+        made.bias.copy_(_quantised_vector(self.bias, bits))
+        assert made.running_mean is not None
+        made.running_mean.copy_(self.running_mean)
+        return made.to(self.weight.device).train(self.training)
 
     def of_batch(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output of a batch with its own mu and scale, and these."""

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.base.errors import UserError
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
-from common.quantization.converter import quantise_network
+from common.quantization.converter import plain_network, quantise_network
 from common.quantization.layers import QuantisedLayer
 from common.quantization.range_norm import L1Norm, RangeNorm
 from common.quantization.settings import Quantisation
@@ -176,3 +176,36 @@ def test_a_resnet_in_32_bits_is_the_float_network(
     expected = network(photograph)
     made = quantise_network(network, Quantisation(norm="bn"))
     assert torch.equal(made(photograph), expected)
+
+
+@pytest.mark.parametrize("norm", ["range_bn", "l1_bn"])
+def test_the_plain_copy_of_a_network_evaluates_as_it_does_without_the_rounding_of_activations(
+    norm: str,
+) -> None:
+    torch.manual_seed(0)
+    network = quantise_network(small(), Quantisation(bits_weight=3, bits_bias=3, bits_norm=4, norm=norm))
+    inputs = torch.randn(8, 1, 4, 4)
+    network(inputs)
+    expected = network.eval()(inputs)
+    plain = plain_network(network)
+    assert {type(layer) for layer in plain.modules()} == {type(layer) for layer in small().modules()}
+    torch.testing.assert_close(plain(inputs), expected)
+    assert torch.equal(network(inputs), expected)
+
+
+def test_a_plain_copy_has_every_setting_of_its_layers() -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(2, 4, (3, 2), stride=2, padding=(1, 2), dilation=(2, 1), groups=2),
+        nn.ConvTranspose2d(4, 3, 3, stride=2, padding=1, output_padding=1, bias=False),
+        nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"),
+    )
+    said = str(layers)
+    inputs = torch.randn(2, 2, 8, 8)
+    expected = layers(inputs)
+    plain = plain_network(quantise_network(layers, Quantisation(grad_bits=8)))
+    assert str(plain) == said and torch.equal(plain(inputs), expected)
+
+
+def test_a_network_that_is_quantised_already_is_refused() -> None:
+    with pytest.raises(UserError, match="is quantised already"):
+        quantise_network(quantise_network(small(), EIGHT), EIGHT)

@@ -63,6 +63,14 @@ def test_its_baselines_run(tmp_path: Path, method: str) -> None:
     assert 0 <= metrics["test_error"] <= 100 and metrics["parameters"] == 16_794
 
 
+def test_integer_arithmetic_trains_as_the_simulated_one(tmp_path: Path) -> None:
+    losses = [
+        outcome(tmp_path, *SHORT, f"method.arithmetic={arithmetic}")["metrics"]["train_loss"]
+        for arithmetic in ("simulated", "integer")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
 @pytest.mark.parametrize(
     "words",
     [
