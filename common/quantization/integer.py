@@ -9,6 +9,7 @@ over the n pairs that lie within the image. The sum of q p is of two int8 matric
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -167,7 +168,8 @@ def _spaced(values: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Values with stride - 1 zeros between neighbours."""
     sizes = [(size - 1) * step + 1 for size, step in zip(values.shape[2:], stride, strict=True)]
     found = values.new_zeros(*values.shape[:2], *sizes)
-    found[(..., *(slice(None, None, step) for step in stride))] = values
+    index: Any = (..., *(slice(None, None, step) for step in stride))
+    found[index] = values
     return found
 
 
@@ -182,11 +184,12 @@ def windows(values: Tensor, kernel: tuple[int, ...], places: _Places) -> tuple[T
     positions = tuple(len(reach) for reach in reaches)
     parts = []
     for offsets in itertools.product(*(range(side) for side in kernel)):
-        spots: list[slice] = [
+        spots = [
             slice(offset * dilation, offset * dilation + reach.stop, stride)
             for offset, dilation, stride, reach in zip(
                 offsets, places.dilation, places.stride, reaches, strict=True
             )
         ]
-        parts.append(values[(slice(None), slice(None), *spots)].flatten(2))
+        index: Any = (slice(None), slice(None), *spots)
+        parts.append(values[index].flatten(2))
     return torch.stack(parts, 3).transpose(1, 2), positions

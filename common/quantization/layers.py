@@ -67,7 +67,7 @@ class QuantisedLayer(nn.Module):
             (self.quantised_weight(), self.quantised_bias()) if levels else (self.weight, self.bias)
         )
         made.weight.copy_(weight)
-        if bias is not None:
+        if bias is not None and made.bias is not None:
             made.bias.copy_(bias)
         return made.to(self.weight.device).train(self.training)
 

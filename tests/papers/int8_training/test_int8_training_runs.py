@@ -1,5 +1,6 @@
 """Runs of int8_training through the runner: composition, resuming, batches that are left out."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from common.base.errors import UserError
 from common.quantization.method import QuantisedTraining
 from common.runs.compose import compose
+from common.runs.export import Options, export
 from common.runs.runner import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -122,3 +124,50 @@ def test_what_it_cannot_take_is_one_line(tmp_path: Path, word: str, said: str) -
     with pytest.raises(UserError, match=said) as error:
         outcome(tmp_path, *SHORT, word)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_a_trained_network_is_exported_in_integers_that_name_the_same_classes(
+    tmp_path: Path, normalise: bool
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="pip install -e '.[export]'")
+    pytest.importorskip("onnxruntime", reason="pip install -e '.[dev]'")
+    words = ["paper=int8_training", "paper.epochs=2", "dataset.limit=400", "dataset.batch_size=40"]
+    words += [f"output_dir={tmp_path}", "logger=none", "trainer=cpu", "model=resnet_digits"]
+    execute(*compose(words))
+    found = export(words, Options(to="int8", normalise=normalise))
+    plain, int8 = found.files
+    kinds = [node.op_type for node in onnx.load(int8).graph.node]
+    assert "BatchNormalization" not in kinds and "QuantizeLinear" in kinds
+    weights = {tensor.name: tensor.data_type for tensor in onnx.load(int8).graph.initializer}
+    quantised = [name for name in weights if name.endswith("weight_quantized")]
+    assert len(quantised) == 7 and all(weights[name] == onnx.TensorProto.INT8 for name in quantised)
+    told = {entry.key: entry.value for entry in onnx.load(int8).metadata_props}
+    assert told["activations"].startswith("uint8, ") and told["weights"].startswith("int8, symmetric")
+    shares = [float(line.split(" for ")[1].split("%")[0]) for line in found.latency if "same class" in line]
+    assert len(shares) == 2 and min(shares) > 85
+    assert "our integer arithmetic" in "".join(found.latency)
+    assert sum(line.startswith("latency in onnxruntime") for line in found.latency) == 2
+    assert any(line.startswith("size: ") for line in found.latency)
+    assert plain.suffix == ".onnx"
+
+
+def test_a_float_network_is_not_exported_in_integers(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="pip install -e '.[dev]'")
+    words = [*SHORT, "method=quantization/bn", f"output_dir={tmp_path}", "logger=none", "trainer=cpu"]
+    execute(*compose(words))
+    with pytest.raises(UserError, match="to=int8: the network has no ranges of activations"):
+        export(words, Options(to="int8"))
+
+
+def test_the_state_dict_of_a_quantised_network_is_that_of_the_plain_one(tmp_path: Path) -> None:
+    words = [*SHORT, f"output_dir={tmp_path}", "logger=none", "trainer=cpu"]
+    execute(*compose(words))
+    (file,) = export(words, Options(to="state_dict", latency=False)).files
+    kept = torch.load(file, weights_only=True)
+    assert all(tensor.unique().numel() <= 256 for name, tensor in kept.items() if name.endswith("0.weight"))
+    assert not any("activation" in name for name in kept)
+    # and another run may start from it
+    weights = shutil.copy(file, tmp_path / "weights.pt")
+    metrics = outcome(tmp_path / "more", *SHORT, f"start={weights}")["metrics"]
+    assert 0 <= metrics["test_error"] <= 100
