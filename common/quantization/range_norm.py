@@ -63,8 +63,8 @@ def require_chunks(values: int, chunks: int) -> int:
     return values // chunks
 
 
-def chunk_extremes(inputs: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
-    """The largest value of each channel and chunk, and where it lies.
+def chunk_extremes(inputs: Tensor, chunks: int, sign: int = 1) -> tuple[Tensor, Tensor]:
+    """The largest value of each channel and chunk, and where it lies; of the values times `sign`.
 
     A channel's values lie in the order of examples, then pixels; the chunks are equal parts of that. First
     come the largest values of rows, pieces of an example that lie within one chunk; only in the row that has
@@ -73,6 +73,7 @@ def chunk_extremes(inputs: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
     Args:
         inputs: [b, channels, pixels].
         chunks: they divide b * pixels.
+        sign: 1 or -1.
 
     Returns:
         Values, and their indices in the flattened inputs, both [channels, chunks].
@@ -81,13 +82,14 @@ def chunk_extremes(inputs: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
     length = math.gcd(pixels, batch * pixels // chunks)
     pieces = pixels // length
     rows = inputs.reshape(batch, channels, pieces, length)
-    largest = rows.amax(3).transpose(0, 1).reshape(channels, chunks, -1)
+    ends = rows.amax(3) if sign == 1 else -rows.amin(3)
+    largest = ends.transpose(0, 1).reshape(channels, chunks, -1)
     values, chosen = largest.max(2)
     # the row's number among the channel's rows
     row = chosen + torch.arange(chunks, device=inputs.device) * largest.shape[2]
     channel = torch.arange(channels, device=inputs.device)[:, None]
     example, piece = row // pieces, row % pieces
-    pixel = rows[example, channel, piece].argmax(2)
+    pixel = (sign * rows[example, channel, piece]).argmax(2)
     return values, ((example * channels + channel) * pieces + piece) * length + pixel
 
 
@@ -116,7 +118,7 @@ class _RangeNorm(Function):
         flat = inputs.reshape(*inputs.shape[:2], -1)
         mean = flat.mean(dim=(0, 2))
         high, at_high = chunk_extremes(flat, chunks)
-        low, at_low = chunk_extremes(-flat, chunks)
+        low, at_low = chunk_extremes(flat, chunks, -1)
         scale = factor * (high + low).mean(1) + eps
         scale = torch.where(scale == 0, torch.ones_like(scale), scale)
         inverse = 1 / scale
