@@ -45,6 +45,10 @@ class BlockLoader(EndlessLoader, ABC):
     def at_epoch_end(self) -> bool:
         return self.position == self.steps_per_epoch
 
+    def batch_sizes(self) -> tuple[int, int] | None:
+        """How many examples the first and the last batch of an epoch have; None where that has no meaning."""
+        return None
+
     @abstractmethod
     def items(self) -> Iterator[Any]:
         """The items of epoch `epoch` from step `position` on, in order."""
@@ -90,6 +94,12 @@ def steps_of(size: int, batch_size: int) -> int:
     return max(1, full + (rest > 1))
 
 
+def ends_of(size: int, batch_size: int) -> tuple[int, int]:
+    """How many samples the first and the last of the `minibatches` of `size` samples have."""
+    steps = steps_of(size, batch_size)
+    return (size if steps == 1 else batch_size), size - (steps - 1) * batch_size
+
+
 class IndexLoader(BlockLoader):
     """Blocks of index tensors, for data that live in memory: a batch is a set of indices.
 
@@ -102,6 +112,9 @@ class IndexLoader(BlockLoader):
     def __init__(self, size: int, batch_size: int, seed: int) -> None:
         super().__init__(steps_of(size, batch_size), seed)
         self.size, self.batch_size = size, batch_size
+
+    def batch_sizes(self) -> tuple[int, int]:
+        return ends_of(self.size, self.batch_size)
 
     def items(self) -> Iterator[Tensor]:
         order = shuffled(self.size, self.seed, self.epoch)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
+from common.base.loader import BlockLoader
 from common.base.task import Task
 
 
@@ -160,6 +161,18 @@ class TrainingMethod(nn.Module):
         if self.inner is not None:
             with naming_inner():
                 self.inner.check_schedule(schedule)
+
+    def fit_loader(self, loader: BlockLoader) -> None:
+        """Leave out of the epochs what cannot be learnt from, before the first step; nothing here.
+
+        Args:
+            loader: of the training split; its `steps_per_epoch` may be made smaller.
+
+        Raises:
+            UserError: nothing would be left.
+        """
+        if self.inner is not None:
+            self.inner.fit_loader(loader)
 
     def loss(self, student: nn.Module, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """The whole objective of a minibatch, the task's own and the student's penalty included."""

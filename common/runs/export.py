@@ -7,7 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from common.runs.cli import guarded
 from common.runs.trained import Finished, Trained, find, trained
 
 if TYPE_CHECKING:
-    from torch import nn
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
 
 HELP = """The plain network that a finished run leaves, without what helped its training.
 
@@ -26,6 +27,7 @@ HELP = """The plain network that a finished run leaves, without what helped its 
   python export.py paper=one to=onnx path=net.onnx
   python export.py outputs/one/0123456789ab           the same, by the run's folder
   python export.py paper=one normalise=false          the ONNX file without the normalisation
+  python export.py paper=int8_training to=int8        float32 and integers, how fast and how alike they are
 
 The words are those of the run (python run.py ...). The state dict holds the bare network's weights
 (torch.load(..., weights_only=True)). The ONNX file takes float32 batches of what the data set stores: pixels
@@ -34,12 +36,16 @@ returns logits, and for regression predictions in the targets' own unit. Its met
 the shape, the normalisation, and the words and metrics of the run; of a folder of images how a file becomes
 an input; of a table of yours its target and its columns, with the words of each or what fills a missing
 number, and how to feed a row. With normalise=false it takes what the network takes, and its metadata say how
-to get there. The time of a batch is measured here (latency=false: not).
+to get there. A network of method=quantization/... is given in float layers with its quantised weights, and
+with to=int8 in integers (QDQ form) too. The time of a batch is measured here (latency=false: not).
 
 The state dict's file of a pruned run says how wide the layers are too: common.pruning.pruned.load_pruned
 makes the network of it. The whole network is timed in turn with the pruned one."""
-FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"]}
+INT8 = ".int8.onnx"
+FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"], "int8": [".onnx", INT8]}
 SUFFIXES = FORMS["both"]
+# examples on which the ranges of tensors are measured that training does not track
+CALIBRATION = 256
 # what a network gives, by its task
 OUTPUTS = {
     "classification": "logits",
@@ -139,17 +145,105 @@ def export(words: list[str], options: Options) -> Exported:
             f"{type(found.network).__name__} is for {task}: "
             f"only networks for {', '.join(OUTPUTS)} are exported"
         )
+    quantised = found
+    if options.to == "int8":
+        require_quantised(found.network)
+    found = replace(found, network=_in_float_layers(found.network))
     path = options.path or run.directory / "network"
-    files = []
+    files: list[Path] = []
     for suffix in FORMS[options.to]:
         target = path.with_name((path.stem if path.suffix in SUFFIXES else path.name) + suffix)
-        if suffix == ".onnx":
+        if suffix == INT8:
+            metadata = _metadata(run, found, task, options.normalise)
+            _write_int8(target, files[0], quantised, metadata, options.normalise)
+        elif suffix == ".onnx":
             deployed = _deployed(found.network, found.facts) if options.normalise else found.network
             _write_onnx(target, deployed, found, task, _metadata(run, found, task, options.normalise))
         else:
             _write_state(target, run, found, task)
         files.append(target)
+    if options.to == "int8":
+        return Exported(files, _int8_lines(files, quantised, options))
     return Exported(files, _latency(run, found) if options.latency else [])
+
+
+def require_quantised(network: "nn.Module") -> None:
+    """Refuse to write integers of a network without ranges, or without the package that does.
+
+    Raises:
+        UserError: see above.
+    """
+    from common.quantization.qdq import own_ranges, require_onnxruntime
+
+    require_onnxruntime()
+    own_ranges(network)
+
+
+def _in_float_layers(network: "nn.Module") -> "nn.Module":
+    """A quantised network in float layers, with its quantised weights; any other one as it is."""
+    from common.quantization.converter import is_quantised, plain_network
+
+    return plain_network(network).eval() if is_quantised(network) else network
+
+
+def _stored(inputs: "Tensor", facts: dict[str, Any], normalise: bool) -> "NDArray[Any]":
+    """Inputs of the network as its file takes them: with `normalise` as the data set stores them."""
+    import torch
+
+    if not normalise:
+        return inputs.numpy()
+    offset, scale = (torch.tensor(facts[key], dtype=torch.float32) for key in ("offset", "scale"))
+    return (torch.where(scale == 0, 0.0, inputs / scale) + offset).numpy()
+
+
+def _write_int8(path: Path, plain: Path, found: Trained, metadata: dict[str, str], normalise: bool) -> None:
+    """Write the integers; what is not tracked in training is measured on `CALIBRATION` training examples."""
+    import onnx
+
+    from common.quantization.qdq import own_ranges, write_qdq
+
+    found.module.data.setup()
+    inputs, _ = next(iter(found.module.data.batches("train", CALIBRATION)))
+    samples = [_stored(inputs, found.facts, normalise)]
+
+    def write(partial: Path) -> None:
+        told = write_qdq(plain, partial, own_ranges(found.network), samples)
+        model = onnx.load(partial)
+        forms = {
+            "activations": f"uint8, {told['own']} ranges of training's own, others of {len(inputs)} examples",
+            "weights": f"int8, symmetric by output channel, {7 if told['reduced'] else 8} bits",
+        }
+        onnx.helper.set_model_props(model, metadata | forms)
+        onnx.save(model, partial)
+
+    _atomically(path, write)
+
+
+def _int8_lines(files: list[Path], found: Trained, options: Options) -> list[str]:
+    """How large, alike and fast the integers are beside float32, and on which processor."""
+    from common.quantization.qdq import has_vnni
+    from common.runs.environment import cpu
+    from common.runs.int8 import agreements, speeds
+
+    plain, int8 = files
+    sizes = f"{int8.stat().st_size:,} bytes of int8, {plain.stat().st_size:,} of float32"
+    lines = [f"size: {sizes} ({plain.stat().st_size / int8.stat().st_size:.2f} times smaller)"]
+    if getattr(found.network, "task", None) == "classification":
+        alike = agreements(found, plain, int8, lambda batch: _stored(batch, found.facts, options.normalise))
+        lines += [
+            f"the same class as {name} for {share:.2%} of {alike.count} test examples"
+            for name, share in alike.shares.items()
+        ]
+    if options.latency:
+        vnni = "with VNNI" if has_vnni() else "without VNNI, so weights have 7 bits"
+        for batch, (float32, integer) in speeds(plain, int8, tuple(found.facts["shape"])).items():
+            verdict = f"{float32 / integer:.2f} x as fast"
+            slower = "; here int8 is SLOWER than float32" if integer > float32 else ""
+            lines.append(
+                f"latency in onnxruntime, batch of {batch}, one thread, {cpu()}, {vnni}: "
+                f"int8 {integer:.3g} ms, float32 {float32:.3g} ms, {verdict}{slower}"
+            )
+    return lines
 
 
 def _has_onnx() -> bool:

@@ -155,6 +155,7 @@ class SupervisedModule(PaperModule):
         # some sets read their test files only when asked: a missing one is said before training
         self.data.size("test")
         self.loader = self.data.loader(self.seed)
+        self.training_method.fit_loader(self.loader)
 
     @property
     def total_steps(self) -> int:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from common.base.dataset import Batch, DataSet, Source, SplitName, check, plain_numbers
 from common.base.errors import UserError
-from common.base.loader import BlockLoader, minibatches, shuffled, steps_of
+from common.base.loader import BlockLoader, ends_of, minibatches, shuffled, steps_of
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, check_file, prepare, unpack
 from common.data.shared.subsets import complement, stratified_subset
@@ -513,6 +513,9 @@ class StreamLoader(BlockLoader):
     @block.setter
     def block(self, steps: int) -> None:
         self._block = min(steps, self._largest_block)
+
+    def batch_sizes(self) -> tuple[int, int]:
+        return ends_of(self._size, self._batch_size)
 
     def items(self) -> Iterator[Fetched]:
         """The batches of epoch `epoch` from step `position` on."""
