@@ -132,31 +132,35 @@ def _refusal(
     blank: nn.Module, shape: Shape, found: Found, groups: Iterable[ChannelGroup]
 ) -> Refused | UserError | None:
     """Why some channels of each part of the groups cannot be removed; None where they can."""
-    removed: set[int] = set()
-    for group in groups:
-        removed |= set(found.roots[group.name][_some(group)].tolist())
-    smaller = copy.deepcopy(blank)
-    try:
-        cut(smaller, shape, found.channels, removed)
-    except (Refused, UserError) as error:
-        return error
+    # what takes channels by fixed numbers may go with some of them by chance
+    for from_end in (False, True):
+        removed: set[int] = set()
+        for group in groups:
+            removed |= set(found.roots[group.name][_some(group, from_end)].tolist())
+        smaller = copy.deepcopy(blank)
+        try:
+            cut(smaller, shape, found.channels, removed)
+        except (Refused, UserError) as error:
+            return error
     return None
 
 
-def _some(group: ChannelGroup) -> list[int]:
+def _some(group: ChannelGroup, from_end: bool) -> list[int]:
     """Channels to be removed on trial: of each part as many, at the same places if they are paired."""
     size = group.channels // group.parts
     # neither pairs of neighbours nor equally many of two halves
     places = (0, 1, 3) if size > 3 else (0,)
     shifts = [0 if group.paired else part * (part + 1) // 2 for part in range(group.parts)]
-    return [part * size + (place + shift) % size for part, shift in enumerate(shifts) for place in places]
+    some = [part * size + (place + shift) % size for part, shift in enumerate(shifts) for place in places]
+    return [group.channels - 1 - channel for channel in some] if from_end else some
 
 
 def _declared_parts(group: ChannelGroup, found: Found) -> int:
     """Into how many runs the convolutions in groups, and normalisations of groups, divide the channels."""
     parts = 1
     for slot in group.slots:
-        groups = found.channels.passed.groups.get(slot.parameter, (1, 0))[0]
+        passed = found.channels.passed
+        groups = passed.groups.get(slot.parameter, (passed.norm_groups.get(slot.parameter, 1), 0))[0]
         in_order = slot.numbers == tuple(range(group.channels))
         if in_order and parts % groups and groups % parts == 0 and group.channels % groups == 0:
             parts = groups

@@ -55,6 +55,8 @@ class Channels:
     def expected(self, removed: Set[int]) -> Expected:
         """What a pass through the network without these channels has to find."""
         kept = self.kept(removed)
+        gone = torch.zeros(len(self.roots), dtype=torch.bool)
+        gone[list(removed)] = True
         every = {axis: self.of(axis) for axis in self.passed.labels}
         labels = {axis: roots[kept[axis]] if axis in kept else roots for axis, roots in every.items()}
         return Expected(
@@ -62,6 +64,8 @@ class Channels:
             inputs=[torch.from_numpy(self.roots[labels.numpy()]) for labels in self.passed.inputs],
             labels={axis: torch.from_numpy(roots) for axis, roots in labels.items()},
             fixed=frozenset(self.fixed),
+            roots=torch.from_numpy(self.roots),
+            gone=gone,
         )
 
 

@@ -422,7 +422,10 @@ def _across_channels(call: Call) -> None:
     for value in (weight, bias):
         if isinstance(value, Tensor):
             _vector_follows(call, value, vector)
-    tracker.found.norms[where] = Axis(tracker.names[id(weight)], 0)
+    name = tracker.names[id(weight)]
+    tracker.found.norms[where] = Axis(name, 0)
+    if isinstance(module, nn.GroupNorm):
+        tracker.found.norm_groups[name] = module.num_groups
     call.give(labels)
 
 

@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 from common.base.errors import UserError
 from common.pruning.channels import ChannelGroup, Found, find_groups
@@ -32,11 +32,11 @@ def sliced(network: nn.Module, shape: Shape, keep: Keep) -> nn.Module:
     Raises:
         UserError: no such group, a fixed one, channel numbers that are none, or that are not ascending; a
             layer would lose all its channels; groups of a layer would keep unequal numbers; an operation
-            of the network that does not go with fewer channels.
+            of the network that does not go with fewer channels; a network that cannot be copied.
     """
     found = find_groups(network, shape)
     removed = _removed(found, keep)
-    smaller = copy.deepcopy(network)
+    smaller = _copy(network)
     try:
         cut(smaller, shape, found.channels, removed)
     except Refused as refused:
@@ -62,9 +62,32 @@ def masked(network: nn.Module, shape: Shape, keep: Keep) -> nn.Module:
     """
     found = find_groups(network, shape)
     removed = _removed(found, keep)
-    same = copy.deepcopy(network)
+    same = _copy(network)
     blank(same, found.channels, removed)
     return same
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    """A deep copy.
+
+    Raises:
+        UserError: a layer keeps what cannot be copied, as `torch.nn.utils.weight_norm` makes it.
+    """
+    try:
+        return copy.deepcopy(network)
+    except (RuntimeError, TypeError) as error:
+        for name, module in network.named_modules():
+            for key, value in vars(module).items():
+                if isinstance(value, Tensor) and not value.is_leaf:
+                    raise UserError(
+                        f"{type(network).__name__} cannot be copied: {name or 'it'} computes its {key} from "
+                        "other parameters (valid: after torch.nn.utils.remove_weight_norm or "
+                        "remove_spectral_norm, or those of torch.nn.utils.parametrizations)"
+                    ) from error
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{type(network).__name__} cannot be copied ({reason}; valid: a network that copy.deepcopy takes)"
+        ) from error
 
 
 def _removed(found: Found, keep: Keep) -> set[int]:

@@ -18,6 +18,7 @@ from common.pruning.names import (
     ELEMENTWISE,
     NUMBERS,
     REDUCTIONS,
+    RESIZING,
     WINDOWS,
     is_in_place,
     name_of,
@@ -65,6 +66,7 @@ class Passed:
         roles: for each axis what it is to its channels, in the order of execution.
         groups: of each weight of a convolution in groups (but depthwise): (groups, axis within a group).
         norms: layers that normalise over channels, and the axis of their channels.
+        norm_groups: of the weight of each normalisation of groups their number.
         features: labels of the channels of layers that normalise each by itself.
         edges: pairs of labels that are tied, [2, n] each.
         fixed: labels that cannot be removed, and why.
@@ -81,6 +83,7 @@ class Passed:
     roles: dict[tuple[Axis, Role], None] = field(default_factory=dict)
     groups: dict[str, tuple[int, int]] = field(default_factory=dict)
     norms: dict[str, Axis] = field(default_factory=dict)
+    norm_groups: dict[str, int] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
     edges: list[np.ndarray] = field(default_factory=list)
     fixed: list[tuple[np.ndarray, str]] = field(default_factory=list)
@@ -98,12 +101,16 @@ class Expected:
         whole: of the whole network.
         labels: of each axis, those of the channels that are left, each the root of its channel.
         fixed: roots that cannot be removed.
+        roots: of every label of the whole network.
+        gone: of each root whether it is removed.
     """
 
     whole: Passed
     inputs: Sequence[Tensor]
     labels: Mapping[Axis, Tensor]
     fixed: frozenset[int]
+    roots: Tensor
+    gone: Tensor
 
 
 class Unseen(TorchDispatchMode):
@@ -296,6 +303,20 @@ class Tracker(TorchFunctionMode):
             ]
         self.note(call.inputs, call.name, wide, [leaf for leaf in leaves if isinstance(leaf, int | float)])
 
+    def check_part(self, value: Tensor) -> None:
+        """Hold the channels of a view that is changed in place against those of the whole network's.
+
+        No later operation shows it if others are changed.
+        """
+        if self.expected is None or value._base is None:
+            return
+        now = self.labels(value)
+        if now is None:
+            return
+        before = self.expected.roots[few(self.expected.whole.involved[self.position - 1][0])].unique()
+        if not torch.equal(before[~self.expected.gone[before]], few(now).unique()):
+            raise Refused(self.last[0], f"{self.last[1]} changes other channels in place")
+
     def apart(self) -> tuple[int, ...]:
         """Of the operation that was noted last, what `Passed.apart` says of the whole network."""
         return () if self.expected is None else self.expected.whole.apart.get(self.position - 1, ())
@@ -357,7 +378,9 @@ class Tracker(TorchFunctionMode):
         else:
             if name in ELEMENTWISE:
                 self.note_elementwise(call)
-            elif name in REDUCTIONS or name in ALONG or name in WINDOWS:
+                if args and result is args[0]:
+                    self.check_part(result)
+            elif name in REDUCTIONS | RESIZING or name in ALONG or name in WINDOWS:
                 leaves = tree_leaves((args, kwargs))
                 self.note(inputs, name, [leaf for leaf in leaves if isinstance(leaf, int | float)])
             else:
@@ -403,6 +426,9 @@ class Call:
     def of_input(self) -> Tensor:
         """The labels of the first argument, 0 without any; of its own shape."""
         value = self.argument(0, "input")
+        if self.tracker.matrix(value):
+            # channels along one axis, and others along the next
+            self.tracker.refuse(value, self.name)
         labels = self.tracker.labels(value)
         return blank_labels(value) if labels is None else labels.expand(value.shape)
 

@@ -180,7 +180,8 @@ def cut(parameters: Named, masks: Masks, threshold: float | Named) -> dict[str, 
     """
     require_finite(parameters)
     return {
-        name: masks[name] & (p.abs() >= (threshold if isinstance(threshold, float) else threshold[name]))
+        name: masks[name]
+        & (p.abs() >= (threshold if isinstance(threshold, int | float) else threshold[name]))
         for name, p in parameters.items()
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from pruning_toys import IMAGE, classifier, conv, pruned
+from pruning_toys import IMAGE, classifier, conv, gap, pruned
 from torch import nn
 
 from common.base.errors import UserError
@@ -90,6 +90,15 @@ def test_channels_in_parts_go_evenly(name: str, scope: Any) -> None:
             size = group.channels // group.parts
             counts = {sum(k // size == part for k in keep[group.name]) for part in range(group.parts)}
             assert len(counts) == 1
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 4), (16, 8), (64, 32)])
+def test_each_group_of_a_group_normalisation_loses_as_many(channels: int, groups: int) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, channels, 3, padding=1), nn.GroupNorm(groups, channels), nn.ReLU(), classifier(channels)
+    )
+    keep = kept_channels(network, IMAGE, criterion="weight_l1", rate=0.5, scope="group")
+    assert len(keep["0"]) == channels // 2 and gap(network.double(), IMAGE, keep) < 1e-12
 
 
 def test_what_cannot_be_judged_is_one_line() -> None:

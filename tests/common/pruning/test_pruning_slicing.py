@@ -409,3 +409,69 @@ def test_every_channel_of_a_chain_is_its_own() -> None:
     group = channel_groups(network, (4,))[0]
     assert some(group, 0.5, torch.Generator().manual_seed(0))
     assert (group.producers, group.consumers) == (("0",), ("2",))
+
+
+def _part_changed(net: Any, x: Tensor) -> Tensor:
+    made = net.conv(x)
+    made[:, :4].mul_(2)
+    return net.head(made)
+
+
+def _part_rectified(net: Any, x: Tensor) -> Tensor:
+    made = net.conv(x)
+    F.relu(made.narrow(1, 0, 4), inplace=True)
+    return net.head(made)
+
+
+def _mean_weight(net: Any, x: Tensor) -> Tensor:
+    return net.head(net.conv(x)) * net.conv.weight.mean()
+
+
+def _mean_of_softmax(net: Any, x: Tensor) -> Tensor:
+    return net.head(net.conv(x)) * net.conv.weight.softmax(0).sum()
+
+
+def _resized(net: Any, x: Tensor) -> Tensor:
+    return net.head(F.interpolate(net.conv(x), size=(net.conv.out_channels, 4)))
+
+
+def _last_three(net: Any, x: Tensor) -> Tensor:
+    return net.head(net.conv(x)[:, -3:])
+
+
+@pytest.mark.parametrize(
+    ("forward", "taken", "reason"),
+    [
+        (_part_changed, 8, "mul changes other channels in place"),
+        (_part_rectified, 8, "relu changes other channels in place"),
+        (_mean_weight, 8, "mean is not understood"),
+        (_mean_of_softmax, 8, "softmax is not understood"),
+        (_resized, 8, "interpolate depends on the number of channels"),
+        (_last_three, 3, "linear"),
+    ],
+)
+def test_what_would_be_computed_from_other_numbers_once_channels_are_gone_is_fixed(
+    forward: Callable[..., Tensor], taken: int, reason: str
+) -> None:
+    network = randomised(Forward(forward, conv=conv(3, 8), head=classifier(taken)))
+    group = next(group for group in channel_groups(network, IMAGE) if group.name == "conv")
+    assert group.fixed is not None and reason in group.fixed
+    with pytest.raises(UserError, match="cannot lose"):
+        sliced(network, IMAGE, {"conv": [1, 3, 4, 5]})
+
+
+def test_a_part_in_space_that_is_changed_in_place_is_sliced() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        made = net.conv(x)
+        made[:, :, :4].mul_(2)
+        return net.head(made)
+
+    network = randomised(Forward(forward, conv=conv(3, 8), head=classifier(8)))
+    assert gap(network, IMAGE, {"conv": [1, 3, 4, 5]}) < 1e-12
+
+
+def test_a_layer_that_cannot_be_copied_is_named() -> None:
+    network = nn.Sequential(torch.nn.utils.spectral_norm(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 2))
+    network(torch.zeros(1, 4))
+    with pytest.raises(UserError, match="0 computes its weight from other parameters"):
+        sliced(network, (4,), {})

@@ -105,6 +105,8 @@ def test_a_cut_keeps_what_was_kept_and_is_not_below_the_threshold() -> None:
     masks = Masks({"w": weight})
     masks["w"][1, 1] = False
     assert cut({"w": weight}, masks, 0.2)["w"].tolist() == [[True, True], [False, False]]
+    # a whole number as the command line gives it
+    assert not cut({"w": weight}, masks, 9)["w"].any()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
