@@ -19,7 +19,7 @@ from common.claims.claims import Claim, load_claims
 from common.claims.judge import State, Verdict, judge, mean_interval
 from common.runs.code import stale
 from common.runs.evidence import Evidence, asked_forms
-from common.runs.keys import NEUTRAL_IN, STAGED
+from common.runs.keys import NEUTRAL_IN, OPTIONAL, STAGED
 from common.runs.result import number
 from common.tables.fits import slope
 from common.tables.tables import SCALES, Entry, entries, in_roots, load_tables, metric_keys, papers
@@ -451,6 +451,9 @@ def _holds(config: dict[str, Any], dotted: str, value: Any) -> bool:
     group, _, rest = dotted.partition(".")
     if rest in NEUTRAL_IN.get(group, ()):
         return True
+    if dotted in OPTIONAL:
+        # a result does not name what a run is without
+        return bool(config.get(dotted) == value)
     if dotted == "teacher":
         # it stands in the nodes that use it
         nodes = [config.get(group, {}) for group in STAGED]
