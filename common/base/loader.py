@@ -59,7 +59,8 @@ class BlockLoader(EndlessLoader, ABC):
                 self.epoch, self.position = self.epoch + 1, 0
             items = self.items()
             while not self.at_epoch_end:
-                chosen = list(islice(items, self.block))
+                # a method may have left out the last batches
+                chosen = list(islice(items, min(self.block, self.steps_per_epoch - self.position)))
                 self.position += len(chosen)
                 yield chosen
 

@@ -92,3 +92,11 @@ def test_an_epoch_whose_rest_is_one_goes_on_after_a_break_as_if_unbroken() -> No
         resumed = IndexLoader(9, 4, seed=1)
         resumed.load_state_dict(loader.state_dict())
         assert first + batches(resumed, 6 - broken_at) == unbroken
+
+
+@pytest.mark.parametrize("block", [1, 2, 64])
+def test_batches_that_are_left_out_of_the_epochs_are_in_no_block(block: int) -> None:
+    loader = IndexLoader(37, 16, seed=0)
+    loader.steps_per_epoch, loader.block = 2, block
+    assert [len(batch) for batch in batches(loader, 6)] == [16] * 6
+    assert loader.epoch == 2
