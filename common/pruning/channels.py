@@ -106,10 +106,10 @@ def channel_groups(network: nn.Module, shape: Shape) -> list[ChannelGroup]:
 def _blamed(refused: Exception, found: Found, groups: list[ChannelGroup]) -> list[ChannelGroup]:
     """Those of the groups whose channels the operation takes that failed; all of them where it is unknown."""
     position = getattr(refused, "position", None)
-    involved = found.channels.passed.involved
-    if position is None or position >= len(involved):
+    done = found.channels.passed.done
+    if position is None or position >= len(done):
         return groups
-    taken = [np.unique(found.channels.roots[labels.numpy()]) for labels in involved[position]]
+    taken = [np.unique(found.channels.roots[labels.numpy()]) for labels in done[position].taken]
     blamed = [group for group in groups if any(np.isin(found.roots[group.name], one).any() for one in taken)]
     return blamed or groups
 
@@ -148,8 +148,8 @@ def _refusal(
 def _some(group: ChannelGroup, from_end: bool) -> list[int]:
     """Channels to be removed on trial: of each part as many, at the same places if they are paired."""
     size = group.channels // group.parts
-    # neither pairs of neighbours nor equally many of two halves
-    places = (0, 1, 3) if size > 3 else (0,)
+    # neither pairs of neighbours nor equally many of two halves; from the end about half of them
+    places = sorted({0, 1, 3} | set(range(size // 2 if from_end else 0)) - {2}) if size > 3 else [0]
     shifts = [0 if group.paired else part * (part + 1) // 2 for part in range(group.parts)]
     some = [part * size + (place + shift) % size for part, shift in enumerate(shifts) for place in places]
     return [group.channels - 1 - channel for channel in some] if from_end else some

@@ -30,6 +30,9 @@ MOVING = _words(
     "view_as reshape_as repeat tile flip roll stack channel_shuffle native_channel_shuffle pixel_shuffle "
     "pixel_unshuffle repeat_interleave broadcast_to hsplit vsplit dsplit hstack vstack"
 )
+# of those, what puts several tensors into one, and what repeats one along dimensions of size 1
+JOINED = frozenset({"stack", "hstack", "vstack"})
+REPEATING = frozenset({"expand", "expand_as", "broadcast_to", "repeat"})
 JOINING = {"cat", "concat", "concatenate"}
 REDUCTIONS = _words("mean sum amax amin max min std var norm prod logsumexp any all std_mean var_mean")
 ALONG = {"softmax", "log_softmax", "softmin", "cumsum", "normalize"}
@@ -46,10 +49,8 @@ ALIKE = _words(
     "zeros ones full empty rand randn zeros_like ones_like full_like empty_like rand_like randn_like "
     "new_zeros new_ones new_full new_empty bernoulli uniform normal fill zero"
 )
-# make tensors of numbers, which may be sizes
-NUMBERS = frozenset(
-    {"tensor", "as_tensor", "asarray", "scalar_tensor", "new_tensor", "full", "new_full", "full_like"}
-)
+# of those, what takes nothing but sizes
+SIZED = _words("zeros ones empty rand randn new_zeros new_ones new_empty")
 
 
 def name_of(func: Any) -> str:

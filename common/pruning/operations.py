@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from common.pruning.comparison import Move, loose_dims
 from common.pruning.labels import blank_labels, both_labelled, few, labels_along, merged_labels, varies
 from common.pruning.names import (
     ALONG,
@@ -35,7 +36,7 @@ def _elementwise(call: Call) -> None:
         if (labels := tracker.labels(value)) is not None
     }
     in_place = call.in_place and 0 not in carried
-    apart = list(tracker.apart())
+    apart = list(call.step.apart)
     merged = blank_labels(output)
     for i, labels in carried.items():
         others = [other for j, other in carried.items() if j != i]
@@ -49,14 +50,14 @@ def _elementwise(call: Call) -> None:
         both = both_labelled(merged, whole)
         tracker.tie(*both, call.name)
         merged = merged_labels(merged, whole)
-    tracker.found.apart[len(tracker.found.done) - 1] = tuple(apart)
+    call.step.apart = tuple(apart)
     for i, value in enumerate(call.inputs):
         matrix = tracker.matrix(value)
         if matrix is not None:
             _follow(call, matrix, value, merged)
-        elif i not in carried and not hasattr(value, "_alike"):
-            varying = [d for d in range(ndim) if shapes[i][d] > 1 and varies(merged, d)]
-            if varying:
+        elif i not in carried:
+            loose = {d + ndim - value.dim() for d in loose_dims(value)}
+            if any(shapes[i][d] > 1 and d not in loose and varies(merged, d) for d in range(ndim)):
                 tracker.fix(merged, f"{tracker.running[-1]}: {call.name} with numbers that have an order")
     call.give(merged)
 
@@ -104,13 +105,14 @@ def _moving(call: Call) -> None:
         return blank_labels(leaf) if labels is None else labels.expand(leaf.shape)
 
     args, kwargs = tree_map(labels_of, (call.args, call.kwargs))
+    # labels that are expanded have no strides for a view
+    move = Move(Tensor.reshape if call.name == "view" else call.func, args, kwargs)
     try:
-        # labels that are expanded have no strides for a view
-        moved = args[0].reshape(*args[1:], **kwargs) if call.name == "view" else call.func(*args, **kwargs)
+        given = move.of(move.taken)
     except (RuntimeError, TypeError, NotImplementedError):
         call.unknown()
         return
-    given = [leaf for leaf in tree_leaves(moved) if isinstance(leaf, Tensor)]
+    call.step.move = move
     for output, labels in zip(call.outputs, given, strict=True):
         tracker.mark(output, labels)
 
@@ -358,7 +360,7 @@ def _vector_follows(call: Call, value: Tensor, labels: Tensor) -> None:
         own = tracker.labels(value)
         if own is not None:
             tracker.tie(own, labels, call.name)
-        elif not hasattr(value, "_alike"):
+        elif 0 not in loose_dims(value):
             tracker.fix(labels, f"{tracker.running[-1]}: {call.name} with numbers that are no parameter")
         return
     tracker.seen.add(name)

@@ -11,6 +11,7 @@ The pass runs on the `meta` device, so nothing is computed. It sees every functi
 calls (`TorchFunctionMode`), so layers and their functional forms, sizes as Python numbers, loops and
 branches over settings are all seen as they are; what depends on the values of tensors fails. An operation
 that is not listed here fixes the channels that it takes: they cannot be removed, and the reason names it.
+Whether what is left once channels are removed is the same computation, `common.pruning.comparison` says.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """What a blank pass through a network keeps: labels, ties, and what cannot be removed."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -11,18 +11,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from common.pruning.comparison import Move, loose_dims, makes_alike, moves_alike, plain, spread, without_gone
 from common.pruning.labels import blank_labels, compact, few, together
-from common.pruning.names import (
-    ALIKE,
-    ALONG,
-    ELEMENTWISE,
-    NUMBERS,
-    REDUCTIONS,
-    RESIZING,
-    WINDOWS,
-    is_in_place,
-    name_of,
-)
+from common.pruning.names import ELEMENTWISE, MOVING, REPEATING, is_in_place, name_of
 
 Role = Literal["producer", "follower", "consumer"]
 
@@ -54,6 +45,48 @@ class Axis(NamedTuple):
     axis: int
 
 
+@dataclass(frozen=True)
+class Given:
+    """What an operation gave.
+
+    Attributes:
+        labels: of its elements; None where it carries none.
+        shape: of the tensor.
+        loose: dimensions along which its elements are alike, so that they may be any number.
+    """
+
+    labels: Tensor | None
+    shape: tuple[int, ...]
+    loose: frozenset[int]
+
+
+@dataclass
+class Step:
+    """One operation of a pass.
+
+    Attributes:
+        layer: in which it is called.
+        name: of the operation.
+        numbers: what it takes beside tensors, see `comparison.plain`.
+        wide: of a sum or product, for each input the dimensions along which it is repeated.
+        read: shapes of inputs whose elements are alike, where it reads how many they are.
+        taken: the labels that it takes.
+        apart: of a sum or product, the inputs that are used with every channel of another.
+        move: where it only moved elements.
+        given: what it gave.
+    """
+
+    layer: str
+    name: str
+    numbers: list[str] = field(default_factory=list)
+    wide: list[tuple[int, ...]] = field(default_factory=list)
+    read: list[tuple[int, ...]] = field(default_factory=list)
+    taken: list[Tensor] = field(default_factory=list)
+    apart: tuple[int, ...] = ()
+    move: Move | None = None
+    given: list[Given] = field(default_factory=list)
+
+
 @dataclass
 class Passed:
     """What a blank pass found.
@@ -70,10 +103,7 @@ class Passed:
         features: labels of the channels of layers that normalise each by itself.
         edges: pairs of labels that are tied, [2, n] each.
         fixed: labels that cannot be removed, and why.
-        done: for each operation on channels its layer, its name, and what of its form must not change with
-            their number.
-        involved: for each of them the labels that it takes.
-        apart: of sums and products, by position, the inputs that are used with every channel of another.
+        done: the operations in the order of execution.
     """
 
     inputs: list[Tensor] = field(default_factory=list)
@@ -87,9 +117,7 @@ class Passed:
     features: dict[str, Tensor] = field(default_factory=dict)
     edges: list[np.ndarray] = field(default_factory=list)
     fixed: list[tuple[np.ndarray, str]] = field(default_factory=list)
-    done: list[tuple[Any, ...]] = field(default_factory=list)
-    involved: list[list[Tensor]] = field(default_factory=list)
-    apart: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    done: list[Step] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -111,6 +139,10 @@ class Expected:
     fixed: frozenset[int]
     roots: Tensor
     gone: Tensor
+
+    def is_gone(self, labels: Tensor) -> Tensor:
+        """Of labels of the whole network, which are of removed channels."""
+        return self.gone[self.roots[labels]]
 
 
 class Unseen(TorchDispatchMode):
@@ -276,56 +308,60 @@ class Tracker(TorchFunctionMode):
         alone = torch.where(both, 0, torch.maximum(left, right))
         self.fix(alone, f"{self.running[-1]}: {what} joins it with what cannot be removed")
 
-    def note(self, inputs: Iterable[Tensor], *form: Any) -> None:
-        """Remember an operation, or hold it against the whole network's."""
-        entry = (self.running[-1], *form)
-        if self.expected is None:
-            self.found.done.append(entry)
-            carried = [getattr(value, "_channels", None) for value in inputs]
-            self.found.involved.append([labels for labels in carried if labels is not None])
-            return
-        known = self.expected.whole.done
-        if self.position >= len(known) or known[self.position] != entry:
-            raise Refused(self.running[-1], f"{form[0]} depends on the number of channels")
+    def begin(self, step: Step) -> None:
+        """Remember an operation before it is read, or hold it against the whole network's."""
+        if self.expected is not None:
+            done = self.expected.whole.done
+            known = done[self.position] if self.position < len(done) else None
+            if known is None or (known.layer, known.name) != (step.layer, step.name):
+                raise Refused(step.layer, f"{step.name} depends on the number of channels")
+            numbers = step.name in MOVING or known.numbers == step.numbers
+            if not numbers or known.read != step.read or known.wide != step.wide:
+                raise Refused(step.layer, f"{step.name} depends on the number of channels")
+            step.apart = known.apart
+        self.found.done.append(step)
+
+    def end(self, step: Step, outputs: Sequence[Tensor]) -> None:
+        """Remember what an operation gave, or hold it against the whole network's."""
+        for value in outputs:
+            step.given.append(Given(getattr(value, "_channels", None), tuple(value.shape), loose_dims(value)))
+        if self.expected is not None:
+            self._compare(step, self.expected.whole.done[self.position], self.expected)
         self.position += 1
 
-    def note_elementwise(self, call: "Call") -> None:
-        """As `note`: numbers beside tensors stay the same, and so do the dimensions that are repeated."""
-        leaves = tree_leaves((call.args, call.kwargs))
-        wide = broadcast(call)
-        if self.expected is not None and self.position < len(self.expected.whole.done):
-            known = self.expected.whole.done[self.position][2:3]
-            sizes = call.outputs[0].shape
-            # where one channel is left there is nothing to repeat any more
-            wide = [
-                before if set(now) == {d for d in before if sizes[d] > 1} else now
-                for before, now in zip(known[0] if known else wide, wide, strict=False)
-            ]
-        self.note(call.inputs, call.name, wide, [leaf for leaf in leaves if isinstance(leaf, int | float)])
-
-    def check_part(self, value: Tensor) -> None:
-        """Hold the channels of a view that is changed in place against those of the whole network's.
-
-        No later operation shows it if others are changed.
-        """
-        if self.expected is None or value._base is None:
-            return
-        now = self.labels(value)
-        if now is None:
-            return
-        before = self.expected.roots[few(self.expected.whole.involved[self.position - 1][0])].unique()
-        if not torch.equal(before[~self.expected.gone[before]], few(now).unique()):
-            raise Refused(self.last[0], f"{self.last[1]} changes other channels in place")
-
-    def apart(self) -> tuple[int, ...]:
-        """Of the operation that was noted last, what `Passed.apart` says of the whole network."""
-        return () if self.expected is None else self.expected.whole.apart.get(self.position - 1, ())
+    def _compare(self, step: Step, known: Step, expected: Expected) -> None:
+        """Hold what an operation gave against what the whole network's gave of the channels that stay."""
+        sizes = Refused(step.layer, f"{step.name} depends on the number of channels")
+        if len(step.given) != len(known.given) or (step.move is None) != (known.move is None):
+            raise sizes
+        for now, before in zip(step.given, known.given, strict=True):
+            if before.labels is None or now.labels is None:
+                if (before.labels is None) != (now.labels is None) or not _same_sizes(before, now):
+                    raise sizes
+            elif not without_gone(before.labels, now.labels, expected.roots, expected.gone, before.loose):
+                raise Refused(step.layer, f"{step.name} takes other numbers once channels are removed")
+        if known.move is not None and step.move is not None:
+            loose = [before.loose for before in known.given]
+            gone = any(expected.is_gone(few(labels)).any() for labels in known.taken)
+            if (gone or known.numbers != step.numbers) and not moves_alike(
+                known.move, step.move, lambda labels: ~expected.is_gone(labels), loose
+            ):
+                raise Refused(step.layer, f"{step.name} takes other numbers once channels are removed")
+        elif (
+            step.name in MOVING - REPEATING
+            and known.numbers != step.numbers
+            and any(len(before.loose) < len(before.shape) for before in known.given)
+        ):
+            raise sizes
 
     def finish(self, outputs: Any) -> None:
         """Channels of the outputs stay."""
         for output in tree_leaves(outputs):
             if isinstance(output, Tensor):
-                self.note([output], "output", tuple(output.shape))
+                step = Step(self.network, "output", read=[tuple(output.shape)])
+                step.taken = [labels] if (labels := getattr(output, "_channels", None)) is not None else []
+                self.begin(step)
+                self.position += 1
                 if (labels := self.labels(output)) is not None:
                     self.fix(labels, "it belongs to the network's output")
 
@@ -343,19 +379,11 @@ class Tracker(TorchFunctionMode):
             result = torch.empty_like(args[0]) if name == "batch_norm" else func(*args, **kwargs)
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-            if name in NUMBERS:
-                # a size of the channels among them would be another one once channels are removed
-                values = args[1:] if "full" in name else (args, kwargs)
-                leaves = tree_leaves((values, kwargs.get("fill_value")))
-                self.note([], name, [leaf for leaf in leaves if isinstance(leaf, int | float)])
             if outputs or name == "setitem":
-                if any(self._carries(value) for value in inputs):
-                    # work on labels is nobody's to see
-                    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
-                        self._read(func, name, args, kwargs, inputs, result, outputs)
-                elif name in ALIKE or (inputs and all(hasattr(value, "_alike") for value in inputs)):
-                    for output in outputs:
-                        output._alike = True  # type: ignore[attr-defined]
+                call = Call(self, func, name, args, kwargs, inputs, result, outputs, is_in_place(func))
+                # work on labels is nobody's to see
+                with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+                    self._follow(call)
         finally:
             self.reading = outer
         return result
@@ -363,33 +391,71 @@ class Tracker(TorchFunctionMode):
     def _carries(self, value: Tensor) -> bool:
         return hasattr(value, "_channels") or id(value) in self.names
 
-    def _read(
-        self, func: Any, name: str, args: Any, kwargs: Any, inputs: list[Tensor], result: Any, outputs: Any
-    ) -> None:
-        in_place = is_in_place(func)
-        call = Call(self, func, name, args, kwargs, inputs, result, outputs, in_place)
-        reader = self.reader_of(name)
-        if name in ALIKE and not in_place:
-            for output in outputs:
-                output._alike = True
-        elif reader is None or "out" in kwargs or (in_place and name not in ELEMENTWISE):
-            self.note(inputs, name)
+    def _follow(self, call: "Call") -> None:
+        """Carry the labels through an operation, and remember it."""
+        call.step = self._step(call)
+        self.begin(call.step)
+        if any(self._carries(value) for value in call.inputs):
+            self._read(call)
+        for output, dims in zip(call.outputs, spread(call), strict=True):
+            output._loose = dims  # type: ignore[attr-defined]
+        changed = list(call.outputs)
+        if call.in_place:
+            target = call.argument(0, "input")
+            base = target if call.name == "setitem" else target._base
+            if base is not None:
+                # a part of it is not like the rest any more
+                base._loose = frozenset()
+                changed.append(base)
+        self.end(call.step, changed)
+
+    def _step(self, call: "Call") -> Step:
+        step = Step(self.running[-1], call.name, numbers=plain(call))
+        carried = [getattr(value, "_channels", None) for value in call.inputs]
+        step.taken = [labels for labels in carried if labels is not None]
+        if call.name in ELEMENTWISE and call.outputs:
+            step.wide = self._repeated(call)
+        elif call.name not in MOVING:
+            step.read = [tuple(value.shape) for value in call.inputs if loose_dims(value)]
+        return step
+
+    def _repeated(self, call: "Call") -> list[tuple[int, ...]]:
+        """Along which dimensions the inputs are repeated, in the words of the whole network."""
+        wide = broadcast(call)
+        if self.expected is None or self.position >= len(self.expected.whole.done):
+            return wide
+        sizes = call.outputs[0].shape
+        known = self.expected.whole.done[self.position].wide
+        if len(known) != len(wide):
+            return wide
+        # where one channel is left there is nothing to repeat any more
+        return [
+            before if set(now) == {d for d in before if d < len(sizes) and sizes[d] > 1} else now
+            for before, now in zip(known, wide, strict=True)
+        ]
+
+    def _read(self, call: "Call") -> None:
+        reader = self.reader_of(call.name)
+        if makes_alike(call) and not call.in_place:
+            return
+        if reader is None or "out" in call.kwargs or (call.in_place and call.name not in ELEMENTWISE):
             call.unknown()
-        else:
-            if name in ELEMENTWISE:
-                self.note_elementwise(call)
-                if args and result is args[0]:
-                    self.check_part(result)
-            elif name in REDUCTIONS | RESIZING or name in ALONG or name in WINDOWS:
-                leaves = tree_leaves((args, kwargs))
-                self.note(inputs, name, [leaf for leaf in leaves if isinstance(leaf, int | float)])
-            else:
-                self.note(inputs, name)
-            try:
-                reader(call)
-            except (RuntimeError, ValueError, TypeError, IndexError):
-                # arguments of a kind that its reader does not know
-                call.unknown()
+            return
+        try:
+            reader(call)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            # arguments of a kind that its reader does not know
+            call.unknown()
+
+
+def _same_sizes(before: Given, now: Given) -> bool:
+    """Whether two shapes are the same but for dimensions along which elements are alike."""
+    if len(before.shape) != len(now.shape):
+        return False
+    return all(
+        d in before.loose or sizes[0] == sizes[1]
+        for d, sizes in enumerate(zip(before.shape, now.shape, strict=True))
+    )
 
 
 @dataclass
@@ -405,6 +471,7 @@ class Call:
     result: Any
     outputs: list[Tensor]
     in_place: bool
+    step: Step = field(default_factory=lambda: Step("", ""))
 
     def argument(self, position: int, *names: str, default: Any = None) -> Any:
         if len(self.args) > position:
