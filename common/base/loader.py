@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# a block takes a fraction of a second: long enough to be cheap, short enough to be followed
+BLOCK_SECONDS = (0.05, 0.3)
+LARGEST_BLOCK = 64
+
 
 class EndlessLoader:
     """A loader without end: its length only bounds from above."""
@@ -48,6 +52,14 @@ class BlockLoader(EndlessLoader, ABC):
     def batch_sizes(self) -> tuple[int, int] | None:
         """How many examples the first and the last batch of an epoch have; None where that has no meaning."""
         return None
+
+    def fit_block(self, seconds: float) -> None:
+        """Let the next block take a time within `BLOCK_SECONDS`, by how long the last one took."""
+        shortest, longest = BLOCK_SECONDS
+        if seconds < shortest:
+            self.block = min(2 * self.block, LARGEST_BLOCK)
+        elif seconds > longest:
+            self.block = max(self.block // 2, 1)
 
     @abstractmethod
     def items(self) -> Iterator[Any]:

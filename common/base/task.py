@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from common.base.dataset import DataSet, SplitName
+from common.base.modes import evaluation_mode
 
 Metrics = dict[str, Any]
 
@@ -41,26 +42,22 @@ class Task(ABC):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
         """All metrics of a split, in evaluation mode, without augmentation."""
-        was_training = model.training
-        model.eval()
         device = next(model.parameters()).device
         metrics = self.metrics(device)
-        for inputs, targets in data.batches(split, data.evaluation_batch):
-            self.update(metrics, model, inputs, targets)
-        model.train(was_training)
+        with evaluation_mode(model):
+            for inputs, targets in data.batches(split, data.evaluation_batch):
+                self.update(metrics, model, inputs, targets)
         return {f"{split}_{name}": float(metric.compute()) for name, metric in metrics.items()}
 
     def full_gradient_norm_sq(self, model: nn.Module, data: DataSet) -> float:
         """||grad f(x)||^2 of the training objective over the whole training split."""
-        was_training = model.training
-        model.eval()
         model.zero_grad(set_to_none=True)
         size = data.size("train")
-        for inputs, targets in data.batches("train", data.evaluation_batch):
-            (self.loss(model, inputs, targets) * (len(inputs) / size)).backward()
+        with evaluation_mode(model):
+            for inputs, targets in data.batches("train", data.evaluation_batch):
+                (self.loss(model, inputs, targets) * (len(inputs) / size)).backward()
         total = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
         model.zero_grad(set_to_none=True)
-        model.train(was_training)
         return total
 
 

@@ -3,8 +3,7 @@
 Huang, Li, Pleiss, Liu, Hopcroft, Weinberger, "Snapshot Ensembles: Train 1, Get M for Free", ICLR 2017.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any, Unpack
@@ -16,6 +15,7 @@ from torch.nn import functional
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.method import MethodParts, TrainingMethod, beside
+from common.base.modes import evaluation_mode
 from common.distillation.losses import computed
 from common.training.schedules import cyclic_cosine
 from common.training.tasks import Classification
@@ -35,20 +35,6 @@ def require_classification(method: TrainingMethod, student: nn.Module) -> None:
             f"method: {type(method).__name__} is for classification, and this model for {student.task} "
             "(valid: distillation/none)"
         )
-
-
-@contextmanager
-def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
-    """Modules in evaluation mode without gradients, and back as they were."""
-    modes = [module.training for module in modules]
-    for module in modules:
-        module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
 
 
 def ensemble_metrics(members: Members, data: DataSet, split: SplitName) -> dict[str, float]:
@@ -131,7 +117,7 @@ class Peers(TrainingMethod):
 
     def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
         """Metrics of the ensemble that averages the networks' probabilities."""
-        with evaluation_mode(student, self):
+        with evaluation_mode(student, self), torch.no_grad():
             own = ensemble_metrics(averaged(self.networks(student)), data, split)
         return beside(super().evaluate(student, data, split), own)
 
@@ -197,7 +183,7 @@ class Snapshot(TrainingMethod):
     def evaluate(self, student: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
         """Metrics of the ensemble that averages the probabilities of the snapshots so far."""
         members = list(self.kept)[: self.taken] or [student]
-        with evaluation_mode(student, self):
+        with evaluation_mode(student, self), torch.no_grad():
             own = ensemble_metrics(averaged(members), data, split)
         return beside(super().evaluate(student, data, split), own)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from common.base.errors import UserError
+from common.base.modes import evaluation_mode
 
 
 def forward_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -89,8 +90,7 @@ def feature_shapes(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[
     Raises:
         UserError: the model names no features.
     """
-    was_training = model.training
     device = next(model.parameters()).device
-    _, features = forward_features(model.eval(), torch.zeros(1, *shape, device=device))
-    model.train(was_training)
+    with evaluation_mode(model):
+        _, features = forward_features(model, torch.zeros(1, *shape, device=device))
     return {name: tuple(feature.shape[1:]) for name, feature in features.items()}

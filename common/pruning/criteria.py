@@ -12,7 +12,6 @@ over the layers of its group of
     random             a number from [0, 1), drawn once for the channel
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Unpack
@@ -27,6 +26,7 @@ from common.base.method import MethodParts, TrainingMethod, beside
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.pruning.channels import ChannelGroup, Slot, channel_groups
+from common.pruning.rates import removed_count, require_rate
 from common.pruning.slicing import sliced
 
 Criterion = Literal["weight_l1", "weight_l2", "batch_norm_scale", "random"]
@@ -58,7 +58,7 @@ class ChannelPruning(TrainingMethod):
         self, *, criterion: Criterion, rate: float, scope: Scope, seed: int, **parts: Unpack[MethodParts]
     ) -> None:
         super().__init__(**parts)
-        _require_rate(rate)
+        require_rate(rate)
         self.criterion, self.rate, self.scope, self.seed = criterion, rate, scope, seed
         self.sizes: dict[str, float] = {}
 
@@ -107,7 +107,7 @@ def kept_channels(
         UserError: a rate out of range; nothing that can be pruned, with why; a group without batch
             normalisation under "batch_norm_scale"; weights that are not finite.
     """
-    _require_rate(rate)
+    require_rate(rate)
     groups = channel_groups(network, shape)
     free = [group for group in groups if group.fixed is None and group.channels > 1]
     if not free:
@@ -116,9 +116,9 @@ def kept_channels(
     generator = torch.Generator().manual_seed(seed)
     units = {group.name: _units(group, _scores(network, group, criterion, generator)) for group in free}
     if scope == "group":
-        removed = {name: own[: math.floor(rate * len(own))] for name, own in units.items()}
+        removed = {name: own[: removed_count(len(own), rate)] for name, own in units.items()}
     else:
-        removed = _lowest(units, math.floor(rate * sum(group.channels for group in free)))
+        removed = _lowest(units, removed_count(sum(group.channels for group in free), rate))
     keep = {}
     for group in free:
         gone = {channel for unit in removed[group.name] for channel in unit.channels}
@@ -226,10 +226,3 @@ def _by_channel(values: Tensor, slot: Slot, group: ChannelGroup) -> Tensor:
     sums = torch.zeros(group.channels, dtype=torch.float64).index_add(0, numbers[own], values[own])
     counts = torch.zeros(group.channels, dtype=torch.float64)
     return sums / counts.index_add(0, numbers[own], torch.ones(int(own.sum()), dtype=torch.float64))
-
-
-def _require_rate(rate: float) -> None:
-    if not 0 <= rate < 1:
-        raise UserError(
-            f"method.rate={rate}; valid: 0 <= rate < 1, the share of the channels that is removed"
-        )

@@ -16,6 +16,7 @@ from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.loader import BlockLoader
 from common.base.method import TrainingMethod, beside
+from common.base.modes import evaluation_mode
 from common.quantization.converter import quantise_network
 from common.quantization.layers import QuantisedLayer
 from common.quantization.range_norm import RangeNorm, ScaleNorm
@@ -132,11 +133,10 @@ def norm_pixels(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
 
     norms = {name: layer for name, layer in network.named_modules() if isinstance(layer, RangeNorm)}
     hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in norms.items()]
-    was_training = network.training
     if norms:
         device = next(network.parameters()).device
-        network.eval()(torch.zeros(1, *shape, device=device))
-        network.train(was_training)
+        with evaluation_mode(network):
+            network(torch.zeros(1, *shape, device=device))
     for hook in hooks:
         hook.remove()
     return found

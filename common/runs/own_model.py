@@ -12,6 +12,7 @@ from torch import nn
 from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.kinds import TASKS
+from common.base.modes import evaluation_mode
 
 # settings that a line on a constructor names
 SHOWN = 8
@@ -74,18 +75,16 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, gi
         fitting = " or ".join(sorted(TASKS[kind]))
         raise UserError(f"model: {name}.task={model.task!r}; a data set of kind {kind} is for {fitting}")
     inputs = torch.zeros(2, *data.shape)
-    was_training = model.training
     # neither the pass nor the first weights of lazy layers may move the random numbers of the run
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluation_mode(model):
         try:
-            outputs = model.eval()(inputs)
+            outputs = model(inputs)
         except Exception as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"model: {name} fails on inputs of shape {tuple(inputs.shape)}: {type(error).__name__}: "
                 f"{reason}{given}"
             ) from error
-    model.train(was_training)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model: {name} has no parameters to train{given}")
     _check_outputs(name, outputs, model.task, data)

@@ -26,9 +26,6 @@ from common.training.schedules import Schedule
 from common.training.task_of import task_of
 from common.training.tasks import project
 
-BLOCK_SECONDS = (0.05, 0.3)
-LARGEST_BLOCK = 64
-
 
 class Course(TypedDict):
     """What supervised training takes in every paper, whatever its models and methods.
@@ -283,12 +280,8 @@ class SupervisedModule(PaperModule):
                 self.epoch_watched[name] = self.epoch_watched.get(name, 0.0) + value
 
     def _fit_block(self, seconds: float) -> None:
-        """Let a block take a fraction of a second: long enough to be cheap, short enough to be followed."""
-        shortest, longest = BLOCK_SECONDS
-        if seconds < shortest:
-            self.loader.block = min(2 * self.loader.block, LARGEST_BLOCK)
-        elif seconds > longest:
-            self.loader.block = max(self.loader.block // 2, 1)
+        """Told how long a block of steps took; the next one's size follows from it."""
+        self.loader.fit_block(seconds)
 
     def _end_epoch(self) -> None:
         """Record the epoch's curves and let the schedule see its mean training loss."""

@@ -16,6 +16,7 @@ from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.limits import require
 from common.base.method import MethodParts, Pass, TrainingMethod, beside
+from common.base.modes import evaluation_mode
 from common.base.task import penalty
 from common.training.loss_terms import LossTerms, forward
 from papers.dcp.losses import block_names, gradient_scales, head_for, learning_rate_divisors, pivots
@@ -128,17 +129,13 @@ class AuxiliaryLosses(TrainingMethod):
         inner = super().evaluate(student, data, split)
         if split != "test" or not self.ends:
             return inner
-        was_training = student.training, self.training
-        student.eval()
-        self.eval()
         wrong = [0] * len(self.ends)
-        for inputs, targets in data.batches(split, data.evaluation_batch):
-            with heard(student, self.ends) as outputs:
-                student(inputs)
-            for i, (end, head) in enumerate(zip(self.ends, self.heads, strict=True)):
-                wrong[i] += int((head(outputs[end]).argmax(1) != targets).sum())
-        student.train(was_training[0])
-        self.train(was_training[1])
+        with evaluation_mode(student, self):
+            for inputs, targets in data.batches(split, data.evaluation_batch):
+                with heard(student, self.ends) as outputs:
+                    student(inputs)
+                for i, (end, head) in enumerate(zip(self.ends, self.heads, strict=True)):
+                    wrong[i] += int((head(outputs[end]).argmax(1) != targets).sum())
         size = data.size(split)
         return beside(inner, {f"test_head{i + 1}_error": 100 * count / size for i, count in enumerate(wrong)})
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 
 from common.base.dataset import DataSet, SplitName
+from common.base.modes import evaluation_mode
 from common.base.task import Metrics, Task, penalty
 from papers.dcp.faces import Faces
 
@@ -47,11 +48,9 @@ class FaceVerification(Task):
             found = super().evaluate(model, data, split)
             return found | {f"{split}_error": 100 * (1 - found[f"{split}_accuracy"])}
         assert isinstance(data, Faces)
-        was_training = model.training
-        model.eval()
         batches = data.batches("test", data.evaluation_batch)
-        features = torch.cat([mirrored_features(model, inputs).cpu() for inputs, _ in batches])
-        model.train(was_training)
+        with evaluation_mode(model):
+            features = torch.cat([mirrored_features(model, inputs).cpu() for inputs, _ in batches])
         pairs = data.pairs
         similarity = (features[pairs.first] * features[pairs.second]).sum(dim=1)
         folds = lfw_accuracy(similarity, pairs.same, pairs.fold)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from common.base.errors import UserError
 from common.base.limits import require
+from common.pruning.rates import removed_count
 from papers.dcp.quadratic import LARGEST, Quadratic
 
 # numbers in the patches that are looked at together: 128 MB
@@ -293,8 +294,7 @@ def kept_channels(channels: int, eta: float, name: str = "layer") -> int:
     """
     if not 0 <= eta < 1:
         raise UserError(f"method.rate={eta}: layer {name} must keep a channel (valid: 0 <= rate < 1)")
-    # eta = 0.3 of 10 is 3, whatever 0.3 * 10 is in binary
-    return channels - math.floor(round(eta * channels, 9))
+    return channels - removed_count(channels, eta)
 
 
 def _require_layer(layer: nn.Module, name: str) -> None:

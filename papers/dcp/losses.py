@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.base.errors import UserError
+from common.base.modes import evaluation_mode
 from papers.dcp.cut import trace
 
 # the least share of a loss's gradient
@@ -128,13 +129,11 @@ def head_for(network: nn.Module, end: str, example: Tensor, classes: int) -> Aux
     """A head for the output of a module, whose channels are found by running an example."""
     sizes: list[int] = []
     hook = network.get_submodule(end).register_forward_hook(lambda *each: sizes.append(each[2].shape[1]))
-    training = network.training
     try:
-        with torch.no_grad():
-            network.eval()(example)
+        with torch.no_grad(), evaluation_mode(network):
+            network(example)
     finally:
         hook.remove()
-        network.train(training)
     return AuxiliaryHead(sizes[0], classes).to(example.device)
 
 

@@ -10,11 +10,12 @@ from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.method import MethodParts, TrainingMethod, beside
 from common.base.stages import Stage, require_stage
+from common.pruning.rates import require_rate
 from common.pruning.slicing import Keep, sliced
 from papers.dcp.complexity import Complexity, complexity
 from papers.dcp.layer_problem import kept_channels
 from papers.dcp.measures import error_gaps, saved
-from papers.dcp.selectors import layers_within, require_rate
+from papers.dcp.selectors import layers_within
 
 
 class SelectionKeys(MethodParts):

@@ -237,8 +237,11 @@ class SelectionModule(PaperModule):
         self.sliced = True
 
     def on_train_end(self) -> None:
-        """A picture of what the first layer's channels see, pruned and selected, into the run's folder."""
-        if not self.sliced:
+        """A picture of what the first layer's channels see, pruned and selected, into the run's folder.
+
+        Only of a selector that `DRAWS`.
+        """
+        if not (self.sliced and self.selector.DRAWS):
             return
         target, (unpruned, _) = self.targets[0], self._untouched
         images, _ = self.data.batch("test", slice(0, 1), augment=False)

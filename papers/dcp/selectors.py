@@ -16,6 +16,7 @@ from common.base.errors import UserError
 from common.base.limits import require
 from common.base.stages import Stage, require_stage
 from common.pruning.channels import ChannelGroup
+from common.pruning.rates import require_rate
 from papers.dcp.channel_pruning import channel_pruning
 from papers.dcp.cut import cached_problem
 from papers.dcp.layer_problem import LayerProblem, kept_channels
@@ -122,6 +123,8 @@ class Selector(ABC):
     """
 
     STAGES: ClassVar[tuple[str, ...]] = ("prepared",)
+    # whether the run leaves a picture of what the first layer's channels see
+    DRAWS: ClassVar[bool] = False
 
     def __init__(self, **settings: Unpack[SelectorSettings]) -> None:
         prepared, self.rate, self.samples = settings["prepared"], settings["rate"], settings["samples"]
@@ -266,6 +269,12 @@ class Greedy(LossSelector):
         yield from selection.passes(self.problem(target, work), target.kept, state=state)
 
 
+class DrawnGreedy(Greedy):
+    """`Greedy`, which leaves a picture of the first layer's channels (figure 2)."""
+
+    DRAWS = True
+
+
 class RankingSettings(LossSettings):
     """What a `Ranking` takes.
 
@@ -375,16 +384,6 @@ class Slimming(Selector):
         weight = torch.zeros_like(problem.start)
         problem.by_channel(weight)[:, kept] = problem.by_channel(problem.start)[:, kept]
         yield at_once(problem, kept, weight, problem.start_bias)
-
-
-def require_rate(rate: float) -> None:
-    """Refuse a rate at which layers would lose all their channels.
-
-    Raises:
-        UserError: see above.
-    """
-    if not 0 <= rate < 1:
-        raise UserError(f"method.rate={rate}: every layer must keep a channel (valid: 0 <= rate < 1)")
 
 
 def layers_within(

@@ -5,7 +5,6 @@ A network is trained with  loss + l sum |gamma|  over the scales gamma of its ba
 1, l = 1e-4), and the channels of the smallest |gamma| of all layers together are removed: a global fraction.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from common.base.errors import UserError
 from common.pruning.channels import ChannelGroup
+from common.pruning.rates import removed_count, require_rate
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -63,14 +63,13 @@ def slim(scales: Mapping[str, Tensor], fraction: float) -> dict[str, list[int]]:
         UserError: a fraction out of range, scales that are not finite, or a layer that would lose all its
             channels, by name.
     """
-    if not 0 <= fraction < 1:
-        raise UserError(f"method.fraction={fraction}; valid: 0 <= fraction < 1")
+    require_rate(fraction, "method.fraction")
     for name, each in scales.items():
         if not each.isfinite().all():
             raise UserError(f"layer {name}: the scales of its batch normalisation are not finite")
     every = torch.cat([each.double().cpu() for each in scales.values()])
     stays = torch.ones(len(every), dtype=torch.bool)
-    stays[every.argsort(stable=True)[: math.floor(round(fraction * len(every), 9))]] = False
+    stays[every.argsort(stable=True)[: removed_count(len(every), fraction)]] = False
     parts = stays.split([len(each) for each in scales.values()])
     kept = {name: part.nonzero().flatten().tolist() for name, part in zip(scales, parts, strict=True)}
     for name, channels in kept.items():

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,10 +16,6 @@ from common.base.task import Task
 from common.training.finite import NonFinite
 from common.training.schedules import Schedule
 from papers.dcp.auxiliary import heard
-
-# seconds of steps at a time
-BLOCK_SECONDS = 0.15
-LARGEST_BLOCK = 64
 
 
 class Stagewise:
@@ -89,10 +86,7 @@ class Stagewise:
         for item in next(self._blocks)[: self._total(loader) - self.steps]:
             self._step(head, *self.data.ready(item))
             self._keep_at_zero(gone)
-        seconds = time.perf_counter() - started
-        loader.block = min(2 * loader.block, LARGEST_BLOCK) if seconds < BLOCK_SECONDS / 2 else loader.block
-        if seconds > 2 * BLOCK_SECONDS:
-            loader.block = max(1, loader.block // 2)
+        loader.fit_block(time.perf_counter() - started)
         if loader.at_epoch_end and self.last_loss is not None:
             self._schedule.after_epoch(self.last_loss)
         if self.steps >= self._total(loader):
@@ -110,7 +104,7 @@ class Stagewise:
             parameters += list(self.heads[self.done].parameters())
         for parameter in parameters:
             parameter.requires_grad_(True)
-        loader = self._loader = self.data.loader(self.seed + self.done)
+        loader = self._loader = self.data.loader(stage_seed(self.seed, self.done))
         self._optimizer = self.make_optimizer(parameters)
         self._schedule = self.make_schedule(
             self._optimizer, total_steps=self._total(loader), steps_per_epoch=loader.steps_per_epoch
@@ -162,3 +156,12 @@ class Stagewise:
         """Put back what `state_dict` gave; the optimizer's when it is made."""
         self.done, self.steps, self.last_loss = state["done"], state["steps"], state["last_loss"]
         self._resumed = state["under_way"]
+
+
+def stage_seed(seed: int, stage: int) -> int:
+    """The seed of the minibatches of a stage: those of other stages and of other runs' seeds are others.
+
+    Of 40 bits, since loaders multiply it.
+    """
+    drawn = np.random.SeedSequence((seed % 2**64, stage)).generate_state(1, np.uint64)
+    return int(drawn[0]) >> 24

@@ -19,6 +19,7 @@ from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.limits import require
 from common.base.method import MethodParts, Pass, beside
+from common.base.modes import evaluation_mode
 from common.base.stages import Stage, require_stage
 from common.distillation.hints import require_kd_weights, require_same_classes
 from common.distillation.losses import KDReduction, computed, kd_loss, unit_vectors
@@ -306,16 +307,12 @@ class FactorTransfer(LossTerms):
         inner = super().evaluate(student, data, split)
         if split != "test":
             return inner
-        was_training = student.training, self.training
-        student.eval()
-        self.eval()
         total = torch.zeros((), device=data.device)
-        for inputs, _ in data.batches(split, data.evaluation_batch):
-            _, factor = self.teacher.targets(inputs, self._seen)
-            _, features = forward_features(student, inputs)
-            total += len(inputs) * self._distance(features, factor)
-        student.train(was_training[0])
-        self.train(was_training[1])
+        with evaluation_mode(student, self):
+            for inputs, _ in data.batches(split, data.evaluation_batch):
+                _, factor = self.teacher.targets(inputs, self._seen)
+                _, features = forward_features(student, inputs)
+                total += len(inputs) * self._distance(features, factor)
         return beside(inner, {"test_factor_loss": float(total) / data.size(split)})
 
     def _distance(self, features: dict[str, Tensor], factor: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.limits import require
 from common.base.method import TrainingMethod
+from common.base.modes import evaluation_mode
 from common.base.task import penalty
-from common.distillation.ensembles import ensemble_metrics, evaluation_mode, require_classification
+from common.distillation.ensembles import ensemble_metrics, require_classification
 from common.distillation.losses import computed
 from common.models.split import check_halves, split
 
@@ -151,7 +152,7 @@ class ONE(TrainingMethod):
             if not self.share:
                 self.lows.append(low)
         low, high = split(student, self.unshared)
-        with evaluation_mode(student, low, high):
+        with evaluation_mode(student, low, high), torch.no_grad():
             shared = check_halves(student, low, high, data.shape)
         if self.with_gate:
             if shared.ndim != 4:
@@ -195,5 +196,5 @@ class ONE(TrainingMethod):
             logits, gates = self.run(student, inputs)
             return logits, ensemble_logits(computed(logits), gates)
 
-        with evaluation_mode(student, self):
+        with evaluation_mode(student, self), torch.no_grad():
             return ensemble_metrics(members, data, split)

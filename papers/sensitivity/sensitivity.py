@@ -8,8 +8,7 @@ outputs are insensitive decay, and those that become small are cut:
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -22,6 +21,7 @@ from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.limits import require
 from common.base.method import MethodParts, Pass
+from common.base.modes import evaluation_mode
 from common.base.task import penalty
 from common.training.loss_terms import forward
 from papers.sensitivity.per_sample import Call, absolute_sums, gradients_by_direction, recorded
@@ -96,7 +96,7 @@ class Measure:
         Raises:
             UserError: see `of_pass`.
         """
-        with recorded(network) as calls, evaluating(network):
+        with recorded(network) as calls, evaluation_mode(network), torch.enable_grad():
             outputs = network(inputs)
         return self.of_pass(network, calls, outputs, targets)
 
@@ -120,7 +120,7 @@ class Measure:
             flat = flat.reshape(examples, -1)
         directions = self._directions(flat, targets)
         if self.batch_reduce == "mean_of_abs":
-            with evaluating(network):
+            with evaluation_mode(network), torch.enable_grad():
                 sums = absolute_sums(network, calls, flat, directions)
             means = {name: _over_processes(each) for name, each in sums.items()}
         else:
@@ -183,19 +183,6 @@ def _over_processes(sums: Tensor) -> Tensor:
 def depends_on_mode(network: nn.Module) -> bool:
     """Whether a network has layers that do something else in training than in evaluation."""
     return any(isinstance(layer, _NormBase | _DropoutNd) for layer in network.modules())
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode with gradients, each layer put back as it was."""
-    modes = {layer: layer.training for layer in network.modules()}
-    network.eval()
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for layer, training in modes.items():
-            layer.training = training
 
 
 def insensitivity(sensitivity: Tensor) -> Tensor:

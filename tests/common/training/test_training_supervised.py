@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from common.base import loader as loaders
 from common.base.dataset import SplitName
 from common.base.errors import UserError
 from common.base.loader import IndexLoader
@@ -27,7 +28,7 @@ from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
 from common.runs.callbacks import Checkpoints, ProgressReport
 from common.runs.processes import Processes
-from common.training import schedules, supervised
+from common.training import schedules
 from common.training.finite import NonFinite
 from common.training.schedules import Schedule
 from common.training.supervised import SupervisedModule
@@ -143,13 +144,13 @@ def fit(module: SupervisedModule, folder: Path, *watching: pl.Callback) -> Super
 @pytest.fixture
 def one_step_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block is one step."""
-    monkeypatch.setattr(supervised, "LARGEST_BLOCK", 1)
+    monkeypatch.setattr(loaders, "LARGEST_BLOCK", 1)
 
 
 @pytest.fixture
 def growing_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 1, 2, 4, ... steps, however long they take."""
-    monkeypatch.setattr(supervised, "BLOCK_SECONDS", (math.inf, math.inf))
+    monkeypatch.setattr(loaders, "BLOCK_SECONDS", (math.inf, math.inf))
 
 
 def weights(module: SupervisedModule) -> dict[str, list[float]]:
@@ -252,9 +253,9 @@ def test_blocks_change_nothing(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growing_blocks: None
 ) -> None:
     case = Case(data={"limit": 110, "batch_size": 7, "augment": "crop_flip"}, epochs=3.4)
-    monkeypatch.setattr(supervised, "LARGEST_BLOCK", 1)
+    monkeypatch.setattr(loaders, "LARGEST_BLOCK", 1)
     single = fit(case.build(), tmp_path / "single")
-    monkeypatch.setattr(supervised, "LARGEST_BLOCK", block)
+    monkeypatch.setattr(loaders, "LARGEST_BLOCK", block)
     watch = Watch()
     several = fit(case.build(), tmp_path / "several", watch)
     assert len(watch.losses) < single.steps
@@ -385,7 +386,7 @@ def test_killed_after_any_step_and_resumed_equals_unbroken(
     for step in range(1, unbroken.steps + 1):
         folder = tmp_path / str(step)
         with monkeypatch.context() as blocks, pytest.raises(Killed):
-            blocks.setattr(supervised, "LARGEST_BLOCK", 1)
+            blocks.setattr(loaders, "LARGEST_BLOCK", 1)
             fit(case.build(), folder, KillAfter(step))
         resumed = case.build(initial=step)
         watch = Watch()
@@ -446,7 +447,7 @@ DIVERGING = Case(
 def test_a_loss_that_is_not_finite_names_its_step_and_the_last_finite_value(
     largest_block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growing_blocks: None
 ) -> None:
-    monkeypatch.setattr(supervised, "LARGEST_BLOCK", largest_block)
+    monkeypatch.setattr(loaders, "LARGEST_BLOCK", largest_block)
     losses = hand_written(DIVERGING, 120).losses
     step = [math.isfinite(loss) for loss in losses].index(False)
     assert step > 3

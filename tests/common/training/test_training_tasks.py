@@ -117,6 +117,16 @@ def test_classification_is_mean_cross_entropy_and_fraction_of_hits(split: SplitN
     }
 
 
+def test_a_layer_that_is_frozen_in_evaluation_mode_still_is_after_an_evaluation() -> None:
+    data = dataset("digits", limit=120)
+    model = CifarResNet(shape=data.shape, classes=10, depth=8, block="basic", shortcut="A").train()
+    frozen = [layer.eval() for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    task = task_of(model, data, "mean")
+    task.evaluate(model, data, "test")
+    task.full_gradient_norm_sq(model, data)
+    assert model.training and not any(layer.training for layer in frozen)
+
+
 def test_with_many_classes_a_hit_among_the_five_best_is_measured_too() -> None:
     data = dataset("cifar100", source="synthetic", limit=130)
     model = MLP(shape=data.shape, classes=100, hidden=[20], activation="tanh")

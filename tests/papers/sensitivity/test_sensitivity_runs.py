@@ -92,10 +92,11 @@ def test_a_table_of_a_paper_has_the_metrics_that_its_rows_end_with(tmp_path: Pat
 def test_a_run_killed_in_its_midst_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
+    from common.base import loader
     from common.training import supervised
 
-    monkeypatch.setattr(supervised, "LARGEST_BLOCK", 1)
-    monkeypatch.setattr(supervised, "BLOCK_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(loader, "LARGEST_BLOCK", 1)
+    monkeypatch.setattr(loader, "BLOCK_SECONDS", (0.0, 0.0))
     words = [
         "paper=sensitivity",
         "model=mlp",
