@@ -16,10 +16,10 @@ any size along it (`_loose`) until an operation reads how many they are.
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from common.pruning.labels import few
@@ -34,12 +34,33 @@ from common.pruning.names import (
     TRANSPOSED,
 )
 
-if TYPE_CHECKING:
-    from common.pruning.tracker import Call
-
 # arguments that follow from the shapes of weights: position and name
 PLAIN = (int, float, complex, str, slice, torch.Size, type(None))
 GROUPS, NORMALISED = (6, "groups"), (1, "normalized_shape")
+
+
+class Called(Protocol):
+    """What is asked of a call of a function of torch.
+
+    Attributes:
+        name: of the function, as `name_of` gives it.
+        args, kwargs: what it was called with.
+        inputs, outputs: the tensors that it took and gave.
+        in_place: whether it changed its first one.
+        module: the layer within which it was called.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    in_place: bool
+
+    @property
+    def module(self) -> nn.Module | None: ...
+
+    def argument(self, position: int, *names: str, default: Any = None) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -121,7 +142,7 @@ def without_gone(whole: Tensor, small: Tensor, roots: Tensor, gone: Tensor, loos
     return expected.numel() == small.numel() and torch.equal(expected, small.flatten())
 
 
-def plain(call: "Call") -> list[Any]:
+def plain(call: Called) -> list[Any]:
     """What an operation takes beside tensors, without what follows from the shapes of its tensors."""
     args, kwargs = list(call.args), dict(call.kwargs)
     if call.name in SIZED:
@@ -134,11 +155,10 @@ def plain(call: "Call") -> list[Any]:
         args, kwargs = args[: GROUPS[0]] + args[GROUPS[0] + 1 :], _without(kwargs, GROUPS[1])
     elif call.name in ("layer_norm", "rms_norm"):
         args, kwargs = args[: NORMALISED[0]] + args[NORMALISED[0] + 1 :], _without(kwargs, NORMALISED[1])
-    elif call.name == "group_norm":
-        module = call.tracker.modules.get(call.tracker.running[-1])
-        own = call.argument(1, "num_groups") == getattr(module, "num_groups", None)
-        if own:
-            args, kwargs = args[:1] + args[2:], _without(kwargs, "num_groups")
+    elif call.name == "group_norm" and call.argument(1, "num_groups") == getattr(
+        call.module, "num_groups", None
+    ):
+        args, kwargs = args[:1] + args[2:], _without(kwargs, "num_groups")
     leaves = tree_leaves((args, list(kwargs.values())))
     # by their words, since NaN is not itself
     return [repr(leaf) for leaf in leaves if isinstance(leaf, PLAIN)]
@@ -153,13 +173,13 @@ def loose_dims(value: Tensor) -> frozenset[int]:
     return getattr(value, "_loose", frozenset())
 
 
-def makes_alike(call: "Call") -> bool:
+def makes_alike(call: Called) -> bool:
     """Whether an operation makes tensors whose elements are alike, or drawn alike."""
     drawn = call.name in ("bernoulli", "normal") and not call.in_place
     return call.name in ALIKE and not (drawn and any(loose_dims(v) < _long(v) for v in call.inputs))
 
 
-def spread(call: "Call") -> list[frozenset[int]]:
+def spread(call: Called) -> list[frozenset[int]]:
     """Along which dimensions the elements of each output are alike."""
     if makes_alike(call):
         return [frozenset(range(output.dim())) for output in call.outputs]

@@ -473,6 +473,10 @@ class Call:
     in_place: bool
     step: Step = field(default_factory=lambda: Step("", ""))
 
+    @property
+    def module(self) -> nn.Module | None:
+        return self.tracker.modules.get(self.tracker.running[-1])
+
     def argument(self, position: int, *names: str, default: Any = None) -> Any:
         if len(self.args) > position:
             return self.args[position]
