@@ -5,8 +5,9 @@ Zhuang et al. leave what several layers share as it is. So the channels between 
 - one layer alone gives them and one alone takes them, with normalisation, activation, pooling and depthwise
   convolutions between at most (`common.pruning.channels`): no residual sum, no concatenation that others
   read,
-- the layer that takes them is a convolution without groups or a linear layer, and is not the network's last,
-  unless that gives an embedding (SphereNet) and no logits.
+- the layer that takes them is a convolution without groups or a linear layer, takes nothing else (no
+  concatenation with others' channels), and is not the network's last, unless that gives an embedding
+  (SphereNet) and no logits.
 
 So of a basic or pre-activation block the inputs of the second convolution are selected; of a bottleneck those
 of the second and the third; of a VGG those of every convolution but the first; of MobileNet v1 those of every
@@ -65,4 +66,17 @@ def _stands_alone(network: nn.Module, group: ChannelGroup) -> bool:
     if len(group.producers) != 1 or len(group.consumers) != 1:
         return False
     consumer = network.get_submodule(group.consumers[0])
-    return isinstance(consumer, nn.Linear) or (isinstance(consumer, nn.Conv2d) and consumer.groups == 1)
+    if not isinstance(consumer, nn.Linear) and not (isinstance(consumer, nn.Conv2d) and consumer.groups == 1):
+        return False
+    return _takes_nothing_else(group)
+
+
+def _takes_nothing_else(group: ChannelGroup) -> bool:
+    """Whether the inputs of the layer that takes the channels are these, one after the other.
+
+    Those of a concatenation are others' too, or the same twice; those of a map that is flattened positions
+    first are not in runs of a channel each.
+    """
+    taken = [slot.numbers for slot in group.slots if slot.role == "consumer"]
+    places = len(taken[0]) // group.channels
+    return taken == [tuple(channel for channel in range(group.channels) for _ in range(places))]

@@ -1,5 +1,7 @@
 """Criteria: the channels that weigh least go, of each group or of the whole network."""
 
+import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,15 @@ from torch import nn
 
 from common.base.errors import UserError
 from common.base.method import TrainingMethod
+from common.base.stages import Stage
+from common.distillation.hints import AttentionTransfer
+from common.distillation.losses import at_loss, attention_map
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
-from common.models.resnet import CifarResNet
+from common.models.features import forward_features
+from common.models.resnet import CifarResNet, ResNet
 from common.pruning.criteria import ChannelPruning, kept_channels
+from common.training.tasks import Classification
 
 CONF = Path(__file__).parents[3] / "conf"
 
@@ -164,6 +171,57 @@ def test_an_inner_method_gets_the_smaller_network_and_others_like_it() -> None:
         return [tuple(value.shape) for value in network.state_dict().values()]
 
     assert shapes(seen[1]) == shapes(smaller)
+
+
+def resnet(width: int = 8, stages: int = 2) -> ResNet:
+    return ResNet(shape=IMAGE, classes=3, blocks=[1] * stages, width=width, block="basic", shortcut="B")
+
+
+def attention(teacher: nn.Module) -> AttentionTransfer:
+    """Attention transfer alone, with beta 1."""
+    return AttentionTransfer(
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        teacher=Stage(words="model=x", key="", metrics={}, model=teacher),
+        beta=1.0,
+        reference_pixels=None,
+        reduction="mean_square",
+        layers=None,
+        beta_decay="none",
+        ce_weight=0.0,
+        kd_weight=0.0,
+        temperature=4.0,
+        kd_reduction="sample",
+    )
+
+
+def test_attention_is_transferred_from_the_unpruned_network_of_other_widths() -> None:
+    torch.manual_seed(0)
+    whole = resnet()
+    pruning = method(inner=attention(copy.deepcopy(whole)))
+    pruning.prepare(Classification(3), 1.0)
+    smaller = pruning.attach(whole, resnet, _Data()).eval()  # type: ignore[arg-type]
+    inputs, labels = torch.randn(4, *IMAGE), torch.tensor([0, 1, 2, 0])
+    _, own = forward_features(smaller, inputs)
+    _, theirs = forward_features(whole.eval(), inputs)
+    assert own.keys() == theirs.keys()
+    widths = [(own[name].shape[1], theirs[name].shape[1]) for name in own]
+    assert widths == [(4, 8), (8, 16)]
+    distances = [
+        at_loss(*(attention_map(each[name]) for each in (own, theirs)), "mean_square") for name in own
+    ]
+    loss = pruning.loss(smaller, inputs, labels)
+    assert float(loss.detach()) == pytest.approx(3 / 2 * float(sum(distances)), rel=1e-5)
+    assert float(loss.detach()) > 0
+    loss.backward()
+    assert all(p.grad is None for p in whole.parameters())
+    assert all(p.grad.isfinite().all() for p in smaller.parameters() if p.grad is not None)
+
+
+def test_a_teacher_whose_features_cannot_be_compared_is_one_line_that_names_them() -> None:
+    pruning = method(inner=attention(resnet(stages=3)))
+    with pytest.raises(UserError, match=r"the student has 2 features \(.*\), the teacher 3") as caught:
+        pruning.attach(resnet(), resnet, _Data())  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
 
 
 def test_the_file_of_the_method_names_what_it_takes() -> None:

@@ -151,3 +151,28 @@ def test_what_is_selected_is_sliced_without_another_change(eta: float) -> None:
             torch.testing.assert_close(small, baseline(images))
         else:
             assert not torch.allclose(small, baseline(images), atol=1e-3)
+
+
+class Joined(nn.Module):
+    """A layer whose inputs are two layers' channels, the same channels twice, or channels position by position."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.left, self.right = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(3, 4, 3)
+        self.taker = nn.Linear(4 * 36, 5) if kind == "positions" else nn.Conv2d(8, 5, 1)
+        self.out = nn.Linear(5, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        low = self.first(images)
+        if self.kind == "positions":
+            return self.out(self.taker(self.left(low).permute(0, 2, 3, 1).flatten(1)).relu())
+        left = self.left(low).relu()
+        both = torch.cat([left, left if self.kind == "twice" else self.right(images)], 1)
+        return self.out(self.taker(both).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["branches", "twice", "positions"])
+def test_inputs_that_are_not_one_layers_channels_in_their_order_are_not_selected(kind: str) -> None:
+    found = prunable(Joined(kind), (3, 8, 8))
+    assert list(found) == ["left"]

@@ -296,6 +296,55 @@ def test_a_step_is_sgd_less_lambda_w_times_the_insensitivity_at_the_old_weights(
         torch.testing.assert_close(found[name], plain[name] - decay, rtol=1e-12, atol=1e-14)
 
 
+def by_hand(
+    network: nn.Module, batches: list[tuple[Tensor, Tensor]], measure: Measure, decay: float, threshold: float
+) -> dict[str, Tensor]:
+    """SGD with Nesterov momentum and a decay by lambda, a cut after each step, written out."""
+    network = deepcopy(network)
+    buffers = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    masks = {name: torch.ones_like(p) for name, p in network.named_parameters()}
+    for inputs, targets in batches:
+        loss = functional.cross_entropy(network.train()(inputs), targets)
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+        sensitivity = reference(network, inputs, targets, measure)
+        for (name, p), gradient in zip(network.named_parameters(), gradients, strict=True):
+            old = p.detach().clone()
+            buffers[name] = 0.9 * buffers[name] + gradient
+            new = old - 0.1 * (gradient + 0.9 * buffers[name])
+            new = new - decay * old * (1 - sensitivity[name]).clamp(min=0)
+            masks[name] = masks[name] * (new.abs() >= threshold)
+            p.data = new * masks[name]
+    return dict(network.named_parameters())
+
+
+@pytest.mark.parametrize("rescale", ["none", "max"])
+@pytest.mark.parametrize("output", ["logits", "softmax"])
+@pytest.mark.parametrize("batch_reduce", ["mean_of_abs", "abs_of_mean"])
+@pytest.mark.parametrize("alpha", ["unspecific", "specific"])
+def test_three_steps_with_momentum_and_cuts_are_those_of_a_loop_over_jacobians(
+    alpha: Any, batch_reduce: Any, output: Any, rescale: Any
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 3, 3, stride=2), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4)
+    ).double()
+    batches = [(torch.randn(6, 1, 8, 8, dtype=torch.float64), torch.randint(4, (6,))) for _ in range(3)]
+    measure = Measure(alpha=alpha, output=output, batch_reduce=batch_reduce, rescale=rescale)
+    expected = by_hand(network, batches, measure, decay=0.3, threshold=0.05)
+    chosen: dict[str, Any] = {"pruning": "fixed_threshold", "threshold": 0.05, "every": 1 / 3, "decay": 0.3}
+    chosen |= {"alpha": alpha, "output": output, "batch_reduce": batch_reduce, "rescale": rescale}
+    made = method(network, **chosen)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    for number, batch in enumerate(batches):
+        optimizer.zero_grad()
+        made.loss(network.train(), *batch).backward()
+        optimizer.step()
+        made.end_step(network, (number + 1) / 3)
+    assert any(not value.all() for value in expected.values())
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-12)
+
+
 def test_within_another_method_and_with_layers_that_differ_in_training_the_step_is_the_same() -> None:
     network, inputs, targets = small()
     expected = stepped(network, inputs, targets)
