@@ -153,8 +153,8 @@ def test_what_is_selected_is_sliced_without_another_change(eta: float) -> None:
             assert not torch.allclose(small, baseline(images), atol=1e-3)
 
 
-class Joined(nn.Module):
-    """A layer whose inputs are two layers' channels, the same channels twice, or channels position by position."""
+class Taken(nn.Module):
+    """A layer takes two layers' channels, the same ones twice, or those of each position in turn."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -174,5 +174,5 @@ class Joined(nn.Module):
 
 @pytest.mark.parametrize("kind", ["branches", "twice", "positions"])
 def test_inputs_that_are_not_one_layers_channels_in_their_order_are_not_selected(kind: str) -> None:
-    found = prunable(Joined(kind), (3, 8, 8))
+    found = prunable(Taken(kind), (3, 8, 8))
     assert list(found) == ["left"]
