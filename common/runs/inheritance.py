@@ -91,10 +91,24 @@ def _keys_of(node: Any, path: str, within: str) -> Iterator[str]:
 def stage_words(config: DictConfig, group: str, key: str) -> str | None:
     """What a config holds at a key of `stage_keys`: an override string, the path of a checkpoint, or None.
 
-    A null that the words refer to (`method.samples=${.samples}`) stands in the resolved text as None.
+    A null that the words refer to (`method.samples=${.samples}`) is the word null in them.
     """
-    found: str | None = OmegaConf.select(config if group == START else config[group], key)
-    return None if found is None else re.sub(r"(?<==)('?)None\1(?=[\s'\"]|$)", "null", found)
+    path = key if group == START else f"{group}.{key}"
+    found: str | None = OmegaConf.select(config, path)
+    if found is None or "None" not in found:
+        return found
+    # OmegaConf itself writes a null within a text in Python's way
+    written = OmegaConf.create(_with_nulls(OmegaConf.to_container(config, resolve=False)))
+    return str(OmegaConf.select(written, path))
+
+
+def _with_nulls(node: Any) -> Any:
+    """Plain data with the word null for what is null."""
+    if isinstance(node, dict):
+        return {key: _with_nulls(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_with_nulls(value) for value in node]
+    return "null" if node is None else node
 
 
 def learns(config: DictConfig) -> bool:

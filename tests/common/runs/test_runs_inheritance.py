@@ -2,13 +2,14 @@
 
 import json
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from common.base.errors import UserError
@@ -255,6 +256,24 @@ def test_a_teacher_that_would_see_held_out_examples_is_refused(own: str) -> None
 def test_a_teacher_of_more_examples_than_the_student_is_the_users_choice() -> None:
     its, _ = stage("teacher", *composed("dataset.limit=100", teacher=f"{TEACHER} dataset.limit=null"))
     assert its.dataset.limit is None
+
+
+def test_a_null_that_words_refer_to_is_a_null_in_them_and_what_is_typed_stays() -> None:
+    words = "model=None/net.pt a=${.samples} b='${.layers}' c=None d=${.preparations.${.kind}}"
+    method = {
+        "samples": None,
+        "layers": [1, None],
+        "kind": "x",
+        "preparations": {"x": None},
+        "teacher": words,
+        "start": None,
+    }
+    config = OmegaConf.create({"method": method})
+    assert isinstance(config, DictConfig)
+    found = stage_words(config, "method", "teacher")
+    assert found == "model=None/net.pt a=null b='[1, 'null']' c=None d=null"
+    assert shlex.split(found)[2] == "b=[1, null]"
+    assert stage_words(config, "method", "start") is None
 
 
 def recorded() -> list[dict[str, Any]]:
