@@ -4,6 +4,7 @@ Children are processes of their own: each leads a session, works in its folder, 
 as JSON lines on the standard input, and are answered on the standard output.
 """
 
+import gc
 import json
 import os
 import resource
@@ -125,6 +126,8 @@ def main() -> None:
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _import_all()
+    # what is there for good is no work for the children's garbage collections
+    gc.freeze()
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), file=answers, flush=True)

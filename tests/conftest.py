@@ -47,17 +47,38 @@ SLOW = (
     "test_steady.py",
     "common/report/test_report_wandb.py",
     "common/data/images/test_data_curves.py",
+    "common/models/test_models_configs.py",
+    "common/models/test_models_resnets.py",
+    "common/pruning/test_pruning_pruned.py",
+    "common/pruning/test_pruning_shelf.py",
+    "common/pruning/test_pruning_slicing.py",
     "common/runs/test_runs_as_objective.py",
+    "common/runs/test_runs_evaluate.py",
     "common/runs/test_runs_export.py",
+    "common/runs/test_runs_pipeline.py",
+    "common/runs/test_runs_pruned.py",
     "common/runs/test_runs_record.py",
+    "common/runs/test_runs_starting.py",
     "common/search/test_search_module.py",
+    "common/training/test_training_early_stopping.py",
+    "common/training/test_training_supervised.py",
+    "papers/accelegrad/test_accelegrad_module.py",
+    "papers/dcp/test_dcp_complexity.py",
     "papers/factor_transfer/test_factor_transfer_claims.py",
+    "papers/int8_training/test_int8_training_runs.py",
+    "papers/maxacq/test_maxacq_search.py",
+    "papers/mgda/test_mgda_runs.py",
     "papers/moonshine/test_moonshine_claims.py",
     "papers/moonshine/test_moonshine_erfnet.py",
     "papers/moonshine/test_moonshine_networks.py",
     "papers/moonshine/test_moonshine_tables.py",
     "papers/one/test_one_costs.py",
+    "papers/one/test_one_runs.py",
+    "papers/qff/test_qff_models.py",
+    "papers/saddle/test_saddle_module.py",
     "papers/saddle/test_saddle_units.py",
+    "papers/sdp_cert/test_sdp_cert_bounds.py",
+    "papers/sdp_cert/test_sdp_cert_module.py",
     "papers/sdp_cert/test_sdp_cert_units.py",
     "papers/sensitivity/test_sensitivity_runs.py",
     "papers/yogi/test_yogi_claims.py",
@@ -66,7 +87,10 @@ SLOW = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `slow` what starts processes by a fixture or stands in a slow file; others say so."""
+    """Mark as `slow` what starts processes by a fixture or stands in a slow file; others say so.
+
+    Files with slow tests come first: of two workers none then begins a long one when the other is done.
+    """
     tests = Path(__file__).parent
     slow = {
         path
@@ -76,6 +100,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path in slow or STARTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    first = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in first)
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,10 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from common.base.errors import UserError
+from common.base.weights import read_weights
 from common.pruning.slicing import sliced
 
 # packages whose networks a file may name
@@ -57,7 +57,16 @@ def load_pruned(path: str | Path, network: nn.Module | None = None) -> nn.Module
         UserError: no such file, or one that holds no pruned network; a class of your own without
             `network`; a network that is not the one that was pruned.
     """
-    found = read_pruned(Path(path))
+    return restored(read_weights(Path(path)), path, network)
+
+
+def restored(found: dict[str, Any], path: str | Path, network: nn.Module | None = None) -> nn.Module:
+    """The pruned network of what `read_weights` has read; else as `load_pruned`."""
+    if not is_pruned(found):
+        raise UserError(
+            f"{path} holds no pruned network (valid: what export.py writes of a pruned run; a bare state "
+            "dict is loaded by load_state_dict)"
+        )
     whole = _whole(found, path) if network is None else network
     try:
         smaller = sliced(whole, tuple(found["shape"]), found["pruning"]["keep"])
@@ -68,29 +77,9 @@ def load_pruned(path: str | Path, network: nn.Module | None = None) -> nn.Module
     return smaller.eval()
 
 
-def read_pruned(path: Path) -> dict[str, Any]:
-    """What stands in the file of a pruned network.
-
-    Raises:
-        UserError: see `load_pruned`.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__})") from error
-    if not is_pruned(found):
-        raise UserError(
-            f"{path} holds no pruned network (valid: what export.py writes of a pruned run; a bare state "
-            "dict is loaded by load_state_dict)"
-        )
-    return dict(found)
-
-
-def is_pruned(found: Any) -> bool:
+def is_pruned(found: dict[str, Any]) -> bool:
     """Whether what a file holds is a pruned network."""
-    return isinstance(found, dict) and set(found) >= KEYS and isinstance(found["pruning"], dict)
+    return set(found) >= KEYS and isinstance(found["pruning"], dict)
 
 
 def _whole(found: dict[str, Any], path: str | Path) -> nn.Module:

@@ -259,6 +259,8 @@ def _check_value(path: str, value: Any, hint: Any) -> None:
         raise UserError(f"{path}={value}: must be finite")
     if _plainly_fits(value, hint):
         return
+    if any(_plainly_fits([value], one) for one in _lists(hint)):
+        raise UserError(f"{path}={value}: a list is needed (valid: {path}=[{value}])")
     # only what is wrong, or of a type less plain, costs its import
     from pydantic import TypeAdapter, ValidationError
 
@@ -287,6 +289,16 @@ def _plainly_fits(value: Any, hint: Any) -> bool:
     if hint is float and type(value) is int:
         return abs(value) < 2**53
     return hint in (bool, int, float, str, type(None)) and type(value) is hint
+
+
+def _lists(hint: Any) -> list[Any]:
+    """What a hint allows of lists of any length."""
+    parts = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+    return [
+        list[get_args(part)[0]]  # type: ignore[misc]
+        for part in parts
+        if get_origin(part) is list or (get_origin(part) is tuple and Ellipsis in get_args(part))
+    ]
 
 
 def _finite(value: Any) -> bool:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from common.base.errors import UserError
-from common.runs import catalogue, keys, own, sweep
+from common.runs import catalogue, hydra_speed, keys, own, sweep
 from common.runs.batch import Batch
 from common.runs.finished import finished
 from common.runs.objective import objective_value
@@ -395,4 +395,4 @@ def _papers_help() -> list[str]:
     return lines
 
 
-__all__ = ["help_text", "keys", "main", "run_list", "task"]
+__all__ = ["help_text", "hydra_speed", "keys", "main", "run_list", "task"]

@@ -5,12 +5,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from common.runs import catalogue, keys
+from common.runs import catalogue, hydra_speed, keys
 from common.runs.request import Request
 from common.runs.table_kind import with_table_kind
 from common.runs.words import quoted
 
-__all__ = ["compose", "keys"]
+__all__ = ["compose", "hydra_speed", "keys"]
 
 
 def compose(words: list[str]) -> tuple[DictConfig, Request]:

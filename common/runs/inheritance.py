@@ -1,11 +1,13 @@
 """What a run that another needs (a stage) takes from it, and what the two must agree on."""
 
+import copy
 import json
 import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +93,24 @@ def _keys_of(node: Any, path: str, within: str) -> Iterator[str]:
 def stage_words(config: DictConfig, group: str, key: str) -> str | None:
     """What a config holds at a key of `stage_keys`: an override string, the path of a checkpoint, or None.
 
-    A null that the words refer to (`method.samples=${.samples}`) stands in the resolved text as None.
+    A null that the words refer to (`method.samples=${.samples}`) is the word null in them.
     """
-    found: str | None = OmegaConf.select(config if group == START else config[group], key)
-    return None if found is None else re.sub(r"(?<==)('?)None\1(?=[\s'\"]|$)", "null", found)
+    path = key if group == START else f"{group}.{key}"
+    found: str | None = OmegaConf.select(config, path)
+    if found is None or "None" not in found:
+        return found
+    # OmegaConf itself writes a null within a text in Python's way
+    written = OmegaConf.create(_with_nulls(OmegaConf.to_container(config, resolve=False)))
+    return str(OmegaConf.select(written, path))
+
+
+def _with_nulls(node: Any) -> Any:
+    """Plain data with the word null for what is null."""
+    if isinstance(node, dict):
+        return {key: _with_nulls(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_with_nulls(value) for value in node]
+    return "null" if node is None else node
 
 
 def learns(config: DictConfig) -> bool:
@@ -126,8 +142,7 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
         # the network that it starts from, unchanged
         name = START
     if is_path(text):
-        with composing():
-            config, asked = compose(list(result_beside(Path(text))["overrides"]))
+        config, asked = _compose(list(result_beside(Path(text))["overrides"]))
         # a crafted result may name what it will
         check_parts(config)
         check_config(config)
@@ -153,8 +168,7 @@ def _trained_configs(text: str) -> list[DictConfig]:
     """
     paths = [Path(word.partition("=")[2]) for word in shlex.split(text) if word.startswith(f"{CHECKPOINT}=")]
     results = [read_result(path.parent / "result.json") for path in paths]
-    with composing():
-        return [compose(list(result["overrides"]))[0] for result in results if result is not None]
+    return [_compose(list(result["overrides"]))[0] for result in results if result is not None]
 
 
 def is_path(text: str) -> bool:
@@ -207,18 +221,30 @@ def _composed(
             words.append(f"++model._target_={parent.model['_target_']}")
     if _rule(name).start and START not in own and (text := parent.get(START)) is not None:
         words.append(f"{START}={_quoted(_as_for_the_parent(text, parent, request, own))}")
-    with composing():
-        config, found = compose(words)
-        changes = _dataset_words(parent, config, own) if _same_data(parent, config) else []
-        changes += _teacher_words(name, parent, request, config, own, _keys_of_entry(words))
-        if _rule(name).model and found.choices["model"] == request.choices["model"]:
-            changes += _model_words(parent, config, own | _keys_of_entry(words))
-        if changes:
-            config, found = compose([*words, *changes])
+    config, found = _compose(words)
+    changes = _dataset_words(parent, config, own) if _same_data(parent, config) else []
+    changes += _teacher_words(name, parent, request, config, own, _keys_of_entry(words))
+    if _rule(name).model and found.choices["model"] == request.choices["model"]:
+        changes += _model_words(parent, config, own | _keys_of_entry(words))
+    if changes:
+        config, found = _compose([*words, *changes])
     label = f"{request.label}: {name}"
     typed = "dataset.limit" in own | {key_of(word) for word in asked_for(request)}
     inherited = () if typed else tuple(word for word in found.overrides if key_of(word) == "dataset.limit")
     return config, Request(found.choices, found.overrides, label, request.terminal, inherited)
+
+
+def _compose(words: list[str]) -> tuple[DictConfig, Request]:
+    """`compose` for a stage: Hydra stays as it was."""
+    # the caller may change it
+    return copy.deepcopy(_composed_once(tuple(words), Path.cwd()))
+
+
+@lru_cache(maxsize=64)
+def _composed_once(words: tuple[str, ...], folder: Path) -> tuple[DictConfig, Request]:
+    """The config of the same words in the same folder: a run asks for its stages' several times."""
+    with composing():
+        return compose(list(words))
 
 
 def asked_for(request: Request) -> list[str]:

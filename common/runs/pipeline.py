@@ -17,7 +17,7 @@ from torch import nn
 from common.base.errors import UserError
 from common.base.module import PaperModule
 from common.base.stages import Stage
-from common.pruning.pruned import is_pruned, load_pruned
+from common.base.weights import read_weights
 from common.runs.code import code_hash
 from common.runs.inheritance import CHECKPOINT, is_path, result_beside, stage_keys, stage_run, stage_words
 from common.runs.keys import START, identity, run_key
@@ -115,11 +115,15 @@ def _from_weights(text: str, network: nn.Module) -> Made:
     Raises:
         UserError: the file is missing, damaged, or of another network.
     """
+    # takes its time to import, and few runs start from a file
+    from common.pruning.pruned import is_pruned, restored
+
     path = Path(text)
-    if is_pruned(_read(path)):
-        network = load_pruned(path, network).train()
+    found = read_weights(path)
+    if is_pruned(found):
+        network = restored(found, path, network).train()
     else:
-        load_weights(network, path)
+        _fill(network, _bare(found), path)
     return Made(
         Stage(words=text, key="", metrics={}, model=network), {"words": text, "key": "", "metrics": {}}
     )
@@ -172,39 +176,12 @@ def _load(module: PaperModule, path: Path) -> None:
     Raises:
         UserError: the file is missing, damaged, or of another network.
     """
-    found = _read(path)
+    found = read_weights(path)
     if "pytorch-lightning_version" in found:
         module.reshape(found["search_state"])
         _fill(module, found["state_dict"], path)
     else:
         _fill(module.network(), _bare(found), path)
-
-
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load the weights of a file into a network that it was saved from, or one that is built alike.
-
-    Args:
-        network: gets the weights.
-        path: of a state dict, bare, or under `state_dict`, with or without the prefixes `module.` and
-            `model.`.
-
-    Raises:
-        UserError: the file is missing, damaged, or of another network.
-    """
-    _fill(network, _bare(_read(path)), path)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        folder = f", but a folder (valid: a file in it, as {path}/last.ckpt)" if Path(path).is_dir() else ""
-        raise UserError(f"checkpoint {path}: no such file{folder}")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"checkpoint {path} cannot be read ({type(error).__name__})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"checkpoint {path} holds a {type(found).__name__} (valid: a state dict)")
-    return found
 
 
 def _fill(target: nn.Module, state: dict[str, Any], path: Path) -> None:
@@ -222,5 +199,6 @@ def _shape(value: Any) -> torch.Size | None:
 
 
 def _bare(found: dict[str, Any]) -> dict[str, Any]:
+    """A state dict, which may stand under `state_dict` and have the prefixes `module.` and `model.`."""
     state = found.get("state_dict", found)
     return {name.removeprefix("module.").removeprefix("model."): value for name, value in state.items()}

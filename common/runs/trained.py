@@ -150,6 +150,7 @@ def trained(run: Finished) -> Trained:
     checkpoint, anew = run.directory / "last.ckpt", f"{_command(run.words)} force=true"
     if not checkpoint.exists():
         raise UserError(f"{run.directory} has no checkpoint; this makes the run anew: {anew}")
+    _check_paths(run.config)
     module, stages = trained_parts(run.config, run.request)
     try:
         network = _loaded(module, checkpoint, anew)
@@ -161,6 +162,24 @@ def trained(run: Finished) -> Trained:
     # a result of earlier code says less of the user's own files
     facts = {**module.data.encoding(), **(run.result.get("facts") or module.data.facts())}
     return Trained(module, network, stages, facts)
+
+
+def _check_paths(config: DictConfig) -> None:
+    """Refuse a run of the user's own files by a relative path that leads nowhere from the current folder.
+
+    The path is a part of the run's name (the run key), and so are its teachers', which have it from there.
+
+    Raises:
+        UserError: with the path.
+    """
+    for key in ("path", "test_path"):
+        path = config.dataset.get(key)
+        if path and not Path(path).expanduser().is_absolute() and not Path(path).exists():
+            raise UserError(
+                f"dataset.{key}={path}: the run read its data by this relative path, which is not there from "
+                f"{Path.cwd()} (valid: call this from the folder in which the run was made, and name the run "
+                "by a path from there)"
+            )
 
 
 def _loaded(module: "PaperModule", checkpoint: Path, anew: str) -> "nn.Module":

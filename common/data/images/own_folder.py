@@ -25,7 +25,7 @@ from common.data.shared.fingerprint import fingerprint
 from common.data.shared.streamed import Record, Rows, StreamedOptions
 from common.data.shared.streamed import Request as Wanted
 from common.data.shared.subsets import complement, stratified_subset
-from common.data.shared.text_file import shown
+from common.data.shared.text_file import from_here, shown
 
 # the names of the folders of the parts, the first that is there counts
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
@@ -124,7 +124,10 @@ class OwnFolder(ImageFolder):
     def _folders(self) -> dict[SplitName, Path]:
         """The folder of each part that is there; `val` alone is the test part."""
         if not self.root.is_dir():
-            raise UserError(f"dataset.path={self.root}: no such folder (valid: PATH/train/CLASS/*.jpg)")
+            raise UserError(
+                f"dataset.path={self.root}: no such folder{from_here(self.root)} (valid: "
+                "PATH/train/CLASS/*.jpg)"
+            )
         train, val, test = (self._part(names) for names in (TRAIN, VALIDATION, TEST))
         tested = test or val
         found: dict[SplitName, Path] = {"train": train or self.root}

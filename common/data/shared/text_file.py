@@ -1,4 +1,4 @@
-"""Text of the user's own files, in the encoding that they have, and of what is said of them."""
+"""Text of the user's own files, in the encoding that they have, and what is said of them."""
 
 import codecs
 from collections.abc import Sequence
@@ -35,7 +35,9 @@ def read_text(path: Path, encoding: str) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"dataset.path={path}: {error.strerror} (valid: a text file)") from error
+        raise UserError(
+            f"dataset.path={path}: {error.strerror}{from_here(path)} (valid: a text file)"
+        ) from error
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
     try:
         return content.decode(encoding)
@@ -46,6 +48,11 @@ def read_text(path: Path, encoding: str) -> str:
             f"{line}); where it is Latin-1, as older spreadsheets are: dataset.encoding=latin-1 (or cp1252), "
             f"or convert it: iconv -f latin1 -t utf-8 {path.name} > new_{path.name}"
         ) from error
+
+
+def from_here(path: Path) -> str:
+    """Where a path that is relative begins, to be said of one that is not there."""
+    return "" if path.is_absolute() else f", from {Path.cwd()}"
 
 
 def shown(names: Sequence[str]) -> str:

@@ -20,10 +20,10 @@ NEARLY_ALL = 0.9
 # float32's step at a column's level, in its standard deviations, from which on its numbers are not told apart
 LOST = 0.05
 ENCODING = (
-    "each of `columns` in turn gives, where its words are null, its number, as 1234.5 without % or a sign of "
-    "a currency (an empty cell: fill), else one input for each of its words: 1 for the cell's own, 0 for the "
-    "others. An empty cell (or na, nan, n/a, null, none, ?) is the word ''; a word that is not among them is "
-    "0 everywhere"
+    "each of `columns` in turn gives, where its words are null, its number, as 1234.5 without its unit (%, a "
+    "currency, kg; an empty cell: fill), else one input for each of its words: 1 for the cell's own, 0 for "
+    "the others. An empty cell (or na, nan, n/a, null, none, ?) is the word ''; a word that is not among "
+    "them is 0 everywhere"
 )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.base.dataset import check
 from common.base.errors import UserError
-from common.data.shared.text_file import read_text, shown
+from common.data.shared.text_file import from_here, read_text, shown
 
 # what stands in a cell that is empty, in small letters
 MISSING = {"", "na", "nan", "n/a", "null", "none", "?"}
@@ -35,8 +35,9 @@ FOREIGN = {
 DECIMAL_COMMA = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+|(?=,\d))(,\d+)?([eE][+-]?\d+)?")
 THOUSANDS_COMMA = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?([eE][+-]?\d+)?")
 
-# of units that numbers are written with
+# signs that may stand before a number, and the unit that may stand behind one
 SIGNS = "%€$£¥"
+UNIT = re.compile(r"[+-]?[\d.,]*\d[.,]?(?:[eE][+-]?\d+)?\s*(?P<unit>[^\s\d.,+-].*)")
 
 Cells = list[str]
 
@@ -144,7 +145,7 @@ def sheet(path: str, target: str | int, drop: tuple[str, ...], encoding: str = "
     check("path", path, bool(path), "give your file (valid: CSV, Parquet or LIBSVM)")
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"dataset.path={path}: no such file (valid: CSV, Parquet or LIBSVM)")
+        raise UserError(f"dataset.path={path}: no such file{from_here(file)} (valid: CSV, Parquet or LIBSVM)")
     told = file.stat()
     return _sheet(path, target, drop, encoding, (told.st_mtime_ns, told.st_size))
 
@@ -264,8 +265,15 @@ def _parquet(file: Path) -> _Read:
     index = [name for name in said if isinstance(name, str) and name in table.column_names]
     names = [*index, *(name for name in table.column_names if name not in index)]
     names = [name for name in names if not re.fullmatch(r"__index_level_\d+__", name)]
-    columns = [["" if cell is None else str(cell) for cell in table[name].to_pylist()] for name in names]
-    return _Read([str(name) for name in names], columns, list(range(1, table.num_rows + 1)))
+    cells = {str(name): table[name].to_pylist() for name in names}
+    columns = {
+        name: ["" if cell is None else str(cell).strip() for cell in its] for name, its in cells.items()
+    }
+    texts = [name for name, its in cells.items() if any(isinstance(cell, str) for cell in its)]
+    # such columns are as a CSV file had them
+    plain = _plain_numbers(file, [[name, *columns[name]] for name in texts], ",")
+    columns |= {name: column[1:] for name, column in zip(texts, plain, strict=True)}
+    return _Read(list(columns), list(columns.values()), list(range(1, table.num_rows + 1)))
 
 
 def _csv(file: Path, text: str) -> _Read:
@@ -289,7 +297,7 @@ def _csv(file: Path, text: str) -> _Read:
             f"dataset.path={file}: no CSV file ({error}; is a quotation mark left open?)"
         ) from error
     columns = [list(column) for column in zip(*rows, strict=True)]
-    columns = _with_points(file, [_without_sign(file, column) for column in columns], delimiter)
+    columns = _plain_numbers(file, columns, delimiter)
     headed = _headed(columns)
     names = [column[0] for column in columns] if headed else [str(place) for place in range(len(columns))]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -331,6 +339,11 @@ def _headed(columns: list[Cells]) -> bool:
     )
 
 
+def _plain_numbers(file: Path, columns: list[Cells], delimiter: str) -> list[Cells]:
+    """The columns, a name or a cell first, with the numbers that people write in other ways as 1234.5."""
+    return _with_points(file, [_without_unit(file, column) for column in columns], delimiter)
+
+
 def _with_points(file: Path, columns: list[Cells], delimiter: str) -> list[Cells]:
     """The columns, with the numbers of those that are written in another way as 1234.5; they are named.
 
@@ -356,30 +369,39 @@ def _with_points(file: Path, columns: list[Cells], delimiter: str) -> list[Cells
     return columns
 
 
-def _without_sign(file: Path, column: Cells) -> Cells:
-    """A column without the sign of a currency or %, where each of its cells is a number with the same one."""
+def _without_unit(file: Path, column: Cells) -> Cells:
+    """A column without the unit of its numbers (a sign as % or €, or kg), where each cell has the same."""
     # the first cell may be a name
     body = [cell for cell in column[1:] if not missing(cell)]
-    sign = next((sign for sign in SIGNS if body and sign in body[0]), None)
-    if sign is None:
+    unit = _unit(body[0]) if body else None
+    if unit is None:
         return column
-    bare = {cell: _unsigned(cell, sign) for cell in [*body, column[0]]}
+    bare = {cell: _bare(cell, unit) for cell in {*body, column[0]}}
     if not all(
         cell != bare[cell] and (number(bare[cell]) is not None or _with_comma(bare[cell])) for cell in body
     ):
         return column
     headed = bare[column[0]] if number(bare[column[0]]) is not None else column[0]
     name = "" if headed != column[0] else f" of {column[0]!r}"
-    _say(f"dataset.path={file}: numbers{name} with {sign}; they are taken without it")
+    _say(f"dataset.path={file}: numbers{name} with {unit}; they are taken without it")
     return [headed, *(bare.get(cell, cell) for cell in column[1:])]
 
 
-def _unsigned(cell: str, sign: str) -> str:
-    """A cell without one sign before its number (after its minus, too) or behind it."""
+def _unit(cell: str) -> str | None:
+    """The sign or the unit that a cell's number has; None where it is no number with one."""
+    if number(cell) is not None or _with_comma(cell):
+        return None
+    sign = next((sign for sign in SIGNS if sign in cell), None)
+    behind = UNIT.fullmatch(cell)
+    return sign or (None if behind is None else behind["unit"])
+
+
+def _bare(cell: str, unit: str) -> str:
+    """A cell without one unit before its number (after its minus, too) or behind it."""
     minus, rest = ("-", cell[1:].lstrip()) if cell[:1] == "-" else ("", cell)
-    if rest.startswith(sign):
-        return minus + rest.removeprefix(sign).lstrip()
-    return cell.removesuffix(sign).rstrip()
+    if rest.startswith(unit):
+        return minus + rest.removeprefix(unit).lstrip()
+    return cell.removesuffix(unit).rstrip()
 
 
 def _with_comma(cell: str) -> bool:

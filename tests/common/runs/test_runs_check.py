@@ -32,6 +32,22 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "key", "value"),
+    [
+        ("common.data.tables.own_table.TableClassification", "drop", "age"),
+        ("common.data.tables.own_table.TableClassification", "positive", 3),
+        ("common.models.mlp.MLP", "hidden", 16),
+        ("common.distillation.hints.AttentionTransfer", "layers", "stage1"),
+    ],
+)
+def test_one_value_where_a_list_is_needed_is_shown_as_a_list(target: str, key: str, value: object) -> None:
+    with pytest.raises(
+        UserError, match=rf"method\.{key}={value}: a list is needed \(valid: method\.{key}=\[{value}\]\)"
+    ):
+        check_config(OmegaConf.create({"method": {"_target_": target, key: value}}))
+
+
+@pytest.mark.parametrize(
     "target", ["os.system", "builtins.eval", "subprocess.run", "common.data.none.Nothing"]
 )
 def test_a_target_outside_the_listed_packages_or_not_there_is_refused(target: str) -> None:

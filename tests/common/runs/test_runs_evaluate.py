@@ -15,6 +15,7 @@ from common.runs.compose import compose
 from common.runs.evaluate import evaluate, main
 from common.runs.result import read_result
 from common.runs.runner import build, execute
+from common.runs.trained import find, trained
 
 WORDS = ["scale=smoke", "logger=none", "trainer=cpu"]
 
@@ -246,6 +247,22 @@ def test_a_limit_that_a_scale_brings_takes_all_that_is_there_and_a_typed_one_is_
     data = build(config, request).data
     with pytest.raises(UserError, match=r"dataset\.limit=100: table has 32 training examples; give 1 to 32"):
         data.setup()
+
+
+def test_a_run_on_files_by_a_relative_path_says_from_where_it_can_be_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "sales.csv", NAMES, ROWS)
+    monkeypatch.chdir(tmp_path)
+    words = ["paper=yogi", "dataset=table", "dataset.path=sales.csv", "dataset.target=bought"]
+    _, folder = made(tmp_path, *words)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for call in (lambda: evaluate([str(folder), "dataset=digits"]), lambda: trained(find([str(folder)]))):
+        with pytest.raises(UserError, match=r"dataset\.path=sales\.csv: .* not there from .*/elsewhere"):
+            call()
+    monkeypatch.chdir(tmp_path)
+    assert trained(find([str(folder)])).network is not None
 
 
 README = Path(__file__).resolve().parents[3] / "README.md"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,27 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the packages onnx and onnxscript: pip install"):
         export(words, Options("onnx"))
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        (
+            "too=onnx",
+            r"unknown word too=onnx; did you mean to=onnx\? \(valid: to, path, normalise, latency, and",
+        ),
+        ("--to=onnx", r"unknown word --to=onnx; did you mean to=onnx\?"),
+        ("normalize=false", r"did you mean normalise=false\?"),
+        ("zzz=1", r"unknown word zzz=1 \(valid: to, path"),
+        ("papr=one", "name a run by its words"),
+    ],
+)
+def test_a_mistyped_word_of_the_command_is_told_the_right_one(
+    word: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["export.py", word])
+    assert command.main() == 1
+    assert re.search(says, capsys.readouterr().err)
 
 
 def test_a_run_of_a_network_of_ones_own_is_found_by_its_folder_with_its_import(

@@ -18,6 +18,7 @@ def test_every_row_chooses_groups_that_exist_and_sets_keys_that_fit() -> None:
         check_row(entry)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", FIRST_OF_TABLES, ids=lambda entry: f"{entry.paper}.{entry.table}")
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_row_of_each_table_composes_and_its_model_builds(entry: Entry, scale: str) -> None:

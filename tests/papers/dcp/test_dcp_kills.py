@@ -1,4 +1,7 @@
-"""A pruning run as processes, killed in each of its four stages: training, heads, selection, fine-tuning."""
+"""A pruning run as processes, killed in its selection and in its fine-tuning.
+
+Its other two stages, training and heads, are supervised runs as those of `test_stages_command.py`.
+"""
 
 import json
 from pathlib import Path
@@ -27,12 +30,14 @@ def finish(calls: Calls, folder: Path) -> None:
     assert ended is not None and ended.code == 0, ended
 
 
-def test_killed_in_each_of_its_stages_a_pruning_ends_as_an_unbroken_one(calls: Calls, tmp_path: Path) -> None:
-    """Each call goes on with the stage that the one before was killed in, and is killed in the next."""
+def test_killed_in_selection_and_fine_tuning_a_pruning_ends_as_an_unbroken_one(
+    calls: Calls, tmp_path: Path
+) -> None:
+    """The second call goes on with the selection, its first run then, and is killed in the next one."""
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     finish(calls, unbroken)
-    for done, stage in enumerate((1, 2, 2, 2)):
-        calls.killed_at(stage, 1, WORDS, broken)
+    for run, done in ((3, 2), (2, 3)):
+        calls.killed_at(run, 1, WORDS, broken)
         assert len(results(broken)) == done
     finish(calls, broken)
     expected = results(unbroken)

@@ -172,6 +172,37 @@ def test_parquet_is_read_as_csv_is(tmp_path: Path, path: Path) -> None:
     assert table(tmp_path / "table.parquet").shape == table(path).shape
 
 
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
+def test_text_in_parquet_becomes_numbers_as_it_does_in_csv(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns: dict[str, list[Any]] = {
+        "weight": ["12 kg", " 3.5 kg", None, "4 kg"],
+        "price": ["€ 1,200", "€ 3", "€ 5.5", "€ 1"],
+        "x": [1.5, 2.5, None, 0.5],
+        "colour": ["red ", "red", "blue", "blue"],
+        "kind": ["a", "b", "a", "b"],
+    }
+    file = tmp_path / "units.parquet"
+    parquet.write_table(pyarrow.table(columns), file)
+    rows = rows_of(table(file, test_path=str(file)))
+    assert rows == [[12, 1200, 1.5, 0, 1], [3.5, 3, 2.5, 0, 1], [6.5, 5.5, 1.5, 1, 0], [4, 1, 0.5, 1, 0]]
+    said = capsys.readouterr().err
+    assert "numbers of 'weight' with kg" in said and "numbers of 'price' with €" in said
+    assert "commas between thousands in price" in said
+
+
+def test_a_relative_path_that_leads_nowhere_is_told_with_the_folder_that_it_begins_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"dataset\.path=rows\.csv: no such file, from {tmp_path} \(valid"):
+        table(Path("rows.csv"))
+
+
 def rows_of(data: TableClassification | TableRegression, split: str = "train") -> list[list[float]]:
     data.setup()
     return data.batch(split, slice(None), augment=False)[0].tolist()  # type: ignore[arg-type]
@@ -198,9 +229,13 @@ def rows_of(data: TableClassification | TableRegression, split: str = "train") -
         ("x,y\n$3,a\n-$4.5,b\n,c\n", [[3], [-4.5], [-0.75]], "numbers of 'x' with $"),
         ("x;y\n1.234,50 €;a\n€ 7,25;b\n", [[1234.5], [7.25]], "decimal commas in x"),
         ("5%,3,a\n6%,4,b\n", [[5, 3], [6, 4]], "numbers with %"),
+        ("x,y\n12 kg,a\n-3.5kg,b\n", [[12], [-3.5]], "numbers of 'x' with kg"),
+        ("x;y\n1,5e3 m2;a\n;c\n2,5 m2;b\n", [[1500], [751.25], [2.5]], "numbers of 'x' with m2"),
         # several units, and a sign that only some of the cells have, are words
         ("x,y\n$3,a\n€3,b\n", [[1, 0], [0, 1]], None),
         ("x,y\n3%,a\n0.5,b\n", [[0, 1], [1, 0]], None),
+        ("x,y\n3 kg,a\n4 g,b\n", [[1, 0], [0, 1]], None),
+        ("x,y\n3 a-1,a\n4 a-2,b\n", [[1, 0], [0, 1]], None),
     ],
 )
 def test_numbers_are_read_as_people_write_them_and_that_is_said(
