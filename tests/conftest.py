@@ -50,6 +50,7 @@ SLOW = (
     "common/runs/test_runs_as_objective.py",
     "common/runs/test_runs_export.py",
     "common/runs/test_runs_record.py",
+    "common/runs/test_runs_tune.py",
     "common/search/test_search_module.py",
     "papers/factor_transfer/test_factor_transfer_claims.py",
     "papers/moonshine/test_moonshine_claims.py",
