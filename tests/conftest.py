@@ -59,6 +59,7 @@ SLOW = (
     "common/runs/test_runs_pruned.py",
     "common/runs/test_runs_record.py",
     "common/runs/test_runs_starting.py",
+    "common/runs/test_runs_tune.py",
     "common/search/test_search_module.py",
     "common/training/test_training_early_stopping.py",
     "common/training/test_training_supervised.py",

@@ -48,6 +48,13 @@ class PaperModule(pl.LightningModule):
     def results(self) -> dict[str, Any]:
         """The final metrics, computed once after `fit`; numbers, None or lists of numbers."""
 
+    def conclusion(self) -> dict[str, Any]:
+        """What it ends with besides numbers, as text and lists that JSON can hold; nothing here.
+
+        `words` of it are the command that a search recommends.
+        """
+        return {}
+
     def network(self) -> nn.Module:
         """The network that the run trains, for those that start from it.
 

@@ -1,6 +1,7 @@
 """What a search maximises: R functions at once, on a box or over a list of arms."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,41 @@ from common.base.generated import Function
 
 
 @dataclass(frozen=True)
+class Coordinate:
+    """What one coordinate u in [0, 1] of a box means; by default any number between the ends.
+
+    Attributes:
+        values: where u stands for one of k values, the u of each, ascending; any other u means the nearest of
+            them. None: a number.
+        ordered: whether near values are alike, as whole numbers are and choices are not.
+        only_if: a coordinate of k values before this one, and which of them it must have for this one to mean
+            anything; None: it always does.
+    """
+
+    values: tuple[float, ...] | None = None
+    ordered: bool = True
+    only_if: tuple[int, int] | None = None
+
+    @property
+    def levels(self) -> int | None:
+        """k; None of a number."""
+        return None if self.values is None else len(self.values)
+
+    def level(self, u: Tensor) -> Tensor:
+        """Which of the k values u means, int64."""
+        values = self._values(u)
+        return torch.bucketize(u.detach().contiguous(), (values[1:] + values[:-1]) / 2, right=True)
+
+    def nearest(self, u: Tensor) -> Tensor:
+        """The value that u means; of a number u itself."""
+        return u if self.values is None else self._values(u)[self.level(u)]
+
+    def _values(self, u: Tensor) -> Tensor:
+        assert self.values is not None
+        return torch.tensor(self.values, dtype=u.dtype, device=u.device)
+
+
+@dataclass(frozen=True)
 class Space:
     """Where a search may evaluate.
 
@@ -19,11 +55,13 @@ class Space:
         lower, upper: the box, float64 [d] each.
         features: of a finite space, what is known of its M arms, [M, p]; a point is then an arm's number
             0, ..., M - 1 (d = 1). None for a box.
+        coordinates: of a unit cube, what each coordinate means; None: any number of the box.
     """
 
     lower: Tensor
     upper: Tensor
     features: Tensor | None = None
+    coordinates: tuple[Coordinate, ...] | None = None
 
     @property
     def dim(self) -> int:
@@ -41,10 +79,38 @@ class Space:
             return (unit * len(self.features)).floor().clamp_max(len(self.features) - 1)
         return self.lower + unit * (self.upper - self.lower)
 
+    def snapped(self, x: Tensor) -> Tensor:
+        """The points [..., d] that stand for all that mean the same: equal where the same is evaluated.
+
+        A coordinate of k values is moved to the nearest of them, one that means nothing there to 1/2.
+        """
+        if self.coordinates is None:
+            return x
+        columns: list[Tensor] = []
+        for i, one in enumerate(self.coordinates):
+            u = one.nearest(x[..., i])
+            columns.append(torch.where(self._means(one, columns), u, torch.full_like(u, 0.5)))
+        return torch.stack(columns, -1)
+
+    def meaningful(self, x: Tensor) -> Tensor:
+        """Which coordinates of points [..., d] mean anything there, bool [..., d]."""
+        if self.coordinates is None:
+            return torch.ones_like(x, dtype=torch.bool)
+        columns = list(x.unbind(-1))
+        return torch.stack([self._means(one, columns).expand(x.shape[:-1]) for one in self.coordinates], -1)
+
+    def _means(self, one: Coordinate, columns: Sequence[Tensor]) -> Tensor:
+        if one.only_if is None:
+            return torch.ones((), dtype=torch.bool, device=self.lower.device)
+        assert self.coordinates is not None
+        other, wanted = one.only_if
+        above = self.coordinates[other]
+        return self._means(above, columns) & (above.level(columns[other]) == wanted)
+
     def to(self, device: torch.device | str) -> "Space":
         """The same on a device."""
         features = None if self.features is None else self.features.to(device)
-        return Space(self.lower.to(device), self.upper.to(device), features)
+        return Space(self.lower.to(device), self.upper.to(device), features, self.coordinates)
 
     def inputs(self, x: Tensor) -> Tensor:
         """What a model sees of points [..., d]: the points themselves, or the features of arms [..., p]."""
@@ -79,11 +145,17 @@ class Objective(Function):
         kind: must be `objective`.
         space, noise: see above; noise >= 0.
 
+    Attributes of those that stand for something outside (`command`):
+        metric, sign: f is `sign` times what is called `metric`.
+
     Raises:
         UserError: a value out of range.
     """
 
     KIND: ClassVar = "objective"
+
+    metric: str = "f"
+    sign: float = 1.0
 
     def __init__(self, *, kind: str, space: Space, noise: float) -> None:
         super().__init__()
@@ -104,6 +176,14 @@ class Objective(Function):
     @abstractmethod
     def optimum(self) -> Tensor | None:
         """max f of each function, [R]; None where it is not known."""
+
+    def command(self, replicate: int, point: Tensor) -> list[str] | None:
+        """The words of the run that an evaluation at a point [d] is; None where it is none."""
+        return None
+
+    def assigned(self, point: Tensor) -> dict[str, str]:
+        """What a point [d] means in the words and units of a user; its numbers where no more is known."""
+        return {f"x{i + 1}": f"{float(value):.6g}" for i, value in enumerate(point)}
 
     def value(self, replicate: int, point: Tensor) -> float:
         """Function `replicate` at one point [d]; what a worker process calls."""

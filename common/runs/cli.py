@@ -5,6 +5,7 @@ import gc
 import multiprocessing
 import os
 import re
+import shlex
 import sys
 import time
 import traceback
@@ -37,6 +38,8 @@ from common.runs.words import MULTIRUN, quoted
 from common.tables.tables import metric_keys, papers, unknown
 
 CONFIG_PATH = str(catalogue.CONF)
+# trials of a search that are shown, from the best on
+LISTED = 10
 _failure: list[Exception] = []
 
 
@@ -352,10 +355,30 @@ def _show(outcome: Outcome) -> None:
     for name, value in result["metrics"].items():
         if not isinstance(value, list | dict):
             print(f"  {name:<24} {number(value)}")
+    for line in _concluded(result.get("conclusion", {})):
+        print(line)
     for entry, reported in result["reported"].items():
         numbers = ", ".join(f"{k} {number(v)}" for k, v in reported.items() if k != "source")
         print(f"  reported for {entry}: {numbers} ({reported['source'].get('kind', 'no source')})")
     print(f"result: {outcome.path}")
+
+
+def _concluded(conclusion: dict[str, Any]) -> list[str]:
+    """What a search over runs found: its trials from the best on, and the command that makes the best."""
+    if "trials" not in conclusion:
+        return []
+    metric = conclusion["metric"]
+    done = [trial for trial in conclusion["trials"] if trial[metric] is not None]
+    lines = [f"  {len(conclusion['trials'])} trials, {len(conclusion['trials']) - len(done)} of them failed"]
+    if "words" not in conclusion:
+        return lines
+    down = conclusion["value"] <= min(trial[metric] for trial in done)
+    for trial in sorted(done, key=lambda trial: trial[metric], reverse=not down)[:LISTED]:
+        words = " ".join(f"{key}={value}" for key, value in trial["settings"].items())
+        lines.append(f"  {metric} {number(trial[metric]):<12} {words}")
+    lines.append(f"best {metric}: {number(conclusion['value'])}; the run that has it:")
+    lines.append(f"  python run.py {shlex.join(conclusion['words'])}")
+    return lines
 
 
 def help_text() -> str:

@@ -30,6 +30,9 @@ def make_runs(jobs: list[list[str]], words: list[str]) -> Evidence:
     text = json.dumps({"jobs": jobs, "words": words})
     command = [sys.executable, "-m", "common.runs.listed"]
     done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)
+    for line in done.stderr.splitlines():
+        if line.startswith("error: ["):
+            print(line, file=sys.stderr, flush=True)
     folder = next(word.split("=", 1)[1] for word in words if word.startswith("output_dir="))
     evidence = Evidence.read(Path(folder), Path(folder) / "none")
     if done.returncode and not any(evidence.find([*words, *job]) for job in jobs):

@@ -187,6 +187,7 @@ def _run(
             # Lightning's teardown leaves the module on the CPU
             module.to(trainer.strategy.root_device)
             metrics = module.results() if debug is None else debug.results()
+            conclusion = module.conclusion() if debug is None else {}
             checkpoints.save(trainer)
     except NonFinite as error:
         kept = checkpoints.path if checkpoints.path.exists() else "none was made yet"
@@ -204,6 +205,7 @@ def _run(
         "scale": request.choices["scale"],
         "seed": int(config.seed),
         "metrics": {**metrics, **measured},
+        **({"conclusion": conclusion} if conclusion else {}),
         "facts": module.data.facts(),
         "stages": about,
         "reported": _reported(request.entry if debug is None else None),

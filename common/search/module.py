@@ -146,6 +146,7 @@ class SearchModule(PaperModule):
             x = self.searcher.propose(self.seen, min(self.batch, left))
             self.propose_seconds += time.perf_counter() - start
         self._check_proposal(x)
+        x = self.data.space.snapped(x)
         f, said = evaluate(self.data, x, self.workers)
         noise = self.own.normal((x.shape[1],)) * self.data.noise
         before = self.seen
@@ -238,15 +239,44 @@ class SearchModule(PaperModule):
                 path, x=self.seen.x.cpu().numpy(), y=self.seen.y.cpu().numpy(), f=self.f.cpu().numpy()
             )
 
+    def conclusion(self) -> dict[str, Any]:
+        """Of evaluations that are runs: the best one's words, what it measured, and all trials.
+
+        A trial is what a point means in the user's own units, and the metric; null where it failed.
+        """
+        best = self.data.command(0, self.seen.x[0, 0])
+        if best is None:
+            return {}
+        trials = [
+            {
+                "replicate": r,
+                "settings": self.data.assigned(self.seen.x[r, t]),
+                self.data.metric: self.data.sign * float(self.f[r, t]) if self.f[r, t].isfinite() else None,
+            }
+            for t in range(self.seen.count)
+            for r in range(len(self.seeds))
+        ]
+        known = torch.where(self.f.isfinite(), self.f, torch.full_like(self.f, -torch.inf))
+        found: dict[str, Any] = {"metric": self.data.metric, "trials": trials}
+        if bool(self.f.isfinite().any()):
+            r, t = divmod(int(known.argmax()), self.seen.count)
+            words = self.data.command(r, self.seen.x[r, t])
+            found |= {"words": words, "value": self.data.sign * float(self.f[r, t])}
+        return found
+
     def progress(self) -> Progress:
         best = self.history.get("best", [None])[-1]
-        text = "" if best is None else f"best {best:.5g}"
+        what = "best" if self.data.metric == "f" else f"best {self.data.metric}"
+        text = "" if best is None else f"{what} {self.data.sign * best:.5g}"
         return Progress(self.seen.count, self.total, "evaluations", text)
 
     def results(self) -> dict[str, Any]:
         """The last point of each curve, a mean of replicates with its standard error `_sem`, and counts."""
         found: dict[str, Any] = {}
-        for name, series in self.curves().items():
+        curves = self.curves()
+        if self.data.metric != "f":
+            curves[f"best_{self.data.metric}"] = self.data.sign * curves["best"]
+        for name, series in curves.items():
             found |= self.mean_and_error(name, series)
         return found | {
             "evaluations": self.seen.count,

@@ -8,7 +8,7 @@ from common.base.errors import UserError
 
 Kernel = Literal["se", "matern52", "laplace", "modified_matern_2", "modified_matern_3", "modified_matern_4"]
 Groups = Literal["full", "one_dim", "chain"]
-Fit = Literal["fixed", "map", "ml"]
+Fit = Literal["fixed", "map", "ml", "standardised"]
 
 
 class Surrogate:
@@ -24,7 +24,9 @@ class Surrogate:
         groups: the coordinates of the parts of an additive k: `full` (one part), `one_dim` (d parts), `chain`
             ({1, 2}, {2, 3}, ...) or a list of lists of numbers 0, ..., d - 1.
         scale_groups: `mean`: k = (1/G) sum k_j; `sum`: k = sum k_j.
-        fit: `fixed`: the values above throughout; `map`, `ml`: they start a fit in each round.
+        fit: `fixed`: the values above throughout; `map`, `ml`: they start a fit in each round;
+            `standardised`: nothing is known: values are standardised, and mean, noise and lengthscales are
+            fitted in each round by priors that suit any function (the values above must be null).
 
     Attributes:
         parts: the coordinates of each group.
@@ -57,6 +59,11 @@ class Surrogate:
             _check("lengthscale", scale, scale is None or (math.isfinite(scale) and scale > 0))
         _check("variance", variance, variance is None or (math.isfinite(variance) and variance > 0))
         _check("noise", noise, noise is None or (math.isfinite(noise) and noise >= 0))
+        given = {"lengthscale": lengthscale, "variance": variance, "noise": noise, "mean": mean}
+        if fit == "standardised" and (known := [name for name, value in given.items() if value is not None]):
+            raise UserError(
+                f"model.{known[0]}={given[known[0]]}: model.fit=standardised fits it (valid: null)"
+            )
         if isinstance(lengthscale, Sequence) and len(lengthscale) != shape[0]:
             raise UserError(f"model.lengthscale has {len(lengthscale)} numbers; valid: one, or {shape[0]}")
         self.dim = shape[0]

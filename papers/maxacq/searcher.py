@@ -15,6 +15,7 @@ from papers.maxacq.fit import fit
 from papers.maxacq.maximise import CMAES, Adam, BoTorchLBFGS, Maximiser, RandomSearch, appraise, best_of
 from papers.maxacq.posterior import Posterior, Prior, condition
 from papers.maxacq.problem import Form, Problem, discretise, greedy, incremental, joint
+from papers.maxacq.standardised import fit_each
 
 MaximiserName = Literal["random", "cma", "adam", "botorch_lbfgs"]
 KERNELS = ("matern52", "se")
@@ -99,7 +100,7 @@ class AcquisitionSearch(Searcher):
                 f"method.maximiser={maximiser} needs a gradient: give method.acquisition.tau > 0 "
                 "(valid: random, cma)"
             )
-        self._fitted: tuple[int, Prior] | None = None
+        self._fitted: tuple[int, Prior, Tensor] | None = None
 
     def prepare(self) -> None:
         """Refuse what has no box, or a prior that is not one kernel of all coordinates."""
@@ -148,10 +149,15 @@ class AcquisitionSearch(Searcher):
         """The belief given all valid observations, fitted if the model says so."""
         x = (seen.x - self.lower) / self.width
         if self._fitted is None or self._fitted[0] != seen.count:
-            how = self.task.surrogate.fit
-            prior = self.prior if how == "fixed" else fit(self.prior, x, seen.y, how == "map")
-            self._fitted = (seen.count, prior)
-        return condition(self._fitted[1], x, seen.y)
+            self._fitted = (seen.count, *self._fit(x, seen.y))
+        return condition(self._fitted[1], x, self._fitted[2])
+
+    def _fit(self, x: Tensor, y: Tensor) -> tuple[Prior, Tensor]:
+        """The prior as the model says, and the values of which it is one."""
+        how = self.task.surrogate.fit
+        if how == "standardised":
+            return fit_each(self.prior, x, y)
+        return self.prior if how == "fixed" else fit(self.prior, x, y, how == "map"), y
 
     def propose(self, seen: Observations, q: int) -> Tensor:
         problem = self.problem(seen, q)

@@ -11,7 +11,7 @@ from common.runs.as_objective import Runs
 
 SETTINGS: dict[str, Any] = {
     "kind": "objective", "words": "paper=saddle dataset=b1 paper.max_iterations=3000", "metric": "f_final",
-    "goal": "minimize", "parameters": {"paper.eps": {"low": 0.01, "high": 1.0, "log": True}},
+    "goal": "minimize", "parameters": ["paper.eps=log(0.01,1)"],
     "lengthscale": 0.3, "launcher": "basic", "data_dir": "data",
 }  # fmt: skip
 
@@ -23,30 +23,40 @@ def runs(tmp_path: Path, **given: Any) -> Runs:
 
 
 def test_a_point_is_the_words_of_a_run(tmp_path: Path) -> None:
-    parameters = {
-        "paper.eps": {"low": 0.01, "high": 1.0, "log": True},
-        "paper.max_iterations": {"low": 10, "high": 20, "integer": True},
-        "paper.gamma": {"low": -1.0, "high": 3.0},
-    }
-    words = runs(tmp_path, parameters=parameters, words="paper=saddle").overrides(
-        1, torch.tensor([0.5, 0.26, 0.25], dtype=torch.float64)
-    )
-    assert words == ["paper=saddle", "paper.eps=0.1", "paper.max_iterations=13", "paper.gamma=0", "seed=4"]
+    parameters = [
+        "paper.eps=log(0.01,1)",
+        "paper.max_iterations=int(10,20)",
+        "method=choice(escape/a,escape/b)",
+        "paper.gamma=float(-1,3) if method=escape/b",
+    ]
+    made = runs(tmp_path, parameters=parameters, words="paper=saddle")
+    words = made.command(1, torch.tensor([0.5, 0.26, 0.7, 0.25], dtype=torch.float64))
+    assert words == [
+        *("paper=saddle", "paper.eps=0.1", "paper.max_iterations=12"),
+        *("method=escape/b", "paper.gamma=0", "seed=4"),
+    ]
+    words = made.command(0, torch.tensor([0.5, 0.26, 0.2, 0.25], dtype=torch.float64))
+    assert words[3:] == ["method=escape/a", "seed=3"]
 
 
 def test_the_seed_of_the_words_counts_for_all_replicates(tmp_path: Path) -> None:
     made = runs(tmp_path, words="paper=saddle seed=9")
-    assert made.overrides(1, torch.zeros(1)) == ["paper=saddle", "seed=9", "paper.eps=0.01"]
+    assert made.command(1, torch.zeros(1)) == ["paper=saddle", "seed=9", "paper.eps=0.01"]
 
 
-def test_values_are_the_metrics_of_runs_which_are_kept_and_a_failed_run_is_nan(tmp_path: Path) -> None:
-    parameters = {"paper.eps": {"low": -0.5, "high": 0.5}}
-    made = runs(tmp_path, parameters=parameters)
+def test_values_are_the_metrics_of_runs_which_are_kept_and_a_failed_run_is_nan_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = runs(tmp_path, parameters=["paper.eps=float(-0.5,0.5)"])
     values = made.values(torch.tensor([[[0.1], [0.625], [1.0]]], dtype=torch.float64))
     # eps = -0.4 is refused by the run itself; with a smaller eps f ends nearer to its minimum, -1/4
     assert values.isnan().tolist() == [[True, False, False]]
     assert 0.25 > values[0, 1] > values[0, 2] > 0.1
     assert len(list(tmp_path.glob("saddle/*/result.json"))) == 2
+    said = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("error: [paper.eps=-0.4")
+    ]
+    assert len(said) == 1 and "valid" in said[0]
 
 
 def test_runs_that_all_cannot_be_launched_end_with_their_line(tmp_path: Path) -> None:
@@ -59,10 +69,8 @@ def test_runs_that_all_cannot_be_launched_end_with_their_line(tmp_path: Path) ->
     [
         ({"metric": "test_accuracy"}, "a search must not look at the test set"),
         ({"goal": "up"}, "dataset.goal=up"),
-        ({"parameters": {}}, "give at least one key"),
-        ({"parameters": {"seed": {"low": 1}}}, "valid: low, high"),
-        ({"parameters": {"seed": {"low": 2, "high": 1}}}, "valid: low < high"),
-        ({"parameters": {"seed": {"low": 0, "high": 1, "log": True}}}, "low > 0 with log"),
+        ({"parameters": []}, "give at least one"),
+        ({"parameters": ["seed=log(0,1)"]}, "low > 0"),
     ],
 )
 def test_settings_out_of_range_get_one_line(tmp_path: Path, given: dict[str, Any], line: str) -> None:

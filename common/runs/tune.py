@@ -1,0 +1,150 @@
+"""`tune.py`: a short front of `paper=maxacq dataset=runs`, a search over the settings of any run."""
+
+import shlex
+import sys
+
+from omegaconf import DictConfig
+
+from common.base.errors import UserError
+from common.runs.evidence import key_of
+from common.runs.objective import check_metric
+from common.runs.words import as_text
+from common.search.settings import Setting, is_setting, settings, words_at
+
+HELP = """Search the settings of any run: which words make a metric of it best.
+
+  python tune.py paper=yogi dataset=digits dataset.validation=0.2 'method.lr=log(1e-4,1)' evaluations=12
+  python tune.py paper=yogi dataset=digits dataset.validation=0.2 model=lenet_300_100 \\
+    'method=choice(optimizer/adam,optimizer/yogi)' 'method.lr=log(1e-4,1e-1)' \\
+    'method.eps=log(1e-8,1e-1) if method=optimizer/adam' 'dataset.batch_size=logint(16,256)' \\
+    metric=validation_accuracy evaluations=20 batch=2 hydra/launcher=joblib
+
+A word with one of these values is searched; all others are those of the run, as run.py takes them:
+
+  float(low,high)   any number between            log(low,high)      the same, in logarithms
+  int(low,high)     whole numbers, ends included  logint(low,high)   the same, in logarithms
+  choice(a,b,...)   one of them                   ... if KEY=VALUE   only where the choice KEY is VALUE
+
+Words of the search itself:
+  metric=validation_loss    what is looked at: any metric of the run that is not the test set's
+  goal=minimize             or maximize, as metrics have that end with accuracy, miou, ap or bleu
+  evaluations=20            trainings in all; initial=... of them spread over the space before it learns
+  batch=1                   trainings at a time, which hydra/launcher=joblib, ray, ... makes in parallel
+  replicates=1              searches, each with a seed of its own, and with `evaluations` trainings of its own
+  searcher=search/practical search/random, search/sobol, search/tpe, acquisition/ei and the others of maxacq
+  seed, output_dir, data_dir, force, logger as in run.py (of the search)
+
+A run that fails is a failed trial: it is said, and the search goes on. No training is made twice: killed and
+started again, or with more evaluations, the search takes what is there. No test number is looked at, or
+shown, before you run the command that it ends with."""
+# words of the search, and what they are called in `paper=maxacq dataset=runs`
+OWN = {
+    "metric": "dataset.metric", "goal": "dataset.goal", "evaluations": "paper.evaluations",
+    "initial": "paper.initial", "batch": "paper.batch", "replicates": "paper.repeats", "searcher": "method",
+    "hydra/launcher": "dataset.launcher",
+}  # fmt: skip
+# words that run.py takes for the search
+ABOUT = ("seed", "output_dir", "data_dir", "force", "logger", "record", "checkpoint_every")
+DEFAULTS = {"metric": "validation_loss", "evaluations": "20", "replicates": "1", "batch": "1",
+            "searcher": "search/practical"}  # fmt: skip
+LARGE = ("accuracy", "miou", "ap", "bleu")
+
+
+def main() -> int:
+    """Run the command line; the exit code is 0, or 1 with one line on stderr."""
+    words = sys.argv[1:]
+    if not words or {"-h", "--help"} & set(words):
+        print(HELP)
+        return 0 if words else 1
+    from common.runs.cli import guarded
+    from common.runs.cli import main as launch
+
+    def hand_over() -> None:
+        sys.argv[1:] = search_words(words)
+
+    return guarded(hand_over) or launch()
+
+
+def search_words(words: list[str]) -> list[str]:
+    """The words of `run.py` for a search.
+
+    Raises:
+        UserError: an option, no word to search, a word that does not fit a run, or a metric of the test set.
+    """
+    varied, own, about, of_run = _divided(words)
+    if not varied:
+        raise UserError(
+            "nothing to search; valid: at least one word such as 'method.lr=log(1e-4,1)' (see tune.py --help)"
+        )
+    found = settings(varied)
+    check_metric(own["metric"])
+    own.setdefault("goal", "maximize" if own["metric"].endswith(LARGE) else "minimize")
+    own.setdefault("initial", _initial(own["evaluations"], len(found)))
+    _check_runs(found, of_run, own["metric"])
+    parameters = ",".join(as_text(word) for word in varied)
+    return [
+        "paper=maxacq",
+        "dataset=runs",
+        f"dataset.words={as_text(shlex.join(of_run))}",
+        f"dataset.parameters=[{parameters}]",
+        *(f"{OWN[name]}={value}" for name, value in own.items()),
+        *about,
+    ]
+
+
+def _divided(words: list[str]) -> tuple[list[str], dict[str, str], list[str], list[str]]:
+    """Words that are searched, the search's own by name, those that it takes as they are, and the run's."""
+    varied: list[str] = []
+    own = dict(DEFAULTS)
+    about: list[str] = []
+    of_run: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if word.startswith("-") or not equals:
+            raise UserError(f"{word}: valid: words as key=value (see tune.py --help)")
+        if key in OWN:
+            own[key] = value
+        elif is_setting(word):
+            varied.append(word)
+        elif key_of(word).split(".")[0] in ABOUT:
+            about.append(word)
+        else:
+            of_run.append(word)
+    return varied, own, about, of_run
+
+
+def _initial(evaluations: str, dim: int) -> str:
+    """How many points come before anything is learnt: twice d + 1, but no more than a third of all."""
+    if not evaluations.isdigit() or int(evaluations) < 1:
+        raise UserError(f"evaluations={evaluations}; valid: a whole number, at least 1")
+    return str(max(1, min(2 * (dim + 1), int(evaluations) // 3)))
+
+
+def _check_runs(found: list[Setting], of_run: list[str], metric: str) -> None:
+    """Compose a run for each choice before any is made, so that a wrong word costs no training.
+
+    Raises:
+        Exception: of the composition, where a key or a choice does not exist.
+    """
+    from common.runs.batch import Batch
+    from common.runs.refusal import check_words
+
+    jobs = []
+    for one in [None, *found]:
+        for unit in (one.units() or [0.5]) if one is not None and one.form == "choice" else [0.5]:
+            job = [*of_run, *words_at(found, {} if one is None else {one.key: unit})]
+            if job not in jobs:
+                jobs.append(job)
+    batch = Batch(["logger=none"], jobs)
+    for job in batch.jobs:
+        check_words(job)
+        _check_metric_exists(batch.compose(job), metric)
+
+
+def _check_metric_exists(config: DictConfig, metric: str) -> None:
+    data = config.dataset
+    if metric.startswith("validation_") and "path" not in data and data.get("validation") == 0:
+        raise UserError(
+            f"metric={metric}: the run keeps no validation split (valid: dataset.validation=0.2, a share of "
+            "the training examples, or a metric that the run has without)"
+        )
