@@ -78,21 +78,35 @@ class QuantisedLayer(nn.Module):
             inputs, limits: Q(x) and its range, as `quantised_inputs` gives them.
             operation: of the layer.
         """
-        weight, bias, settings = self.quantised_weight(), self.quantised_bias(), self.settings
-        tell = partial(self.observed.tell, "layer_gradients") if self.observed.listener else None
+        bias, settings = self.quantised_bias(), self.settings
         compute = None
         if settings.arithmetic == "integer":
             assert limits is not None
-            own = coded(weight, *value_range(self.weight), settings.bits_weight, settings.true_zero)
+            own = coded(self.weight, *value_range(self.weight), settings.bits_weight, settings.true_zero)
             given = coded(inputs.detach(), *limits, settings.bits, settings.true_zero)
+            if self.codes_alone:
+                return integer_product(operation, given, own, bias)
             compute = partial(integer_product, operation, given, own, bias)
+        weight = self.quantised_weight()
+        tell = partial(self.observed.tell, "layer_gradients") if self.observed.listener else None
         return bifurcated(inputs, weight, bias, operation, settings.gradients, tell=tell, compute=compute)
 
+    @property
+    def codes_alone(self) -> bool:
+        """Whether nothing but integers is asked for: no gradient is taken, and nobody listens."""
+        integer = self.settings.arithmetic == "integer" and not self.settings.act_stochastic
+        return integer and not torch.is_grad_enabled() and self.observed.listener is None
+
     def quantised_inputs(self, inputs: Tensor) -> tuple[Tensor, Limits | None]:
-        """Q(x), and the range of x that `activation` gives; None where nothing is quantised."""
+        """Q(x), and the range of x that `activation` gives; None where nothing is quantised.
+
+        Where `codes_alone` it is x itself, which has the integers of Q(x).
+        """
         if self.activation is None:
             return inputs, None
         low, high = self.activation(inputs)
+        if self.codes_alone:
+            return inputs, (low, high)
         found = self._quantised(inputs, low, high, self.settings.bits, self.settings.act_stochastic)
         self.observed.tell("activations", inputs, found)
         return found, (low, high)
