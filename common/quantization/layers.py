@@ -71,6 +71,12 @@ class QuantisedLayer(nn.Module):
             made.bias.copy_(bias)
         return made.to(self.weight.device).train(self.training)
 
+    def restored(self) -> nn.Module:
+        """The float layer again, with the same parameters, not copies of them."""
+        made = self.plain(levels=False)
+        made.weight, made.bias = self.weight, self.bias
+        return made
+
     def product(self, inputs: Tensor, limits: Limits | None, operation: Operation) -> Tensor:
         """operation(Q(x), Q(W)) + Q(b).
 

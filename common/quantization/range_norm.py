@@ -228,7 +228,7 @@ class ScaleNorm(nn.Module):
     """A batch normalisation by another scale than the standard deviation, with quantised parts.
 
     Its input, gamma and beta are quantised, and so is the gradient of its output. In evaluation the running
-    averages of mu and of the scale stand in their place; where it has seen no training batch, the batch's.
+    averages of mu and of the scale stand in their place, 0 and 1 until the first training batch.
 
     Args:
         features: channels.
@@ -272,23 +272,51 @@ class ScaleNorm(nn.Module):
         self.observed = Observed()
         # the norm in whose place it stands
         self.kind: type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d] = nn.BatchNorm2d
+        # what that was made with, but for its features
+        self.arguments: dict[str, Any] = {}
 
     @torch.no_grad()
     def plain(self, levels: bool) -> nn.Module:
         """Batch normalisation that does in evaluation what this one does to its quantised inputs.
 
-        Its running variance is 1: gamma holds the scale.
+        Its running variance is the square of the running scale.
 
         Args:
             levels: whether gamma and beta are the quantised ones; else the trained ones.
         """
         bits = self.bits_norm if levels else FLOAT_BITS
         made = self.kind(self.num_features, eps=0.0)
-        made.weight.copy_(_quantised_vector(self.weight, bits) / self.running_scale)
+        made.weight.copy_(_quantised_vector(self.weight, bits))
         made.bias.copy_(_quantised_vector(self.bias, bits))
-        assert made.running_mean is not None
+        assert made.running_mean is not None and made.running_var is not None
         made.running_mean.copy_(self.running_mean)
+        made.running_var.copy_(self.running_scale**2)
         return made.to(self.weight.device).train(self.training)
+
+    @torch.no_grad()
+    def restored(self) -> nn.Module:
+        """Batch normalisation as it was made, with the averages of `plain` and the same parameters.
+
+        The parameters are no copies. Its eps is part of the running variance, as far as that is large enough.
+        """
+        made = self.kind(self.num_features, **self.arguments).to(self.weight.device).train(self.training)
+        if made.affine:
+            made.weight, made.bias = self.weight, self.bias
+        if made.running_mean is not None and made.running_var is not None:
+            made.running_mean.copy_(self.running_mean)
+            made.running_var.copy_((self.running_scale**2 - made.eps).clamp_(min=0))
+            made.num_batches_tracked += self.batches
+        return made
+
+    @torch.no_grad()
+    def begin_averages(self, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+        """Evaluate as batch normalisation does, until the first training batch; only if it has seen one."""
+        if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+            return
+        deviation = (norm.running_var + norm.eps).sqrt()
+        seen = norm.num_batches_tracked > 0
+        self.running_mean.copy_(norm.running_mean)
+        self.running_scale.copy_(torch.where(seen, deviation, torch.ones_like(deviation)))
 
     def of_batch(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output of a batch with its own mu and scale, and these."""
