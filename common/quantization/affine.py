@@ -23,6 +23,9 @@ FLOAT_BITS = 32
 NOISE_BITS = 16
 # so many numbers are quantised at once on a CPU; a multiple of the four that a draw of random bits gives
 BLOCK = 2**15
+# by so many more words the random bits of each block are turned round; odd, so that no two blocks of a
+# tensor have the same place before there are as many as words in one
+TURN = 3129
 
 
 def require_bits(**bits: int) -> None:
@@ -90,7 +93,7 @@ def random_words(count: int, device: torch.device) -> Tensor:
 
 def random_blocks(count: int, size: int, device: torch.device) -> Iterator[Tensor]:
     """Words of 64 random bits for the numbers of blocks: those of the first, and for each other block the
-    same, joined by exclusive or with a random word of its own.
+    same, turned round by some words and joined by exclusive or with a random word of its own.
 
     So every number is uniform and any two of them are independent, on which the means and variances of sums
     depend; as many draws as there are numbers would take most of a quantiser's time.
@@ -100,10 +103,13 @@ def random_blocks(count: int, size: int, device: torch.device) -> Iterator[Tenso
         size: of a block, in numbers.
         device: where.
     """
-    first = random_words((size + 3) // 4, device)
+    words = (size + 3) // 4
+    first = random_words(words, device)
     yield first
-    for word in random_words(count - 1, device):
-        yield first ^ word
+    twice = torch.cat([first, first])
+    for number, word in enumerate(random_words(count - 1, device), start=1):
+        begin = number * TURN % words
+        yield twice[begin : begin + words] ^ word
 
 
 def with_zero(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -296,9 +302,12 @@ def quantise(
         stochastic, true_zero, gradient: see `quantise_within`.
 
     Raises:
-        UserError: bits out of range, or a range that is NaN, infinite or upside down.
+        UserError: bits out of range, values that are no floats, or a range that is NaN, infinite or upside
+            down.
     """
     require_bits(bits=bits)
+    if not values.is_floating_point():
+        raise UserError(f"quantise: values of type {values.dtype} (valid: floats, as of values.float())")
     smallest, largest = value_range(values) if values.numel() else (values.sum(), values.sum())
     ends = [
         end if end is None else torch.as_tensor(end, dtype=values.dtype, device=values.device)

@@ -25,6 +25,11 @@ QUANTISED: dict[type[nn.Module], type[QuantisedLayer]] = {
     nn.ConvTranspose2d: QuantisedTransposed,
     nn.ConvTranspose3d: QuantisedTransposed,
 }
+# what a layer was given to do beside its forward pass
+HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks"),
+    *("_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
+)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # of the constructors of batch normalisation
 NORM_ARGUMENTS = ("eps", "momentum", "affine", "track_running_stats")
@@ -116,7 +121,7 @@ def _made_plain(
 ) -> nn.Module:
     if isinstance(layer, QuantisedLayer | ScaleNorm):
         if layer not in made:
-            made[layer] = form(layer)
+            made[layer] = _with_hooks(form(layer), layer)
         return made[layer]
     for part, child in layer._modules.items():
         if child is not None:
@@ -148,7 +153,16 @@ def _form(layer: nn.Module, settings: Quantisation) -> nn.Module:
         found = _norm(layer, settings)
     else:
         return layer
-    return found.train(layer.training)
+    _with_hooks(found, layer)
+    # its ranges and averages where the parameters are
+    own = next(layer.parameters(), None)
+    return (found if own is None else found.to(own)).train(layer.training)
+
+
+def _with_hooks(made: nn.Module, layer: nn.Module) -> nn.Module:
+    for name in HOOKS:
+        setattr(made, name, getattr(layer, name))
+    return made
 
 
 def _norm(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, settings: Quantisation) -> ScaleNorm:
@@ -191,6 +205,9 @@ def _norm(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, settings: Qua
 def _has_no_form(layer: nn.Module) -> bool:
     """Whether a layer has parameters of its own and no quantised form, and is no activation function."""
     known = type(layer) in (*QUANTISED, *NORMS, nn.PReLU) or isinstance(layer, QuantisedLayer | ScaleNorm)
+    if type(layer) in QUANTISED and not isinstance(layer.weight, nn.Parameter):
+        # made anew of other parameters at each pass, as by torch.nn.utils.weight_norm
+        return True
     return not known and any(True for _ in layer.parameters(recurse=False))
 
 

@@ -51,6 +51,9 @@ class QuantisedLayer(nn.Module):
         self.arguments: dict[str, Any] = {
             name: getattr(layer, name) for name in signature(type(layer)).parameters if name in ARGUMENTS
         }
+        # a network may ask its layers for them
+        for name, value in self.arguments.items():
+            setattr(self, name, value)
         self.weight, self.bias = layer.weight, layer.bias
         self.activation = ActivationRange(settings.range_momentum) if settings.bits < FLOAT_BITS else None
         self.observed = Observed()
@@ -62,14 +65,14 @@ class QuantisedLayer(nn.Module):
         Args:
             levels: whether they are the quantised ones; else the trained ones.
         """
-        made = self.kind(**self.arguments, bias=self.bias is not None)
+        made = self.kind(**self.arguments, bias=self.bias is not None).to(self.weight)
         weight, bias = (
             (self.quantised_weight(), self.quantised_bias()) if levels else (self.weight, self.bias)
         )
         made.weight.copy_(weight)
         if bias is not None and made.bias is not None:
             made.bias.copy_(bias)
-        return made.to(self.weight.device).train(self.training)
+        return made.train(self.training)
 
     def restored(self) -> nn.Module:
         """The float layer again, with the same parameters, not copies of them."""
@@ -146,9 +149,8 @@ class QuantisedLayer(nn.Module):
 class QuantisedLinear(QuantisedLayer):
     """The quantised form of `nn.Linear`."""
 
-    def __init__(self, layer: nn.Linear, settings: Quantisation) -> None:
-        super().__init__(layer, settings)
-        self.in_features, self.out_features = layer.in_features, layer.out_features
+    in_features: int
+    out_features: int
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[b, ..., in] to [b, ..., out]."""
@@ -163,10 +165,13 @@ class QuantisedLinear(QuantisedLayer):
 class QuantisedConvolution(QuantisedLayer):
     """The quantised form of `nn.Conv1d` to `nn.Conv3d`, with any padding."""
 
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    padding_mode: str
+
     def __init__(self, layer: PlainConvolution, settings: Quantisation) -> None:
         super().__init__(layer, settings)
-        self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
-        self.kernel_size, self.padding_mode = layer.kernel_size, layer.padding_mode
         # (before, after) for each dimension
         self.sides = _sides(layer)
         padding = tuple(0 if layer.padding_mode != "zeros" else min(side) for side in self.sides)
@@ -197,10 +202,12 @@ class QuantisedConvolution(QuantisedLayer):
 class QuantisedTransposed(QuantisedLayer):
     """The quantised form of `nn.ConvTranspose1d` to `nn.ConvTranspose3d`."""
 
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+
     def __init__(self, layer: TransposedConvolution, settings: Quantisation) -> None:
         super().__init__(layer, settings)
-        self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
-        self.kernel_size = layer.kernel_size
         self.operation = Convolution(
             stride=tuple(layer.stride),
             padding=tuple(int(size) for size in layer.padding),

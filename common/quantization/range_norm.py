@@ -285,13 +285,13 @@ class ScaleNorm(nn.Module):
             levels: whether gamma and beta are the quantised ones; else the trained ones.
         """
         bits = self.bits_norm if levels else FLOAT_BITS
-        made = self.kind(self.num_features, eps=0.0)
+        made = self.kind(self.num_features, eps=0.0).to(self.weight)
         made.weight.copy_(_quantised_vector(self.weight, bits))
         made.bias.copy_(_quantised_vector(self.bias, bits))
         assert made.running_mean is not None and made.running_var is not None
         made.running_mean.copy_(self.running_mean)
         made.running_var.copy_(self.running_scale**2)
-        return made.to(self.weight.device).train(self.training)
+        return made.train(self.training)
 
     @torch.no_grad()
     def restored(self) -> nn.Module:
@@ -299,7 +299,7 @@ class ScaleNorm(nn.Module):
 
         The parameters are no copies. Its eps is part of the running variance, as far as that is large enough.
         """
-        made = self.kind(self.num_features, **self.arguments).to(self.weight.device).train(self.training)
+        made = self.kind(self.num_features, **self.arguments).to(self.weight).train(self.training)
         if made.affine:
             made.weight, made.bias = self.weight, self.bias
         if made.running_mean is not None and made.running_var is not None:

@@ -13,6 +13,8 @@ from common.quantization.affine import (
     quantise,
     quantise_gradient,
     quantise_within,
+    quantised,
+    random_blocks,
     rounded,
     uniform,
     value_range,
@@ -167,3 +169,38 @@ def test_mid_rise_has_2_to_the_m_plus_1_levels_half_a_step_away(m: int) -> None:
     assert found.unique().numel() == 2 ** (m + 1)
     assert float((found - values).abs().max()) <= step / 2 * (1 + 1e-12)
     assert not mid_rise(torch.zeros(3), m).isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_numbers_that_are_no_floats_are_refused_in_one_line(dtype: torch.dtype) -> None:
+    with pytest.raises(UserError, match="quantise: values of type torch"):
+        quantise(torch.ones(3).to(dtype), 8)
+
+
+def test_the_noise_of_a_tensor_of_many_blocks_is_uniform_and_pairs_of_it_are_independent() -> None:
+    torch.manual_seed(0)
+    size, blocks = 4096, 200
+    noise = torch.stack(
+        [uniform(torch.empty(size), bits) for bits in random_blocks(blocks, size, torch.device("cpu"))]
+    )
+    counts = torch.histc(noise, 16, 0, 1)
+    assert float(((counts - counts.mean()) ** 2 / counts.mean()).sum()) < 45
+    # correlations of 200 numbers have a standard deviation of 0.07, of 4096 0.016
+    across, along = torch.corrcoef(noise[:, :64].t()), torch.corrcoef(noise[:64])
+    others = ~torch.eye(64, dtype=torch.bool)
+    assert float(across[others].abs().max()) < 0.4 and float(along[others].abs().max()) < 0.09
+    assert float(across[others].mean().abs()) < 0.01 and float(along[others].mean().abs()) < 0.003
+
+
+@pytest.mark.parametrize("value", [0.1, 0.5, 0.9])
+def test_the_mean_of_many_blocks_rounded_stochastically_spreads_as_that_of_independent_draws(
+    value: float,
+) -> None:
+    torch.manual_seed(0)
+    count, ends = 2**18, (torch.tensor(0.0), torch.tensor(1.0))
+    means = torch.stack(
+        [quantised(torch.full((count,), value), *ends, 1, stochastic=True).mean() for _ in range(40)]
+    )
+    deviation = math.sqrt(value * (1 - value) / count)
+    assert float((means.mean() - value).abs()) < 4 * deviation / math.sqrt(40)
+    assert 0.6 < float(means.std()) / deviation < 1.5

@@ -247,3 +247,26 @@ def test_a_trained_network_evaluates_as_in_float_before_its_first_batch_as_a_qua
     expected = network.eval()(inputs)
     quantised = quantise_network(network, Quantisation(norm="range_bn"))
     torch.testing.assert_close(quantised(inputs), expected)
+
+
+def test_a_layer_keeps_its_settings_and_hooks_and_the_type_of_its_numbers() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, dilation=2, groups=2), nn.BatchNorm2d(4)).double()
+    network[0].register_forward_hook(lambda module, inputs, output: output + 100)
+    quantised = quantise_network(network, Quantisation(bits=8, norm="range_bn"))
+    layer = quantised[0]
+    assert isinstance(layer, QuantisedLayer)
+    assert (layer.stride, layer.dilation, layer.groups, layer.padding) == ((2, 2), (2, 2), 2, (0, 0))
+    inputs = torch.randn(4, 2, 9, 9, dtype=torch.float64)
+    assert float(layer(inputs).detach().min()) > 50
+    assert quantised(inputs).dtype == quantised.eval()(inputs).dtype == torch.float64
+    assert {value.dtype for value in quantised.state_dict().values()} == {torch.float64, torch.int64}
+    assert plain_network(quantised)(inputs).dtype == torch.float64
+    assert float(float_network(quantised)[0](inputs).detach().min()) > 50
+
+
+def test_a_layer_whose_weight_is_made_of_other_parameters_is_named() -> None:
+    with pytest.warns(FutureWarning):
+        layer = nn.utils.weight_norm(nn.Linear(6, 4))
+    for made in (layer, nn.utils.parametrizations.weight_norm(nn.Linear(6, 4))):
+        with pytest.raises(UserError, match=r"no quantised form of 0 \("):
+            quantise_network(nn.Sequential(made), EIGHT)
