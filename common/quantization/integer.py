@@ -96,7 +96,7 @@ def integer_product(operation: Operation, inputs: Coded, weight: Coded, bias: Te
     columns = _windows(operation, image, kernel)
     mask = _windows(operation, inside, kernel).flatten(2)[0]
     biases = [None] * operation.groups if bias is None else bias.chunk(operation.groups)
-    found = [
+    parts = [
         _product(rows.reshape(len(rows), len(mask), -1), mask[None], matrix, inputs, weight, own)
         for rows, matrix, own in zip(
             columns.chunk(operation.groups, 3),
@@ -106,7 +106,7 @@ def integer_product(operation: Operation, inputs: Coded, weight: Coded, bias: Te
             strict=True,
         )
     ]
-    joined = found[0] if len(found) == 1 else torch.cat(found, 1)
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     return joined.view(*joined.shape[:2], *_positions(operation, image, kernel))
 
 

@@ -77,7 +77,8 @@ class QuantisedLayer(nn.Module):
     def restored(self) -> nn.Module:
         """The float layer again, with the same parameters, not copies of them."""
         made = self.plain(levels=False)
-        made.weight, made.bias = self.weight, self.bias
+        for name in ("weight", "bias"):
+            made.register_parameter(name, getattr(self, name))
         return made
 
     def product(self, inputs: Tensor, limits: Limits | None, operation: Operation) -> Tensor:

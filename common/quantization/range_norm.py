@@ -302,10 +302,12 @@ class ScaleNorm(nn.Module):
         made = self.kind(self.num_features, **self.arguments).to(self.weight).train(self.training)
         if made.affine:
             made.weight, made.bias = self.weight, self.bias
-        if made.running_mean is not None and made.running_var is not None:
-            made.running_mean.copy_(self.running_mean)
-            made.running_var.copy_((self.running_scale**2 - made.eps).clamp_(min=0))
-            made.num_batches_tracked += self.batches
+        if made.track_running_stats:
+            mean, variance, seen = made.running_mean, made.running_var, made.num_batches_tracked
+            assert mean is not None and variance is not None and seen is not None
+            mean.copy_(self.running_mean)
+            variance.copy_((self.running_scale**2 - made.eps).clamp_(min=0))
+            seen.copy_(self.batches)
         return made
 
     @torch.no_grad()
