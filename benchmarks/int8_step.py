@@ -82,8 +82,8 @@ def step(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 def as_the_code(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     """`step` of a quantised network by the authors' two tricks."""
     ours = layers.bifurcated, range_norm.range_norm
-    layers.bifurcated = _only_convolutions(ours[0])  # type: ignore[assignment]
-    range_norm.range_norm = composed_norm
+    layers.bifurcated = _only_convolutions(ours[0])
+    range_norm.range_norm = composed_norm  # type: ignore[assignment]
     try:
         step(model, images, labels)
     finally:
