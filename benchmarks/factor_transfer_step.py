@@ -7,7 +7,6 @@ take at most 1.1 times as long. On the CPU it is processor time, which other pro
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.figures import Figure, command
+from benchmarks.figures import Figure, command, seconds
 from common.base.stages import Stage
 from common.data.images.digits import Digits
 from common.models.resnet import CifarResNet
@@ -92,20 +91,6 @@ def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
     optimizer.step()
 
 
-def seconds(steps: dict[str, Callable[[], None]], cuda: bool, rounds: int) -> dict[str, list[float]]:
-    """The time of each in each round, in turn; the first two rounds are not counted."""
-    clock = time.perf_counter if cuda else time.process_time
-    found: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 2):
-        for name, make in steps.items():
-            start = clock()
-            make()
-            if cuda:
-                torch.cuda.synchronize()
-            found[name].append(clock() - start)
-    return {name: times[2:] for name, times in found.items()}
-
-
 def main(tiny: bool = False, batch: int = 128) -> dict[str, Figure]:
     """Measure both steps in turn."""
     batch, rounds = (2, 1) if tiny else (batch, ROUNDS)
@@ -135,6 +120,7 @@ def main(tiny: bool = False, batch: int = 128) -> dict[str, Figure]:
         },
         cuda,
         rounds,
+        discarded=2,
     )
     for name, times in found.items():
         print(f"{name:16} {1e3 * statistics.median(times):8.1f} ms a step")

@@ -63,6 +63,31 @@ class Figure:
         return f"{self.what}{against}: {number(self.value)} {self.unit}{verdict}"
 
 
+def seconds(
+    calls: dict[str, Callable[[], object]], cuda: bool, rounds: int, discarded: int = 1
+) -> dict[str, list[float]]:
+    """The time of each call in each round, in turn, after some rounds that are not counted.
+
+    On the CPU it is the processor's time, which other programs do not change.
+
+    Args:
+        calls: by name.
+        cuda: whether they run on a GPU, which is waited for.
+        rounds: how many are counted.
+        discarded: how many are not.
+    """
+    clock = time.perf_counter if cuda else time.process_time
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + discarded):
+        for name, call in calls.items():
+            start = clock()
+            call()
+            if cuda:
+                torch.cuda.synchronize()
+            found[name].append(clock() - start)
+    return {name: times[discarded:] for name, times in found.items()}
+
+
 def number(value: float) -> str:
     """Three digits, and whole thousands: `0.945`, `13.6`, `1,080`."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -10,7 +10,6 @@ do not change. The ONNX file of integers is timed beside float32's, one thread; 
 import logging
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.figures import Figure, command
+from benchmarks.figures import Figure, command, seconds
 from common.models.resnet import CifarResNet
 from common.quantization import layers, range_norm
 from common.quantization.affine import quantise_gradient
@@ -83,7 +82,7 @@ def step(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 def as_the_code(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     """`step` of a quantised network by the authors' two tricks."""
     ours = layers.bifurcated, range_norm.range_norm
-    layers.bifurcated = _only_convolutions(ours[0])  # type: ignore[assignment]
+    layers.bifurcated = _only_convolutions(ours[0])
     range_norm.range_norm = composed_norm  # type: ignore[assignment]
     try:
         step(model, images, labels)
@@ -100,20 +99,6 @@ def _only_convolutions(ours: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return two_products(inputs, *parts, **told)  # type: ignore[arg-type]
 
     return product
-
-
-def seconds(calls: dict[str, Callable[[], object]], cuda: bool, rounds: int) -> dict[str, list[float]]:
-    """The time of each in each round, in turn; the first round is not counted."""
-    clock = time.perf_counter if cuda else time.process_time
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
-        for name, call in calls.items():
-            start = clock()
-            call()
-            if cuda:
-                torch.cuda.synchronize()
-            found[name].append(clock() - start)
-    return {name: times[1:] for name, times in found.items()}
 
 
 def ratio(above: list[float], below: list[float]) -> float:

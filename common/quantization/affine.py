@@ -5,7 +5,9 @@ Banner, Hubara, Hoffer, Soudry, "Scalable Methods for 8-bit Training of Neural N
 """
 
 import math
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -21,6 +23,9 @@ FLOAT_BITS = 32
 NOISE_BITS = 16
 # so many numbers are quantised at once on a CPU; a multiple of the four that a draw of random bits gives
 BLOCK = 2**15
+# by so many more words the random bits of each block are turned round; odd, so that no two blocks of a
+# tensor have the same place before there are as many as words in one
+TURN = 3129
 
 
 def require_bits(**bits: int) -> None:
@@ -53,26 +58,58 @@ def step_size(low: Tensor, high: Tensor, bits: int) -> Tensor:
     return torch.where(step == 0, torch.ones_like(step), step)
 
 
-def rounded(values: Tensor, stochastic: bool) -> Tensor:
-    """Whole numbers: the nearest, or floor(y) + 1 with probability y - floor(y), else floor(y).
+def rounded(values: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Whole numbers: the nearest, or with noise floor(y) + 1 where it is below y - floor(y), else floor(y).
 
-    The stochastic form is unbiased, and leaves whole numbers alone. Writes over `values`.
+    With noise uniform in (0, 1) the second form is stochastic: floor(y) + 1 with probability y - floor(y).
+    It is unbiased, and leaves whole numbers alone. Writes over `values`.
     """
-    if not stochastic:
+    if noise is None:
         return values.round_()
-    lower = values.floor()
-    return lower.add_(uniform(values).lt_(values.sub_(lower)))
+    lower = torch.floor(values)
+    return torch.lt(noise, values.sub_(lower), out=values).add_(lower)
 
 
-def uniform(like: Tensor) -> Tensor:
+def uniform(like: Tensor, bits: Tensor | None = None) -> Tensor:
     """Random numbers (k + 1/2) / 2^16, k uniform in 0 .. 2^16 - 1, of the shape and type of a tensor.
 
     Four of them from one draw of 64 bits, as on a CPU the draws would take longer than all else.
+
+    Args:
+        like: the tensor.
+        bits: words of 64 bits, enough for it; drawn where there are none.
     """
-    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
-    words.random_(-(2**63), None)
-    noise = words.view(torch.int16)[: like.numel()].to(like.dtype)
-    return noise.add_(2 ** (NOISE_BITS - 1) + 0.5).mul_(2.0**-NOISE_BITS).view(like.shape)
+    words = random_words((like.numel() + 3) // 4, like.device) if bits is None else bits
+    whole = words.view(torch.int16)[: like.numel()].to(like.dtype)
+    # signed k, so that 1/2 is added too
+    half = torch.full((), 0.5 + 0.5 * 2.0**-NOISE_BITS, dtype=like.dtype, device=like.device)
+    return torch.add(half, whole, alpha=2.0**-NOISE_BITS, out=whole).view(like.shape)
+
+
+def random_words(count: int, device: torch.device) -> Tensor:
+    """Words of 64 random bits."""
+    return torch.empty(count, dtype=torch.int64, device=device).random_(-(2**63), None)
+
+
+def random_blocks(count: int, size: int, device: torch.device) -> Iterator[Tensor]:
+    """Words of 64 random bits for the numbers of blocks: those of the first, and for each other block the
+    same, turned round by some words and joined by exclusive or with a random word of its own.
+
+    So every number is uniform and any two of them are independent, on which the means and variances of sums
+    depend; as many draws as there are numbers would take most of a quantiser's time.
+
+    Args:
+        count: of blocks.
+        size: of a block, in numbers.
+        device: where.
+    """
+    words = (size + 3) // 4
+    first = random_words(words, device)
+    yield first
+    twice = torch.cat([first, first])
+    for number, word in enumerate(random_words(count - 1, device), start=1):
+        begin = number * TURN % words
+        yield twice[begin : begin + words] ^ word
 
 
 def with_zero(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,57 +117,93 @@ def with_zero(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return low.clamp(max=0), high.clamp(min=0)
 
 
-def codes(
-    values: Tensor, low: Tensor, high: Tensor, bits: int, stochastic: bool = False, true_zero: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The integers q of x^ = q s + offset, with s and the offset.
+@dataclass(frozen=True)
+class Grid:
+    """The levels q s + offset, q = 0 .. 2^b - 1, of a range.
 
     q = clamp(round((x - low) / s), 0, 2^b - 1), offset = low. With a true zero the range holds 0 and
     z = clamp(round(-low / s), 0, 2^b - 1), q = clamp(round(x / s) + z, 0, 2^b - 1), offset = -z s: so x^ is
     0 where x is 0.
 
-    Args:
-        values: x, of any shape.
-        low, high: of the range, scalars, or of a shape that is broadcast.
-        bits: b, from 1 to 31.
-        stochastic: see `rounded`.
-        true_zero: whether 0 stays 0.
-
-    Returns:
-        q as floats of the shape of x, s, offset.
+    Attributes:
+        step, offset: s and the offset, scalars, or of a shape that is broadcast.
+        zero: z, None without a true zero.
+        top: 2^b - 1.
     """
-    if not true_zero:
+
+    step: Tensor
+    offset: Tensor
+    zero: Tensor | None
+    top: int
+
+    @classmethod
+    def of_range(cls, low: Tensor, high: Tensor, bits: int, true_zero: bool = False) -> Self:
+        """The grid of b = 1 to 31 bits from `low` to `high`."""
+        if not true_zero:
+            return cls(step_size(low, high, bits), low, None, levels(bits))
+        low, high = with_zero(low, high)
         step = step_size(low, high, bits)
-        whole = rounded((values - low).div_(step), stochastic)
-        return whole.clamp_(0, levels(bits)), step, low
-    low, high = with_zero(low, high)
-    step = step_size(low, high, bits)
-    zero = (-low / step).round().clamp(0, levels(bits))
-    whole = rounded(values / step, stochastic).add_(zero)
-    return whole.clamp_(0, levels(bits)), step, -zero * step
+        zero = (-low / step).round().clamp(0, levels(bits))
+        return cls(step, -zero * step, zero, levels(bits))
+
+    def codes(self, values: Tensor, noise: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """The integers q of values, as floats of their shape; written into `out` where there is one."""
+        if self.zero is None:
+            whole = rounded(torch.sub(values, self.offset, out=out).div_(self.step), noise)
+        else:
+            whole = rounded(torch.div(values, self.step, out=out), noise).add_(self.zero)
+        return whole.clamp_(0, self.top)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """q s + offset, written over the integers."""
+        return codes.mul_(self.step).add_(self.offset)
 
 
 @torch.no_grad()
 def quantised(
     values: Tensor, low: Tensor, high: Tensor, bits: int, stochastic: bool = False, true_zero: bool = False
 ) -> Tensor:
-    """x^ = q s + offset of `codes`, without gradient; the values themselves for 32 bits."""
+    """x^ = q s + offset of `Grid`, without gradient; the values themselves for 32 bits.
+
+    Args:
+        values: x, of any shape.
+        low, high: of the range, scalars, or of a shape that is broadcast.
+        bits: b, from 1 to 32.
+        stochastic: see `rounded`.
+        true_zero: whether 0 stays 0.
+    """
     if bits == FLOAT_BITS:
         return values
-    if values.device.type != "cpu" or values.numel() <= BLOCK or low.ndim or high.ndim:
-        return _quantised(values, low, high, bits, stochastic, true_zero)
-    # block by block, as numbers that stay in the processor's cache take a fraction of the time
-    found = torch.empty(values.shape, dtype=values.dtype)
-    for given, place in zip(values.reshape(-1).split(BLOCK), found.view(-1).split(BLOCK), strict=True):
-        place.copy_(_quantised(given, low, high, bits, stochastic, true_zero))
+    grid = Grid.of_range(low, high, bits, true_zero)
+    if low.ndim or high.ndim:
+        return grid.values(grid.codes(values, uniform(values) if stochastic else None))
+    found = torch.empty(values.shape, dtype=values.dtype, device=values.device)
+    for whole in code_blocks(values, found, grid, stochastic):
+        grid.values(whole)
     return found
 
 
-def _quantised(
-    values: Tensor, low: Tensor, high: Tensor, bits: int, stochastic: bool, true_zero: bool
-) -> Tensor:
-    whole, step, offset = codes(values, low, high, bits, stochastic, true_zero)
-    return whole.mul_(step).add_(offset)
+def block_size(values: Tensor) -> int:
+    """How many numbers of a tensor are worked on at once: so many as stay in a CPU's cache, or all."""
+    return BLOCK if values.device.type == "cpu" else max(values.numel(), 1)
+
+
+def code_blocks(values: Tensor, found: Tensor, grid: Grid, stochastic: bool) -> Iterator[Tensor]:
+    """Write the integers of values into `found`, block by block, and give each block that was written.
+
+    Numbers that stay in a CPU's cache take a fraction of the time.
+
+    Args:
+        values: of any shape.
+        found: contiguous, of the same shape; its blocks have `block_size` numbers.
+        grid: of scalars.
+        stochastic: see `rounded`.
+    """
+    size = block_size(values)
+    given, places = values.reshape(-1).split(size), found.view(-1).split(size)
+    bits = random_blocks(len(given), min(size, values.numel()), values.device) if stochastic else None
+    for block, place in zip(given, places, strict=True):
+        yield grid.codes(block, uniform(block, next(bits)) if bits else None, out=place)
 
 
 def value_range(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,9 +302,12 @@ def quantise(
         stochastic, true_zero, gradient: see `quantise_within`.
 
     Raises:
-        UserError: bits out of range, or a range that is NaN, infinite or upside down.
+        UserError: bits out of range, values that are no floats, or a range that is NaN, infinite or upside
+            down.
     """
     require_bits(bits=bits)
+    if not values.is_floating_point():
+        raise UserError(f"quantise: values of type {values.dtype} (valid: floats, as of values.float())")
     smallest, largest = value_range(values) if values.numel() else (values.sum(), values.sum())
     ends = [
         end if end is None else torch.as_tensor(end, dtype=values.dtype, device=values.device)

@@ -7,15 +7,14 @@ With x = a + s q and w = c + t p, q and p int8, and zeros around the image that 
 over the n pairs that lie within the image. The sum of q p is of two int8 matrices, accumulated in int32.
 """
 
-import itertools
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.quantization.affine import codes
+from common.quantization.affine import Grid, block_size, code_blocks
 from common.quantization.bifurcated import Convolution, LinearProduct, Operation
 
 # so many products of int8 numbers cannot leave int32
@@ -36,16 +35,24 @@ class Coded:
     offset: Tensor
 
 
+@torch.no_grad()
 def coded(values: Tensor, low: Tensor, high: Tensor, bits: int, true_zero: bool = False) -> Coded:
-    """The int8 codes of numbers that are levels of a quantiser already (`quantised`), of at most 8 bits.
+    """The int8 codes of the nearest levels of numbers, of at most 8 bits; those of levels are their own.
 
     Args:
         values: of any shape.
-        low, high, bits, true_zero: with which they were quantised.
+        low, high, bits, true_zero: of the quantiser (`quantised`), scalars.
     """
-    whole, step, offset = codes(values, low, high, bits, true_zero=true_zero)
-    middle = 2 ** (bits - 1)
-    return Coded((whole - middle).to(torch.int8), step, offset + middle * step)
+    grid, middle = Grid.of_range(low, high, bits, true_zero), 2 ** (bits - 1)
+    codes = torch.empty(values.shape, dtype=torch.int8, device=values.device)
+    whole = torch.empty(values.shape, dtype=values.dtype, device=values.device)
+    blocks, places = (
+        code_blocks(values, whole, grid, stochastic=False),
+        codes.view(-1).split(block_size(values)),
+    )
+    for block, place in zip(blocks, places, strict=True):
+        place.copy_(block.sub_(middle))
+    return Coded(codes, grid.step, grid.offset + middle * grid.step)
 
 
 def int_matmul(first: Tensor, second: Tensor) -> Tensor:
@@ -79,117 +86,136 @@ def integer_product(operation: Operation, inputs: Coded, weight: Coded, bias: Te
         bias: added at the end, as float.
     """
     if isinstance(operation, LinearProduct):
-        rows = inputs.codes.reshape(-1, inputs.codes.shape[-1])
-        sums = _joined(rows, torch.ones_like(rows[:1]), weight.codes.t(), inputs, weight)
-        return _with_bias(sums, bias, inputs.step.dtype).view(*inputs.codes.shape[:-1], -1)
+        rows = inputs.codes.reshape(1, -1, inputs.codes.shape[-1])
+        found = _product(rows, torch.ones_like(rows[:, :1]), weight.codes, inputs, weight, bias)
+        return found[0].t().reshape(*inputs.codes.shape[:-1], -1)
     assert isinstance(operation, Convolution)
-    given, inside, kernel, places = _as_plain(operation, inputs.codes, weight.codes)
-    sizes = tuple(kernel.shape[2:])
-    columns, positions = windows(given, sizes, places)
-    # every channel has the same places within the image
-    mask = windows(inside, sizes, places)[0][0].expand(-1, kernel.shape[1], -1).flatten(1)
-    parts = zip(columns.chunk(operation.groups, 2), kernel.chunk(operation.groups, 0), strict=True)
-    joined = [
-        _joined(part.flatten(0, 1).flatten(1), mask, own.flatten(1).t(), inputs, weight)
-        for part, own in parts
+    kernel = _plain_kernel(operation, weight.codes)
+    image = _image(operation, inputs.codes, kernel)
+    inside = _image(operation, torch.ones_like(inputs.codes[:1, : kernel.shape[1]]), kernel)
+    columns = _windows(operation, image, kernel)
+    mask = _windows(operation, inside, kernel).flatten(2)[0]
+    biases = [None] * operation.groups if bias is None else bias.chunk(operation.groups)
+    parts = [
+        _product(rows.reshape(len(rows), len(mask), -1), mask[None], matrix, inputs, weight, own)
+        for rows, matrix, own in zip(
+            columns.chunk(operation.groups, 3),
+            # the order of the windows: pixels, then channels
+            kernel.flatten(2).transpose(1, 2).flatten(1).chunk(operation.groups),
+            biases,
+            strict=True,
+        )
     ]
-    found = _with_bias(torch.cat(joined, 1), bias, inputs.step.dtype)
-    return found.view(len(given), *positions, -1).movedim(-1, 1).contiguous()
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return joined.view(*joined.shape[:2], *_positions(operation, image, kernel))
 
 
-def _with_bias(sums: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The float64 sums [n, m] with the bias [m], in the type of the network."""
-    return (sums if bias is None else sums + bias.double()).to(dtype)
-
-
-def _joined(rows: Tensor, inside: Tensor, matrix: Tensor, inputs: Coded, weight: Coded) -> Tensor:
-    """The four sums of the module's formula, joined: float64 [n, m].
+def _product(
+    rows: Tensor, inside: Tensor, matrix: Tensor, inputs: Coded, weight: Coded, bias: Tensor | None
+) -> Tensor:
+    """The four sums of the module's formula, joined in float64, and the bias.
 
     Args:
-        rows: q, int8 [n, k], 0 outside the image.
-        inside: int8 [positions, k], 1 within the image and 0 outside; n is a multiple of the positions.
-        matrix: p, int8 [k, m].
+        rows: q, int8 [b, positions, k], 0 outside the image.
+        inside: int8 [1, positions, k], 1 within the image and 0 outside; or [1, 1, k], for all positions.
+        matrix: p, int8 [m, k].
         inputs, weight: for steps and offsets.
+        bias: [m].
+
+    Returns:
+        [b, m, positions], in the type of the network.
     """
     s, t, a, c = (part.double() for part in (inputs.step, weight.step, inputs.offset, weight.offset))
-    repeats = rows.shape[0] // inside.shape[0]
-    products = int_matmul(rows, matrix).double()
-    of_weights = int_matmul(inside, matrix).double().repeat(repeats, 1)
-    of_inputs = rows.sum(1, dtype=torch.int64).double()[:, None]
-    pairs = inside.sum(1, dtype=torch.int64).double().repeat(repeats)[:, None]
-    return s * t * products + a * t * of_weights + c * s * of_inputs + a * c * pairs
+    examples, positions, length = rows.shape
+    # a column of ones adds up the row
+    columns = torch.cat([matrix, torch.ones_like(matrix[:1])]).t()
+    places = inside.reshape(-1, length)
+    # of every example the same: a t sum p + a c n + bias
+    fixed = int_matmul(places, columns).double()
+    fixed = fixed[:, :-1] * (a * t) + fixed[:, -1:] * (a * c)
+    if bias is not None:
+        fixed += bias
+    fixed = fixed.t().contiguous()
+    sums = int_matmul(rows.reshape(-1, length), columns).view(examples, positions, -1)
+    dtype, device = inputs.step.dtype, inputs.codes.device
+    found = torch.empty(examples, len(matrix), positions, dtype=dtype, device=device)
+    some = max(1, block_size(sums) // max(1, positions * len(matrix)))
+    for part, place in zip(sums.split(some), found.split(some), strict=True):
+        exact = part.transpose(1, 2).contiguous().double()
+        joined = exact[:, :-1].mul_(s * t).add_(exact[:, -1:].mul_(c * s)).add_(fixed)
+        place.copy_(joined)
+    return found
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Where the windows of a convolution without padding lie."""
-
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
-
-
-def _as_plain(
-    operation: Convolution, inputs: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor, _Places]:
-    """A convolution, transposed or not, as a plain one of padded inputs: inputs, inside, kernel, windows.
+def _plain_kernel(operation: Convolution, weight: Tensor) -> Tensor:
+    """The kernel [out, in / groups, ...] of a convolution; of a transposed one that of the plain one.
 
     A transposed convolution is a plain one of the inputs with stride - 1 zeros between them, by the mirrored
     kernel, with dilation * (kernel - 1) - padding zeros around.
     """
-    inside = torch.ones_like(inputs[:1, :1])
     if not operation.transposed:
-        sides = [
-            size
-            for padding, behind in zip(reversed(operation.padding), reversed(operation.behind), strict=True)
-            for size in (padding, padding + behind)
-        ]
-        padded = (functional.pad(part, sides) for part in (inputs, inside))
-        return *padded, weight, _Places(operation.stride, operation.dilation)  # type: ignore[return-value]
-    dims = len(operation.stride)
-    around = [
-        dilation * (kernel - 1) - padding
-        for dilation, kernel, padding in zip(
-            operation.dilation, weight.shape[2:], operation.padding, strict=True
-        )
-    ]
-    sides = [
-        size
-        for reach, more in zip(reversed(around), reversed(operation.output_padding), strict=True)
-        for size in (reach, reach + more)
-    ]
-    spread = [functional.pad(_spaced(part, operation.stride), sides) for part in (inputs, inside)]
-    groups = operation.groups
-    # [in, out / groups, ...] to [out, in / groups, ...]
-    kernel = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(list(range(2, 2 + dims)))
-    return spread[0], spread[1], kernel, _Places((1,) * dims, operation.dilation)
+        return weight
+    kernel = weight.unflatten(0, (operation.groups, -1)).transpose(1, 2).flatten(0, 1)
+    return kernel.flip(list(range(2, kernel.ndim)))
 
 
-def _spaced(values: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Values with stride - 1 zeros between neighbours."""
-    sizes = [(size - 1) * step + 1 for size, step in zip(values.shape[2:], stride, strict=True)]
-    found = values.new_zeros(*values.shape[:2], *sizes)
-    index: Any = (..., *(slice(None, None, step) for step in stride))
-    found[index] = values
-    return found
-
-
-def windows(values: Tensor, kernel: tuple[int, ...], places: _Places) -> tuple[Tensor, tuple[int, ...]]:
-    """All windows of a plain convolution: [b, positions, channels, kernel's area], and the output's sizes."""
-    reaches = [
-        range(0, size - dilation * (side - 1), stride)
-        for size, side, stride, dilation in zip(
-            values.shape[2:], kernel, places.stride, places.dilation, strict=True
-        )
-    ]
-    positions = tuple(len(reach) for reach in reaches)
-    parts = []
-    for offsets in itertools.product(*(range(side) for side in kernel)):
-        spots = [
-            slice(offset * dilation, offset * dilation + reach.stop, stride)
-            for offset, dilation, stride, reach in zip(
-                offsets, places.dilation, places.stride, reaches, strict=True
+def _image(operation: Convolution, codes: Tensor, kernel: Tensor) -> Tensor:
+    """What the kernel passes over, with zeros around and between: [b, ..., channels]."""
+    sides = list(zip(operation.padding, operation.padding, operation.behind, strict=True))
+    spacing = (1,) * len(sides)
+    if operation.transposed:
+        around = [
+            dilation * (size - 1) - padding
+            for dilation, size, padding in zip(
+                operation.dilation, kernel.shape[2:], operation.padding, strict=True
             )
         ]
-        index: Any = (slice(None), slice(None), *spots)
-        parts.append(values[index].flatten(2))
-    return torch.stack(parts, 3).transpose(1, 2), positions
+        sides, spacing = list(zip(around, around, operation.output_padding, strict=True)), operation.stride
+    # without the zeros that a negative padding takes off
+    lengths = [(size - 1) * step + 1 for size, step in zip(codes.shape[2:], spacing, strict=True)]
+    starts = [max(0, before) for before, _, _ in sides]
+    ends = [max(0, after + more) for _, after, more in sides]
+    sizes = [sum(parts) for parts in zip(starts, lengths, ends, strict=True)]
+    whole = codes.new_zeros(len(codes), *sizes, codes.shape[1])
+    spots = [
+        slice(start, start + length, step)
+        for start, length, step in zip(starts, lengths, spacing, strict=True)
+    ]
+    whole[(slice(None), *spots)] = codes.movedim(1, -1)
+    cut = [
+        slice(max(0, -before), size - max(0, -(after + more)))
+        for (before, after, more), size in zip(sides, sizes, strict=True)
+    ]
+    return whole[(slice(None), *cut)]
+
+
+def _positions(operation: Convolution, image: Tensor, kernel: Tensor) -> tuple[int, ...]:
+    """How many windows there are in each dimension of an image [b, ..., channels]."""
+    strides = (1,) * len(operation.stride) if operation.transposed else operation.stride
+    return tuple(
+        (size - dilation * (side - 1) - 1) // stride + 1
+        for size, side, stride, dilation in zip(
+            image.shape[1:-1], kernel.shape[2:], strides, operation.dilation, strict=True
+        )
+    )
+
+
+def _windows(operation: Convolution, image: Tensor, kernel: Tensor) -> Tensor:
+    """All windows of an image [b, ..., channels]: [b, positions, kernel's area, channels].
+
+    A kernel of one pixel and stride 1 has the image's own memory; else it is copied once.
+    """
+    strides = (1,) * len(operation.stride) if operation.transposed else operation.stride
+    positions = _positions(operation, image, kernel)
+    along = image.stride()[1:-1]
+    views = image.as_strided(
+        (len(image), *positions, *kernel.shape[2:], image.shape[-1]),
+        (
+            image.stride(0),
+            *(step * own for step, own in zip(strides, along, strict=True)),
+            *(dilation * own for dilation, own in zip(operation.dilation, along, strict=True)),
+            1,
+        ),
+        image.storage_offset(),
+    )
+    return views.reshape(len(image), math.prod(positions), -1, image.shape[-1])

@@ -51,6 +51,9 @@ class QuantisedLayer(nn.Module):
         self.arguments: dict[str, Any] = {
             name: getattr(layer, name) for name in signature(type(layer)).parameters if name in ARGUMENTS
         }
+        # a network may ask its layers for them
+        for name, value in self.arguments.items():
+            setattr(self, name, value)
         self.weight, self.bias = layer.weight, layer.bias
         self.activation = ActivationRange(settings.range_momentum) if settings.bits < FLOAT_BITS else None
         self.observed = Observed()
@@ -62,14 +65,21 @@ class QuantisedLayer(nn.Module):
         Args:
             levels: whether they are the quantised ones; else the trained ones.
         """
-        made = self.kind(**self.arguments, bias=self.bias is not None)
+        made = self.kind(**self.arguments, bias=self.bias is not None).to(self.weight)
         weight, bias = (
             (self.quantised_weight(), self.quantised_bias()) if levels else (self.weight, self.bias)
         )
         made.weight.copy_(weight)
         if bias is not None and made.bias is not None:
             made.bias.copy_(bias)
-        return made.to(self.weight.device).train(self.training)
+        return made.train(self.training)
+
+    def restored(self) -> nn.Module:
+        """The float layer again, with the same parameters, not copies of them."""
+        made = self.plain(levels=False)
+        for name in ("weight", "bias"):
+            made.register_parameter(name, getattr(self, name))
+        return made
 
     def product(self, inputs: Tensor, limits: Limits | None, operation: Operation) -> Tensor:
         """operation(Q(x), Q(W)) + Q(b).
@@ -78,21 +88,35 @@ class QuantisedLayer(nn.Module):
             inputs, limits: Q(x) and its range, as `quantised_inputs` gives them.
             operation: of the layer.
         """
-        weight, bias, settings = self.quantised_weight(), self.quantised_bias(), self.settings
-        tell = partial(self.observed.tell, "layer_gradients") if self.observed.listener else None
+        bias, settings = self.quantised_bias(), self.settings
         compute = None
         if settings.arithmetic == "integer":
             assert limits is not None
-            own = coded(weight, *value_range(self.weight), settings.bits_weight, settings.true_zero)
+            own = coded(self.weight, *value_range(self.weight), settings.bits_weight, settings.true_zero)
             given = coded(inputs.detach(), *limits, settings.bits, settings.true_zero)
+            if self.codes_alone:
+                return integer_product(operation, given, own, bias)
             compute = partial(integer_product, operation, given, own, bias)
+        weight = self.quantised_weight()
+        tell = partial(self.observed.tell, "layer_gradients") if self.observed.listener else None
         return bifurcated(inputs, weight, bias, operation, settings.gradients, tell=tell, compute=compute)
 
+    @property
+    def codes_alone(self) -> bool:
+        """Whether nothing but integers is asked for: no gradient is taken, and nobody listens."""
+        integer = self.settings.arithmetic == "integer" and not self.settings.act_stochastic
+        return integer and not torch.is_grad_enabled() and self.observed.listener is None
+
     def quantised_inputs(self, inputs: Tensor) -> tuple[Tensor, Limits | None]:
-        """Q(x), and the range of x that `activation` gives; None where nothing is quantised."""
+        """Q(x), and the range of x that `activation` gives; None where nothing is quantised.
+
+        Where `codes_alone` it is x itself, which has the integers of Q(x).
+        """
         if self.activation is None:
             return inputs, None
         low, high = self.activation(inputs)
+        if self.codes_alone:
+            return inputs, (low, high)
         found = self._quantised(inputs, low, high, self.settings.bits, self.settings.act_stochastic)
         self.observed.tell("activations", inputs, found)
         return found, (low, high)
@@ -126,9 +150,8 @@ class QuantisedLayer(nn.Module):
 class QuantisedLinear(QuantisedLayer):
     """The quantised form of `nn.Linear`."""
 
-    def __init__(self, layer: nn.Linear, settings: Quantisation) -> None:
-        super().__init__(layer, settings)
-        self.in_features, self.out_features = layer.in_features, layer.out_features
+    in_features: int
+    out_features: int
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[b, ..., in] to [b, ..., out]."""
@@ -143,10 +166,13 @@ class QuantisedLinear(QuantisedLayer):
 class QuantisedConvolution(QuantisedLayer):
     """The quantised form of `nn.Conv1d` to `nn.Conv3d`, with any padding."""
 
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    padding_mode: str
+
     def __init__(self, layer: PlainConvolution, settings: Quantisation) -> None:
         super().__init__(layer, settings)
-        self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
-        self.kernel_size, self.padding_mode = layer.kernel_size, layer.padding_mode
         # (before, after) for each dimension
         self.sides = _sides(layer)
         padding = tuple(0 if layer.padding_mode != "zeros" else min(side) for side in self.sides)
@@ -177,10 +203,12 @@ class QuantisedConvolution(QuantisedLayer):
 class QuantisedTransposed(QuantisedLayer):
     """The quantised form of `nn.ConvTranspose1d` to `nn.ConvTranspose3d`."""
 
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+
     def __init__(self, layer: TransposedConvolution, settings: Quantisation) -> None:
         super().__init__(layer, settings)
-        self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
-        self.kernel_size = layer.kernel_size
         self.operation = Convolution(
             stride=tuple(layer.stride),
             padding=tuple(int(size) for size in layer.padding),

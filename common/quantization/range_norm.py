@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from common.base.errors import UserError
 from common.quantization.affine import (
@@ -63,17 +64,17 @@ def require_chunks(values: int, chunks: int) -> int:
     return values // chunks
 
 
-def chunk_extremes(inputs: Tensor, chunks: int, sign: int = 1) -> tuple[Tensor, Tensor]:
-    """The largest value of each channel and chunk, and where it lies; of the values times `sign`.
+def chunk_extremes(inputs: Tensor, chunks: int, largest: bool = True) -> tuple[Tensor, Tensor]:
+    """The largest, or the smallest, value of each channel and chunk, and where it lies.
 
     A channel's values lie in the order of examples, then pixels; the chunks are equal parts of that. First
-    come the largest values of rows, pieces of an example that lie within one chunk; only in the row that has
-    the largest of all is it looked for.
+    come the extremes of rows, pieces of an example that lie within one chunk; only in the row that has the
+    chunk's extreme is it looked for.
 
     Args:
         inputs: [b, channels, pixels].
         chunks: they divide b * pixels.
-        sign: 1 or -1.
+        largest: whether the largest is meant.
 
     Returns:
         Values, and their indices in the flattened inputs, both [channels, chunks].
@@ -82,15 +83,30 @@ def chunk_extremes(inputs: Tensor, chunks: int, sign: int = 1) -> tuple[Tensor, 
     length = math.gcd(pixels, batch * pixels // chunks)
     pieces = pixels // length
     rows = inputs.reshape(batch, channels, pieces, length)
-    ends = rows.amax(3) if sign == 1 else -rows.amin(3)
-    largest = ends.transpose(0, 1).reshape(channels, chunks, -1)
-    values, chosen = largest.max(2)
+    ends = rows.amax(3) if largest else rows.amin(3)
+    values, chosen = extremes(ends.transpose(0, 1).reshape(channels, chunks, -1), largest)
     # the row's number among the channel's rows
-    row = chosen + torch.arange(chunks, device=inputs.device) * largest.shape[2]
+    row = chosen + torch.arange(chunks, device=inputs.device) * (ends.numel() // (channels * chunks))
     channel = torch.arange(channels, device=inputs.device)[:, None]
     example, piece = row // pieces, row % pieces
-    pixel = (sign * rows[example, channel, piece]).argmax(2)
+    _, pixel = extremes(rows[example, channel, piece], largest)
     return values, ((example * channels + channel) * pieces + piece) * length + pixel
+
+
+def extremes(rows: Tensor, largest: bool) -> tuple[Tensor, Tensor]:
+    """The largest, or smallest, value of each row and its first place, [..., n] to two of [...].
+
+    It is looked for among the extremes of about sqrt(n) parts, then in one part: looking for a place takes
+    far longer than taking an extreme.
+    """
+    count = rows.shape[-1]
+    parts = max(size for size in range(1, math.isqrt(count) + 1) if count % size == 0)
+    pieces = rows.unflatten(-1, (parts, -1))
+    ends = pieces.amax(-1) if largest else pieces.amin(-1)
+    values, part = ends.max(-1) if largest else ends.min(-1)
+    chosen = pieces.take_along_dim(part[..., None, None], -2).squeeze(-2)
+    place = chosen.argmax(-1) if largest else chosen.argmin(-1)
+    return values, part * (count // parts) + place
 
 
 class _RangeNorm(Function):
@@ -118,8 +134,8 @@ class _RangeNorm(Function):
         flat = inputs.reshape(*inputs.shape[:2], -1)
         mean = flat.mean(dim=(0, 2))
         high, at_high = chunk_extremes(flat, chunks)
-        low, at_low = chunk_extremes(flat, chunks, -1)
-        scale = factor * (high + low).mean(1) + eps
+        low, at_low = chunk_extremes(flat, chunks, largest=False)
+        scale = factor * (high - low).mean(1) + eps
         scale = torch.where(scale == 0, torch.ones_like(scale), scale)
         inverse = 1 / scale
         inverse = quantised(inverse, *value_range(inverse), scale_bits)
@@ -127,9 +143,7 @@ class _RangeNorm(Function):
         ctx.factor, ctx.chunks = factor, chunks
         ctx.mark_non_differentiable(mean, scale)
         # of the inputs' own shape, not a view of it: the next layer may write over it
-        centred = inputs - _along(mean, inputs)
-        output = torch.addcmul(_along(bias, inputs), centred, _along(weight * inverse, inputs))
-        return output, mean, scale
+        return affine(inputs, mean, weight * inverse, bias), mean, scale
 
     @staticmethod
     @once_differentiable
@@ -141,8 +155,7 @@ class _RangeNorm(Function):
             gradient, flat, weight, None, None, mean, inverse, True, 0.0, [False, True, True]
         )
         count = flat.shape[0] * flat.shape[2]
-        slope = weight * inverse
-        found = (gradient - (bias_gradient / count)[:, None]).mul_(slope[:, None])
+        found = affine(gradient, bias_gradient / count, weight * inverse, torch.zeros_like(weight))
         # 1/scale enters by its quantised value, and learns as if it were not
         of_scale = -weight * weight_gradient / (inverse * scale * scale)
         share = (of_scale * ctx.factor / ctx.chunks)[:, None].expand_as(at_high)
@@ -185,6 +198,16 @@ def range_norm(
     return _RangeNorm.apply(inputs, weight, bias, range_factor(count, scale), chunks, eps, scale_bits)
 
 
+def affine(inputs: Tensor, mean: Tensor, slope: Tensor, bias: Tensor) -> Tensor:
+    """slope (x - mean) + bias for each channel, in one pass: batch normalisation by a variance of 1.
+
+    Args:
+        inputs: [b, channels, ...].
+        mean, slope, bias: [channels].
+    """
+    return functional.batch_norm(inputs, mean, torch.ones_like(mean), slope, bias, eps=0.0)
+
+
 def l1_norm(inputs: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """L1 BN: gamma (x - mu) / (sqrt(pi / 2) mean|x - mu| + eps) + beta; as `range_norm` otherwise."""
     dims = [0, *range(2, inputs.ndim)]
@@ -205,7 +228,7 @@ class ScaleNorm(nn.Module):
     """A batch normalisation by another scale than the standard deviation, with quantised parts.
 
     Its input, gamma and beta are quantised, and so is the gradient of its output. In evaluation the running
-    averages of mu and of the scale stand in their place; where it has seen no training batch, the batch's.
+    averages of mu and of the scale stand in their place, 0 and 1 until the first training batch.
 
     Args:
         features: channels.
@@ -249,23 +272,53 @@ class ScaleNorm(nn.Module):
         self.observed = Observed()
         # the norm in whose place it stands
         self.kind: type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d] = nn.BatchNorm2d
+        # what that was made with, but for its features
+        self.arguments: dict[str, Any] = {}
 
     @torch.no_grad()
     def plain(self, levels: bool) -> nn.Module:
         """Batch normalisation that does in evaluation what this one does to its quantised inputs.
 
-        Its running variance is 1: gamma holds the scale.
+        Its running variance is the square of the running scale.
 
         Args:
             levels: whether gamma and beta are the quantised ones; else the trained ones.
         """
         bits = self.bits_norm if levels else FLOAT_BITS
-        made = self.kind(self.num_features, eps=0.0)
-        made.weight.copy_(_quantised_vector(self.weight, bits) / self.running_scale)
+        made = self.kind(self.num_features, eps=0.0).to(self.weight)
+        made.weight.copy_(_quantised_vector(self.weight, bits))
         made.bias.copy_(_quantised_vector(self.bias, bits))
-        assert made.running_mean is not None
+        assert made.running_mean is not None and made.running_var is not None
         made.running_mean.copy_(self.running_mean)
-        return made.to(self.weight.device).train(self.training)
+        made.running_var.copy_(self.running_scale**2)
+        return made.train(self.training)
+
+    @torch.no_grad()
+    def restored(self) -> nn.Module:
+        """Batch normalisation as it was made, with the averages of `plain` and the same parameters.
+
+        The parameters are no copies. Its eps is part of the running variance, as far as that is large enough.
+        """
+        made = self.kind(self.num_features, **self.arguments).to(self.weight).train(self.training)
+        if made.affine:
+            made.weight, made.bias = self.weight, self.bias
+        if made.track_running_stats:
+            mean, variance, seen = made.running_mean, made.running_var, made.num_batches_tracked
+            assert mean is not None and variance is not None and seen is not None
+            mean.copy_(self.running_mean)
+            variance.copy_((self.running_scale**2 - made.eps).clamp_(min=0))
+            seen.copy_(self.batches)
+        return made
+
+    @torch.no_grad()
+    def begin_averages(self, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+        """Evaluate as batch normalisation does, until the first training batch; only if it has seen one."""
+        if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+            return
+        deviation = (norm.running_var + norm.eps).sqrt()
+        seen = norm.num_batches_tracked > 0
+        self.running_mean.copy_(norm.running_mean)
+        self.running_scale.copy_(torch.where(seen, deviation, torch.ones_like(deviation)))
 
     def of_batch(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output of a batch with its own mu and scale, and these."""
@@ -286,9 +339,7 @@ class ScaleNorm(nn.Module):
             output, mean, scale = self.of_batch(inputs, weight, bias)
             self._track(mean, scale)
         else:
-            slope = weight / self.running_scale
-            output = (inputs - _along(self.running_mean, inputs)) * _along(slope, inputs)
-            output = output + _along(bias, inputs)
+            output = affine(inputs, self.running_mean, weight / self.running_scale, bias)
         return quantise_gradient(output, self.grad_bits, self.grad_stochastic)
 
     def _quantised_inputs(self, inputs: Tensor) -> Tensor:

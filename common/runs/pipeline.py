@@ -186,7 +186,8 @@ def _load(module: PaperModule, path: Path) -> None:
 
 def _fill(target: nn.Module, state: dict[str, Any], path: Path) -> None:
     own = target.state_dict()
-    wrong = [name for name, value in own.items() if _shape(state.get(name)) != value.shape]
+    # what is no tensor is a module's own to judge
+    wrong = [name for name in own if name not in state or _shape(state[name]) != _shape(own[name])]
     if wrong:
         raise UserError(
             f"checkpoint {path} is of another network: {wrong[0]} is missing or has another shape"

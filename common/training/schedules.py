@@ -19,14 +19,23 @@ class Schedule:
     Args:
         by_step: a scheduler stepped after every optimizer step.
         by_loss: a scheduler stepped after every epoch with the mean training loss.
+        last_decay: the number of steps, of those that `by_step` counts, after which the optimizer's weight
+            decay is 0; None: it stays.
     """
 
-    def __init__(self, by_step: LRScheduler | None = None, by_loss: ReduceLROnPlateau | None = None) -> None:
-        self.by_step, self.by_loss = by_step, by_loss
+    def __init__(
+        self,
+        by_step: LRScheduler | None = None,
+        by_loss: ReduceLROnPlateau | None = None,
+        last_decay: int | None = None,
+    ) -> None:
+        self.by_step, self.by_loss, self.last_decay = by_step, by_loss, last_decay
 
     def after_step(self) -> None:
         if self.by_step is not None:
             self.by_step.step()
+            if self.last_decay is not None and self.by_step.last_epoch >= self.last_decay:
+                _end_weight_decay(self.by_step.optimizer)
 
     def after_epoch(self, train_loss: float) -> None:
         if self.by_loss is not None:
@@ -43,6 +52,12 @@ class Schedule:
         if scheduler is not None:
             kept = {"lr_lambdas": [None]} if isinstance(scheduler, LambdaLR) else {}
             scheduler.load_state_dict(state | kept)
+
+
+def _end_weight_decay(optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] = 0.0
 
 
 def constant(optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: int) -> Schedule:
@@ -109,6 +124,46 @@ def multistep(
     require("positive", "schedule", factor=factor)
     steps = [round(fraction * total_steps) for fraction in milestones]
     return Schedule(MultiStepLR(optimizer, steps, gamma=factor))
+
+
+def warm_multistep(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    steps_per_epoch: int,
+    milestones: list[float],
+    factor: float,
+    warmup: float,
+    decay_until: float,
+) -> Schedule:
+    """`multistep` with a linear warm-up and an end of weight decay, all as shares of the run.
+
+    lr_t = lr min(1, t / W) factor^(milestones passed), t = 0, 1, ... steps made: with a warm-up of W steps
+    the first step has a rate of 0, as in the code of Banner et al. (NeurIPS 2018).
+
+    Args:
+        milestones, factor: see `multistep`.
+        warmup: W as a share of the run's steps; 0: none.
+        decay_until: the share of the run after which the optimizer's weight decay is 0; 1: it stays.
+
+    Raises:
+        UserError: a share outside [0, 1], or a factor that is not above 0.
+    """
+    for milestone in milestones:
+        require("from 0 to 1", "schedule", milestones=milestone)
+    require("positive", "schedule", factor=factor)
+    require("from 0 to 1", "schedule", warmup=warmup, decay_until=decay_until)
+    steps = [round(fraction * total_steps) for fraction in milestones]
+    rise = round(warmup * total_steps)
+
+    def rate(steps_made: int) -> float:
+        passed = sum(step <= steps_made for step in steps)
+        return (min(1.0, steps_made / rise) if rise else 1.0) * factor**passed
+
+    scheduler = LambdaLR(optimizer, rate)
+    last = None if decay_until == 1 else round(decay_until * total_steps)
+    if last == 0:
+        _end_weight_decay(optimizer)
+    return Schedule(scheduler, last_decay=last)
 
 
 def poly(optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: int, power: float) -> Schedule:

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from common.base.errors import UserError
+from common.quantization.converter import require_float
 from papers.dcp.layer_problem import LayerProblem, Rows
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -58,8 +59,10 @@ def trace(network: nn.Module) -> Traced:
     """The graph of a network in evaluation mode, the mode in which it is left.
 
     Raises:
-        UserError: its forward pass branches on values, or does what torch.fx cannot follow.
+        UserError: its forward pass branches on values, or does what torch.fx cannot follow, or it is
+            quantised.
     """
+    require_float(network, "pruning of channels")
     tracer = _Tracer()
     try:
         graph = tracer.trace(network.eval())

@@ -23,6 +23,7 @@ from common.base.limits import require
 from common.base.method import MethodParts, Pass
 from common.base.modes import evaluation_mode
 from common.base.task import penalty
+from common.quantization.converter import require_float
 from common.training.loss_terms import forward
 from papers.sensitivity.per_sample import Call, absolute_sums, gradients_by_direction, recorded
 from papers.sensitivity.pruning import Chosen, WeightPruning
@@ -259,8 +260,14 @@ class Sensitivity(WeightPruning):
         self.kept: dict[str, Tensor] = {}
 
     def attach(self, student: nn.Module, make_model: Callable[[], nn.Module], data: DataSet) -> nn.Module:
-        """The student as it is."""
+        """The student as it is.
+
+        Raises:
+            UserError: it is quantised, and the sensitivity is that of outputs.
+        """
         student = super().attach(student, make_model, data)
+        if self.alpha in MEASURED:
+            require_float(student, "the sensitivity of outputs")
         self.cutting.attach(student, data, self.task)
         return student
 

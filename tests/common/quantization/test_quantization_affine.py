@@ -8,11 +8,13 @@ from torch import Tensor
 
 from common.base.errors import UserError
 from common.quantization.affine import (
-    codes,
+    Grid,
     mid_rise,
     quantise,
     quantise_gradient,
     quantise_within,
+    quantised,
+    random_blocks,
     rounded,
     uniform,
     value_range,
@@ -59,7 +61,7 @@ def test_stochastic_rounding_is_unbiased_and_less_than_a_step_away(bits: int) ->
 
 def test_stochastic_rounding_leaves_whole_numbers_alone() -> None:
     whole = torch.arange(256, dtype=torch.float32).repeat(4000)
-    assert torch.equal(rounded(whole.clone(), stochastic=True), whole)
+    assert torch.equal(rounded(whole.clone(), uniform(whole)), whole)
 
 
 def test_the_random_numbers_are_uniform_and_their_neighbours_independent() -> None:
@@ -76,9 +78,9 @@ def test_the_random_numbers_are_uniform_and_their_neighbours_independent() -> No
 @pytest.mark.parametrize("shift", [0.0, 3.0])
 def test_a_unit_and_a_shift_change_no_integer(unit: float, shift: float) -> None:
     values = normal(2000)
-    whole, _, _ = codes(values, *value_range(values), 8)
+    whole = Grid.of_range(*value_range(values), 8).codes(values)
     moved = unit * (values + shift)
-    assert torch.equal(codes(moved, *value_range(moved), 8)[0], whole)
+    assert torch.equal(Grid.of_range(*value_range(moved), 8).codes(moved), whole)
     torch.testing.assert_close(quantise(moved, 8), unit * (quantise(values, 8) + shift))
 
 
@@ -167,3 +169,38 @@ def test_mid_rise_has_2_to_the_m_plus_1_levels_half_a_step_away(m: int) -> None:
     assert found.unique().numel() == 2 ** (m + 1)
     assert float((found - values).abs().max()) <= step / 2 * (1 + 1e-12)
     assert not mid_rise(torch.zeros(3), m).isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_numbers_that_are_no_floats_are_refused_in_one_line(dtype: torch.dtype) -> None:
+    with pytest.raises(UserError, match="quantise: values of type torch"):
+        quantise(torch.ones(3).to(dtype), 8)
+
+
+def test_the_noise_of_a_tensor_of_many_blocks_is_uniform_and_pairs_of_it_are_independent() -> None:
+    torch.manual_seed(0)
+    size, blocks = 4096, 200
+    noise = torch.stack(
+        [uniform(torch.empty(size), bits) for bits in random_blocks(blocks, size, torch.device("cpu"))]
+    )
+    counts = torch.histc(noise, 16, 0, 1)
+    assert float(((counts - counts.mean()) ** 2 / counts.mean()).sum()) < 45
+    # correlations of 200 numbers have a standard deviation of 0.07, of 4096 0.016
+    across, along = torch.corrcoef(noise[:, :64].t()), torch.corrcoef(noise[:64])
+    others = ~torch.eye(64, dtype=torch.bool)
+    assert float(across[others].abs().max()) < 0.4 and float(along[others].abs().max()) < 0.09
+    assert float(across[others].mean().abs()) < 0.01 and float(along[others].mean().abs()) < 0.003
+
+
+@pytest.mark.parametrize("value", [0.1, 0.5, 0.9])
+def test_the_mean_of_many_blocks_rounded_stochastically_spreads_as_that_of_independent_draws(
+    value: float,
+) -> None:
+    torch.manual_seed(0)
+    count, ends = 2**18, (torch.tensor(0.0), torch.tensor(1.0))
+    means = torch.stack(
+        [quantised(torch.full((count,), value), *ends, 1, stochastic=True).mean() for _ in range(40)]
+    )
+    deviation = math.sqrt(value * (1 - value) / count)
+    assert float((means.mean() - value).abs()) < 4 * deviation / math.sqrt(40)
+    assert 0.6 < float(means.std()) / deviation < 1.5

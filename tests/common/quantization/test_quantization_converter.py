@@ -1,6 +1,8 @@
 """Networks of the shelf become their quantised twins; what has no quantised form is named."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from typing import Literal
 
 import pytest
 import torch
@@ -10,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.base.errors import UserError
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
-from common.quantization.converter import plain_network, quantise_network
-from common.quantization.layers import QuantisedLayer
+from common.quantization.converter import float_network, plain_network, quantise_network
+from common.quantization.layers import QuantisedLayer, QuantisedLinear
 from common.quantization.range_norm import L1Norm, RangeNorm
 from common.quantization.settings import Quantisation
 
@@ -206,6 +208,65 @@ def test_a_plain_copy_has_every_setting_of_its_layers() -> None:
     assert str(plain) == said and torch.equal(plain(inputs), expected)
 
 
-def test_a_network_that_is_quantised_already_is_refused() -> None:
-    with pytest.raises(UserError, match="is quantised already"):
-        quantise_network(quantise_network(small(), EIGHT), EIGHT)
+def test_a_network_that_is_quantised_already_takes_the_new_settings_alone() -> None:
+    torch.manual_seed(0)
+    network, anew = small(), Quantisation(bits=4, norm="l1_bn", grad_bits=6)
+    own = dict(network.named_parameters())
+    twice = quantise_network(quantise_network(network, EIGHT), anew)
+    assert all(parameter is own[name] for name, parameter in twice.named_parameters())
+    once = quantise_network(deepcopy(float_network(twice)), anew)
+    twice = quantise_network(twice, anew)
+    assert str(twice) == str(once) and "L1Norm" in str(once)
+    inputs = torch.randn(8, 1, 4, 4)
+    assert torch.equal(twice(inputs), once(inputs))
+    left = quantise_network(twice, anew, ["0"])
+    assert type(left[0]) is nn.Conv2d and isinstance(left[4], QuantisedLinear)
+
+
+@pytest.mark.parametrize("norm", ["range_bn", "l1_bn"])
+def test_a_network_made_float_again_evaluates_as_before_and_trains(
+    norm: Literal["range_bn", "l1_bn"],
+) -> None:
+    torch.manual_seed(0)
+    network = quantise_network(small(), Quantisation(norm=norm))
+    inputs = 3 + 2 * torch.randn(64, 1, 4, 4)
+    for _ in range(20):
+        network(inputs)
+    expected = network.eval()(inputs)
+    again = float_network(network)
+    assert str(again) == str(small())
+    torch.testing.assert_close(again(inputs), expected, rtol=1e-4, atol=1e-5)
+    again.train()(inputs).sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in again.parameters())
+
+
+def test_a_trained_network_evaluates_as_in_float_before_its_first_batch_as_a_quantised_one() -> None:
+    torch.manual_seed(0)
+    network, inputs = small(), torch.randn(64, 1, 4, 4)
+    network(inputs)
+    expected = network.eval()(inputs)
+    quantised = quantise_network(network, Quantisation(norm="range_bn"))
+    torch.testing.assert_close(quantised(inputs), expected)
+
+
+def test_a_layer_keeps_its_settings_and_hooks_and_the_type_of_its_numbers() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, dilation=2, groups=2), nn.BatchNorm2d(4)).double()
+    network[0].register_forward_hook(lambda module, inputs, output: output + 100)
+    quantised = quantise_network(network, Quantisation(bits=8, norm="range_bn"))
+    layer = quantised[0]
+    assert isinstance(layer, QuantisedLayer)
+    assert (layer.stride, layer.dilation, layer.groups, layer.padding) == ((2, 2), (2, 2), 2, (0, 0))
+    inputs = torch.randn(4, 2, 9, 9, dtype=torch.float64)
+    assert float(layer(inputs).detach().min()) > 50
+    assert quantised(inputs).dtype == quantised.eval()(inputs).dtype == torch.float64
+    assert {value.dtype for value in quantised.state_dict().values()} == {torch.float64, torch.int64}
+    assert plain_network(quantised)(inputs).dtype == torch.float64
+    assert float(float_network(quantised)[0](inputs).detach().min()) > 50
+
+
+def test_a_layer_whose_weight_is_made_of_other_parameters_is_named() -> None:
+    with pytest.warns(FutureWarning):
+        layer = nn.utils.weight_norm(nn.Linear(6, 4))
+    for made in (layer, nn.utils.parametrizations.weight_norm(nn.Linear(6, 4))):
+        with pytest.raises(UserError, match=r"no quantised form of 0 \("):
+            quantise_network(nn.Sequential(made), EIGHT)

@@ -50,6 +50,49 @@ def test_multistep_drops_at_fractions_of_the_run() -> None:
     assert rates(sgd, schedule, 20) == pytest.approx([1.0] * 10 + [0.1] * 5 + [0.01] * 5)
 
 
+def test_warm_multistep_rises_from_0_and_drops_at_fractions_of_the_run() -> None:
+    sgd = optimizer()
+    settings = {"milestones": [0.5, 0.75], "factor": 0.1, "decay_until": 1.0}
+    schedule = schedules.warm_multistep(sgd, 20, 5, **settings, warmup=0.2)
+    expected = [0.0, 0.25, 0.5, 0.75] + [1.0] * 6 + [0.1] * 5 + [0.01] * 5
+    assert rates(sgd, schedule, 20) == pytest.approx(expected)
+    sgd = optimizer()
+    assert rates(sgd, schedules.warm_multistep(sgd, 20, 5, **settings, warmup=0.0), 20)[:10] == [1.0] * 10
+
+
+@pytest.mark.parametrize(("until", "decayed"), [(0.0, 0), (0.61, 12), (0.999, 20), (1.0, 20)])
+def test_weight_decay_ends_after_its_share_of_the_run_also_where_that_is_resumed(
+    until: float, decayed: int
+) -> None:
+    def made() -> tuple[torch.optim.Optimizer, Schedule]:
+        sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5, weight_decay=0.1)
+        return sgd, schedules.warm_multistep(
+            sgd, 20, 5, milestones=[], factor=0.1, warmup=0.0, decay_until=until
+        )
+
+    sgd, schedule = made()
+    found = []
+    for step in range(20):
+        if step in (3, 15):
+            states = sgd.state_dict(), schedule.state_dict()
+            sgd, schedule = made()
+            sgd.load_state_dict(states[0])
+            schedule.load_state_dict(states[1])
+        found.append(sgd.param_groups[0]["weight_decay"])
+        sgd.step()
+        schedule.after_step()
+    assert found == [0.1] * decayed + [0.0] * (20 - decayed)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"warmup": 1.5}, {"decay_until": -0.1}, {"milestones": [2.0]}, {"factor": 0.0}]
+)
+def test_warm_multistep_refuses_what_is_no_share_of_a_run(wrong: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"milestones": [0.5], "factor": 0.1, "warmup": 0.1, "decay_until": 0.9}
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        schedules.warm_multistep(optimizer(), 20, 5, **settings | wrong)
+
+
 @pytest.mark.parametrize("total_steps", [20, 18, 3])
 def test_poly_is_its_formula_in_epochs_also_where_the_last_is_a_fraction(total_steps: int) -> None:
     sgd = optimizer(0.2)

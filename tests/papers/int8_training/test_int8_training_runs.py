@@ -13,6 +13,7 @@ from common.quantization.method import QuantisedTraining
 from common.runs.compose import compose
 from common.runs.export import Options, export
 from common.runs.runner import execute
+from common.runs.trained import find, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 SHORT = ("paper=int8_training", "scale=smoke", "dataset.batch_size=16")
@@ -85,6 +86,46 @@ def test_it_composes_with_distillation_either_way_round(tmp_path: Path, words: t
     metrics = outcome(tmp_path, *SHORT, *words, f"'{teacher}'".replace("'teacher=", "teacher='"))["metrics"]
     assert 0 <= metrics["test_error"] <= 100
     assert any("activation.low" in name for path in tmp_path.glob("int8_training/*") for name in _names(path))
+
+
+FLOAT = "paper=int8_training scale=smoke dataset.batch_size=16 method=quantization/bn"
+QUANTISED = "paper=int8_training scale=smoke dataset.batch_size=16"
+PRUNED = "paper=dcp dataset=digits scale=smoke method=pruning/l2"
+
+
+@pytest.mark.parametrize(
+    ("start", "method", "kind"),
+    [
+        (QUANTISED, "quantization/qbp", "QuantisedConvolution"),
+        (QUANTISED, "quantization/bn", "Conv2d"),
+        (FLOAT, "quantization/qbp", "QuantisedConvolution"),
+        (PRUNED, "quantization/qbp", "QuantisedConvolution"),
+    ],
+)
+def test_a_run_starts_from_a_quantised_a_float_or_a_pruned_one(
+    tmp_path: Path, start: str, method: str, kind: str
+) -> None:
+    words = [*SHORT, f"method={method}", f"start='{start}'", f"output_dir={tmp_path}"]
+    outcome(tmp_path, *words)
+    found = trained(find([*words, "logger=none", "trainer=cpu"])).network
+    assert type(found.get_submodule("layers.0.0")).__name__ == kind
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["paper=sensitivity", "method=pruning/sensitivity"],
+            "the sensitivity of outputs works on layers of",
+        ),
+        (["paper=dcp", "method=pruning/auxiliary_losses"], "pruning of channels works on layers of float"),
+    ],
+)
+def test_a_method_that_needs_float_layers_says_so_of_a_quantised_network(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        outcome(tmp_path, *words, "dataset=digits", "scale=smoke", f"start='{QUANTISED}'")
 
 
 def _names(folder: Path) -> list[str]:
