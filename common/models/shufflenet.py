@@ -16,7 +16,7 @@ from common.models.stages import stage_ends
 
 
 class ShuffleUnit(nn.Module):
-    """ReLU(x + residual(x)); with stride 2 ReLU(cat(average pool(x), residual(x))).
+    """ReLU(x + residual(x)); with stride 2 ReLU(cat(residual(x), average pool(x))).
 
     The residual (figure 2): 1x1 convolution in groups to a quarter of the outputs, ReLU, channel shuffle, 3x3
     depthwise, 1x1 convolution in groups; batch normalisation after each.
@@ -43,7 +43,7 @@ class ShuffleUnit(nn.Module):
         residual = self.expand(self.depthwise(shuffled))
         if self.stride == 1:
             return F.relu(inputs + residual)
-        return F.relu(torch.cat([F.avg_pool2d(inputs, 3, 2, 1), residual], 1))
+        return F.relu(torch.cat([residual, F.avg_pool2d(inputs, 3, 2, 1)], 1))
 
 
 class ShuffleNet(nn.Module):
