@@ -338,7 +338,7 @@ def test_a_study_of_orders_judges_each_classifier_by_itself() -> None:
         ({"classifier": "fc", "class_order_seed": 1}, "class_order_seed=1: a fully connected layer"),
         ({"classes": None}, "classifier: needs a data set with classes"),
         ({"strides": [2] * 9}, "at least 512 pixels a side"),
-        ({"strides": [1, 2, 1, 1, 1, 1, 1, 1, 1], "arch": "official_code"}, "layer 2, joined with layer 1"),
+        ({"strides": [1, 2, 1, 1, 1, 1, 1, 1, 1], "arch": "official_code"}, "layer 2 has stride 2"),
         ({"widths": [8] * 8}, r"model.widths=.*valid: 9 numbers"),
         ({"multiplier": 0.01}, "model.multiplier=0.01"),
         ({"dropout": 1.0}, "model.dropout=1.0"),
