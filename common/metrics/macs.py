@@ -63,6 +63,9 @@ def count_macs(model: nn.Module, shape: tuple[int, ...], *, include: Collection[
     embeddings, interpolation, loss functions. FLOPs, where a paper means them so, are twice the
     multiply-adds.
 
+    A module with a method `multiply_adds(inputs, outputs)` says its own number, of what it stands for: its
+    fast form may multiply by zeros too. What runs within it is not looked at.
+
     Args:
         model: on any device, in any mode; takes floating-point inputs.
         shape: of one example, without the batch.
@@ -87,7 +90,7 @@ def macs_by_module(
         raise UserError(f"include={unknown}; valid: any of {', '.join(get_args(Extra))}")
     model = meta_copy(model).eval()
     counter = _Counter(frozenset(include))
-    _announce_calls(model, counter.running)
+    _announce_calls(model, counter)
     example = torch.empty(1, *shape, device="meta", dtype=_input_type(model))
     try:
         with torch.inference_mode(), counter:
@@ -115,18 +118,32 @@ def _input_type(model: nn.Module) -> torch.dtype:
     return next(floating, torch.get_default_dtype())
 
 
-def _announce_calls(model: nn.Module, running: list[str]) -> None:
-    """Keep the names of the modules whose forward runs in `running`, the innermost last."""
+def _announce_calls(model: nn.Module, counter: "_Counter") -> None:
+    """Let the counter know which module runs, and what those say that count themselves."""
 
     def enter(name: str) -> Any:
-        return lambda module, inputs: running.append(name)
+        return lambda module, inputs: counter.running.append(name)
 
     def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
-        running.pop()
+        counter.running.pop()
+
+    def enter_own(module: nn.Module, inputs: Any) -> None:
+        counter.own += 1
+
+    def leave_own(name: str) -> Any:
+        def tell(module: Any, inputs: Any, outputs: Any) -> None:
+            counter.own -= 1
+            if not counter.own:
+                counter.counts[name] += module.multiply_adds(*inputs, outputs)
+
+        return tell
 
     for name, module in model.named_modules():
         module.register_forward_pre_hook(enter(name), prepend=True)
         module.register_forward_hook(leave)
+        if hasattr(module, "multiply_adds"):
+            module.register_forward_pre_hook(enter_own)
+            module.register_forward_hook(leave_own(name))
 
 
 class _Counter(TorchDispatchMode):
@@ -140,6 +157,8 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.include = include
         self.running: list[str] = []
+        # modules that run now and count themselves
+        self.own = 0
         self.counts: defaultdict[str, int] = defaultdict(int)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -151,7 +170,8 @@ class _Counter(TorchDispatchMode):
             return func(*args, **kwargs) if parts is NotImplemented else parts
         result = func(*args, **kwargs)
         output = result[0] if isinstance(result, tuple) else result
-        self.counts[self.running[-1]] += _cost(name, args, output, self.include)
+        if not self.own:
+            self.counts[self.running[-1]] += _cost(name, args, output, self.include)
         return result
 
 

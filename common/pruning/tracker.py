@@ -281,8 +281,13 @@ class Tracker(TorchFunctionMode):
             raise Refused(where or self.running[-1], what)
 
     def refuse(self, value: Any, name: str) -> None:
-        """Fix what a value carries, since an operation that takes it is not understood."""
-        reason = f"{self.running[-1]}: {name} is not understood"
+        """Fix what a value carries, since an operation that takes it is not understood.
+
+        A layer may say so itself, in `keeps_channels`: why its channels have to stay.
+        """
+        module = self.modules.get(self.running[-1])
+        what = getattr(module, "keeps_channels", None) or f"{name} is not understood"
+        reason = f"{self.running[-1]}: {what}"
         matrix = self.matrix(value)
         if matrix is not None:
             self.seen.add(matrix)

@@ -221,3 +221,24 @@ def test_a_shape_that_does_not_fit_and_an_unknown_extra_are_refused_in_one_line(
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"include=\['relu'\]; valid: .*activation"):
         count_macs(small_net(), (3, 8, 8), include=["relu"])  # type: ignore[list-item]
+
+
+class Banded(nn.Module):
+    """Three weights along ten channels, as a product with a whole matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(10, 10))
+        self.within = nn.Linear(10, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.within(inputs) @ self.weight
+
+    def multiply_adds(self, inputs: Tensor, outputs: Tensor) -> int:
+        return 3 * outputs.numel()
+
+
+def test_a_layer_that_says_its_own_number_is_not_looked_into() -> None:
+    network = nn.Sequential(nn.Linear(4, 10), Banded(), nn.Linear(10, 2))
+    assert macs_by_module(network, (4,)) == {"0": 40, "1": 30, "2": 20}
+    assert count_macs(Banded(), (10,)) == 30

@@ -17,10 +17,12 @@ from common.pruning.channels import channel_groups
 from common.pruning.slicing import sliced
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
-# sets, priors and functions, networks that are built upon a trained one, and those of one linear map
+# sets, priors and functions, networks that are built upon a trained one, and those of one linear map; those
+# most of whose channels have an order, or pass groups and shuffles, have tests of their own
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?|_target_: (papers\.(saddle\.sets|sdp_cert|mgda\.networks\.LinearEncoder|spider"
-    r"|yogi|accelegrad)|common\.search\.surrogate|common\.models\.(linear|online_function))"
+    r"|yogi|accelegrad|channelnets)|common\.search\.surrogate|common\.models\.(linear|online_function"
+    r"|shufflenet))"
 )
 SHAPES = [((3, 32, 32), 5), ((1, 28, 28), 5), ((1, 8, 8), 5), ((20,), 3)]
 
