@@ -26,18 +26,25 @@ HELP = """The plain network that a finished run leaves, without what helped its 
   python export.py entry=one.table1.cifar100_resnet32_one to=state_dict
   python export.py paper=one to=onnx path=net.onnx
   python export.py outputs/one/0123456789ab           the same, by the run's folder
-  python export.py paper=one normalise=false          the ONNX file without the normalisation
+  python export.py paper=one whole=false              the ONNX file takes batches of inputs and gives logits
+  python export.py paper=one normalise=false          the same without the normalisation
   python export.py paper=int8_training to=int8        float32 and integers, how fast and how alike they are
 
 The words are those of the run (python run.py ...). The state dict holds the bare network's weights
-(torch.load(..., weights_only=True)). The ONNX file takes float32 batches of what the data set stores: pixels
+(torch.load(..., weights_only=True)), and the .json beside it says what else is needed to use it.
+
+Of networks for pictures the ONNX file is whole: it takes one decoded picture of any size, uint8 [height,
+width, 3] in RGB (turned upright), and gives what predict.py gives: probabilities [classes], or for
+segmentation the class of each pixel [height, width]. Resizing, normalisation and what follows the network
+are inside. With whole=false, and for tables, it takes float32 batches of what the data set stores: pixels
 0..255 as [batch, channels, height, width] (or the input_range of its metadata), or rows of a table; it
 returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
-the shape, the normalisation, and the words and metrics of the run; of a folder of images how a file becomes
-an input; of a table of yours its target and its columns, with the words of each or what fills a missing
-number, and how to feed a row. With normalise=false it takes what the network takes, and its metadata say how
-to get there. A network of method=quantization/... is given in float layers with its quantised weights, and
-with to=int8 in integers (QDQ form) too. The time of a batch is measured here (latency=false: not).
+the shape, the normalisation, and the words and metrics of the run; of networks for pictures how a picture
+becomes an input; of a table of yours its target and its columns, with the words of each or what fills a
+missing number, and how to feed a row. With normalise=false it takes what the network takes, and its metadata
+say how to get there. A network of method=quantization/... is given in float layers with its quantised
+weights, and with to=int8 in integers (QDQ form) too. The time of a batch is measured here (latency=false:
+not).
 
 The state dict's file of a pruned run says how wide the layers are too: common.pruning.pruned.load_pruned
 makes the network of it. The whole network is timed in turn with the pruned one."""
@@ -53,15 +60,23 @@ OUTPUTS = {
     "reconstruction": "logits",
     "regression": "predictions",
 }
+# of a file that does not take pictures
 MEANINGS = {
     "classification": "one for each class [batch, classes]; softmax gives probabilities",
     "segmentation": "one for each class and pixel [batch, classes, height, width]",
     "reconstruction": "one for each pixel [batch, pixels]; sigmoid gives the image in [0, 1]",
     "regression": "[batch]",
 }
+# of one that does
+WHOLE_MEANINGS = {
+    "classification": "probabilities: one for each class [classes]",
+    "segmentation": "classes: the number of each pixel's class, uint8 [height, width]; 255 for none",
+}
+WHOLE_INPUT = "picture: one decoded picture of any size, uint8 [height, width, 3], RGB, upright"
 # what the network of a pruned run is compared with
 WHOLE = "whole network"
 SWITCHES = {"true": True, "false": False}
+SWITCHED = ("normalise", "latency", "whole")
 
 
 @dataclass(frozen=True)
@@ -73,12 +88,15 @@ class Options:
         path: where to; None is `network` in the run's folder. Each form has its own suffix, .pt or .onnx.
         normalise: whether ONNX takes inputs as the data set stores them.
         latency: whether to measure it.
+        whole: whether ONNX takes a picture of any size and gives an answer, where the network is for
+            pictures; not without `normalise`.
     """
 
     to: str = "both"
     path: Path | None = None
     normalise: bool = True
     latency: bool = True
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,17 +117,16 @@ def main() -> int:
 
 
 def _export(words: list[str]) -> None:
-    given = {"to": "both", "path": "", "normalise": "true", "latency": "true"}
+    given = {"to": "both", "path": "", "normalise": "true", "latency": "true", "whole": "true"}
     keys = tuple(f"{key}=" for key in given)
     given |= dict(word.split("=", 1) for word in words if word.startswith(keys))
-    for key in ("normalise", "latency"):
+    for key in SWITCHED:
         if given[key] not in SWITCHES:
             raise UserError(f"{key}={given[key]}; valid: {', '.join(SWITCHES)}")
     options = Options(
         to=given["to"],
         path=Path(given["path"]).expanduser() if given["path"] else None,
-        normalise=SWITCHES[given["normalise"]],
-        latency=SWITCHES[given["latency"]],
+        **{key: SWITCHES[given[key]] for key in SWITCHED},
     )
     exported = export([word for word in words if not word.startswith(keys)], options)
     for path in exported.files:
@@ -150,21 +167,49 @@ def export(words: list[str], options: Options) -> Exported:
         require_quantised(found.network)
     found = replace(found, network=_in_float_layers(found.network))
     path = options.path or run.directory / "network"
-    files: list[Path] = []
-    for suffix in FORMS[options.to]:
-        target = path.with_name((path.stem if path.suffix in SUFFIXES else path.name) + suffix)
-        if suffix == INT8:
-            metadata = _metadata(run, found, task, options.normalise)
-            _write_int8(target, files[0], quantised, metadata, options.normalise)
-        elif suffix == ".onnx":
-            deployed = _deployed(found.network, found.facts) if options.normalise else found.network
-            _write_onnx(target, deployed, found, task, _metadata(run, found, task, options.normalise))
-        else:
-            _write_state(target, run, found, task)
-        files.append(target)
-    if options.to == "int8":
-        return Exported(files, _int8_lines(files, quantised, options))
+    stem = path.stem if path.suffix in SUFFIXES else path.name
+    targets = {suffix: path.with_name(stem + suffix) for suffix in FORMS[options.to]}
+    whole = options.whole and options.normalise and _takes_pictures(found, task)
+    told = _told(run, found, task, options.normalise, whole)
+    with tempfile.TemporaryDirectory() as folder:
+        # networks on batches, which whole ones are made of and which are measured
+        batched = {suffix: Path(folder) / f"network{suffix}" for suffix in targets}
+        for suffix, target in targets.items():
+            if suffix == INT8:
+                forms = _write_int8(batched[suffix], batched[".onnx"], quantised, options.normalise)
+                _finish(target, batched[suffix], found, task, told | forms, whole)
+            elif suffix == ".onnx":
+                deployed = _deployed(found.network, found.facts) if options.normalise else found.network
+                _write_onnx(batched[suffix], deployed, found, task)
+                _finish(target, batched[suffix], found, task, told, whole)
+            else:
+                _write_state(target, run, found, task)
+        files = list(targets.values())
+        if options.to == "int8":
+            return Exported(files, _int8_lines(files, list(batched.values()), quantised, options))
     return Exported(files, _latency(run, found) if options.latency else [])
+
+
+def _takes_pictures(found: Trained, task: str) -> bool:
+    """Whether a picture of any size can become an input, and what the network gives an answer."""
+    from common.runs.whole_onnx import ANSWERS
+
+    return task in ANSWERS and found.module.data.preparation() is not None
+
+
+def _finish(path: Path, batched: Path, found: Trained, task: str, told: dict[str, Any], whole: bool) -> None:
+    """Write a network on batches where it belongs, with its metadata, and whole if asked."""
+    import onnx
+
+    from common.runs.whole_onnx import with_ends
+
+    model = onnx.load(batched)
+    if whole:
+        preparation = found.module.data.preparation()
+        assert preparation is not None
+        model = with_ends(model, task, preparation, found.facts["classes"])
+    onnx.helper.set_model_props(model, _metadata(told))
+    _atomically(path, lambda partial: onnx.save(model, partial))
 
 
 def require_quantised(network: "nn.Module") -> None:
@@ -196,30 +241,24 @@ def _stored(inputs: "Tensor", facts: dict[str, Any], normalise: bool) -> "NDArra
     return (torch.where(scale == 0, 0.0, inputs / scale) + offset).numpy()
 
 
-def _write_int8(path: Path, plain: Path, found: Trained, metadata: dict[str, str], normalise: bool) -> None:
-    """Write the integers; what is not tracked in training is measured on `CALIBRATION` training examples."""
-    import onnx
+def _write_int8(path: Path, plain: Path, found: Trained, normalise: bool) -> dict[str, str]:
+    """Write the integers, on batches, and say of which form they are.
 
+    What is not tracked in training is measured on `CALIBRATION` training examples.
+    """
     from common.quantization.qdq import own_ranges, write_qdq
 
     found.module.data.setup()
     inputs, _ = next(iter(found.module.data.batches("train", CALIBRATION)))
     samples = [_stored(inputs, found.facts, normalise)]
-
-    def write(partial: Path) -> None:
-        told = write_qdq(plain, partial, own_ranges(found.network), samples)
-        model = onnx.load(partial)
-        forms = {
-            "activations": f"uint8, {told['own']} ranges of training's own, others of {len(inputs)} examples",
-            "weights": f"int8, symmetric by output channel, {7 if told['reduced'] else 8} bits",
-        }
-        onnx.helper.set_model_props(model, metadata | forms)
-        onnx.save(model, partial)
-
-    _atomically(path, write)
+    told = write_qdq(plain, path, own_ranges(found.network), samples)
+    return {
+        "activations": f"uint8, {told['own']} ranges of training's own, others of {len(inputs)} examples",
+        "weights": f"int8, symmetric by output channel, {7 if told['reduced'] else 8} bits",
+    }
 
 
-def _int8_lines(files: list[Path], found: Trained, options: Options) -> list[str]:
+def _int8_lines(files: list[Path], batched: list[Path], found: Trained, options: Options) -> list[str]:
     """How large, alike and fast the integers are beside float32, and on which processor."""
     from common.quantization.qdq import has_vnni
     from common.runs.environment import cpu
@@ -228,6 +267,7 @@ def _int8_lines(files: list[Path], found: Trained, options: Options) -> list[str
     plain, int8 = files
     sizes = f"{int8.stat().st_size:,} bytes of int8, {plain.stat().st_size:,} of float32"
     lines = [f"size: {sizes} ({plain.stat().st_size / int8.stat().st_size:.2f} times smaller)"]
+    plain, int8 = batched
     if getattr(found.network, "task", None) == "classification":
         alike = agreements(found, plain, int8, lambda batch: _stored(batch, found.facts, options.normalise))
         lines += [
@@ -256,27 +296,41 @@ def _deployed(network: "nn.Module", facts: dict[str, Any]) -> "nn.Module":
     return Normalised(network, facts).eval()
 
 
-def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict[str, str]:
-    """What the file says of itself; lists and numbers as JSON."""
+def _metadata(told: dict[str, Any]) -> dict[str, str]:
+    """As ONNX holds it: lists and numbers as JSON, nothing where there is None."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in told.items()
+        if value is not None
+    }
+
+
+def _told(run: Finished, found: Trained, task: str, normalise: bool, whole: bool) -> dict[str, Any]:
+    """What a file says of itself."""
     from common.data.tables.columns import ENCODING
     from common.runs.keys import run_key
 
     facts, result = found.facts, run.result
     names = facts["class_names"]
+    inputs = "as the data set stores them" if normalise else "normalised: (stored - offset) * scale"
+    preparation = found.module.data.preparation()
     told: dict[str, Any] = {
         "task": task,
-        "output": MEANINGS[task],
+        "kind": facts["kind"],
+        "whole": whole,
+        "output": WHOLE_MEANINGS[task] if whole else MEANINGS[task],
         "data_set": facts["name"],
         "shape": facts["shape"],
         "classes": facts["classes"],
         "class_names": names,
         "input_range": facts["input_range"] if normalise else None,
-        "inputs": "as the data set stores them" if normalise else "normalised: (stored - offset) * scale",
+        "inputs": WHOLE_INPUT if whole else inputs,
         "normalise": facts["normalise"],
         **{key: facts[key] for key in ("offset", "scale", "unit_rows")},
         **{key: facts[key] for key in ("target_offset", "target_scale") if key in facts},
-        # of a folder of images, how a file becomes an input
-        "preparation": facts.get("preparation"),
+        # of networks for pictures, how a picture becomes an input: in words, and as `Preparation`
+        "preparation": None if preparation is None else preparation.in_words(),
+        "picture": None if preparation is None else preparation.as_json(),
         # of a table of the user's own, by which a row of its file can be fed
         **{key: facts[key] for key in ("target", "columns") if key in facts},
         "encoding": ENCODING if "columns" in facts else None,
@@ -296,11 +350,7 @@ def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict
         told["prediction_unit"] = (
             "the target's own" if normalise else "(target - target_offset) * target_scale"
         )
-    return {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in told.items()
-        if value is not None
-    }
+    return told
 
 
 def _latency(run: Finished, found: Trained) -> list[str]:
@@ -328,7 +378,7 @@ def _latency(run: Finished, found: Trained) -> list[str]:
             path = None
             if _has_onnx() and find_spec("onnxruntime"):
                 path = Path(folder) / f"{name}.onnx"
-                _write_onnx(path, network, found, str(network.task), {})
+                _write_onnx(path, network, found, str(network.task))
             timed[name] = Timed(network, path)
         measured = latencies(timed, shape)
     lines = []
@@ -379,60 +429,67 @@ def _compared(
 
 
 def _write_state(path: Path, run: Finished, found: Trained, task: str) -> None:
+    """Write the weights, and beside them, as .json, what else is needed to use them."""
     import torch
+
+    from common.runs.result import write_json
 
     held = found.network.state_dict()
     if hasattr(found.network, "pruning"):
         held = _packed(run, found, task)
     _atomically(path, lambda partial: torch.save(held, partial))
+    about = _told(run, found, task, normalise=False, whole=False)
+    write_json(path.with_suffix(".json"), about | {"network": _settings(run, found)})
+
+
+def _settings(run: Finished, found: Trained) -> dict[str, Any]:
+    """How the bare network is built: its class as `_target_`, and what its constructor takes."""
+    from hydra.utils import get_object
+    from omegaconf import OmegaConf
+
+    from common.runs.own import opted_in
+    from common.runs.own_model import taken
+
+    settings: Any = OmegaConf.to_container(run.config.model, resolve=True)
+    for key in found.stages.get("model", {}):
+        # its weights come from the file
+        settings[key] = None
+    offered = {"shape": tuple(found.facts["shape"]), "classes": found.facts["classes"]}
+    if opted_in(settings["_target_"]):
+        offered = taken(get_object(settings["_target_"]), settings, offered)
+    return settings | offered
 
 
 def _packed(run: Finished, found: Trained, task: str) -> dict[str, Any]:
     """What `load_pruned` makes a pruned network from."""
-    from omegaconf import OmegaConf
-
     from common.pruning.pruned import pack
 
-    settings: Any = OmegaConf.to_container(run.config.model, resolve=True)
-    target = settings.pop("_target_")
-    for key in found.stages.get("model", {}):
-        # its weights come from the file
-        settings[key] = None
-    shape = tuple(found.facts["shape"])
-    settings |= {"shape": shape, "classes": found.facts["classes"]}
-    about = _metadata(run, found, task, normalise=False)
+    settings = _settings(run, found)
+    target, shape = settings.pop("_target_"), tuple(found.facts["shape"])
+    about = _metadata(_told(run, found, task, normalise=False, whole=False))
     return pack(found.network, target=target, settings=settings, shape=shape, about=about)
 
 
-def _write_onnx(
-    path: Path, network: "nn.Module", found: Trained, task: str, metadata: dict[str, str]
-) -> None:
-    import onnx
+def _write_onnx(path: Path, network: "nn.Module", found: Trained, task: str) -> None:
+    """Write a network on batches."""
     import torch
 
     shape = tuple(found.facts["shape"])
-
-    def write(partial: Path) -> None:
-        # the exporter's own notes say nothing about a network
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                network,
-                (torch.zeros(2, *shape),),
-                partial,
-                dynamo=True,
-                input_names=["images" if len(shape) == 3 else "rows"],
-                output_names=[OUTPUTS[task]],
-                dynamic_shapes=({0: "batch"},),
-                external_data=False,
-                verbose=False,
-            )
-        model = onnx.load(partial)
-        onnx.helper.set_model_props(model, metadata)
-        onnx.save(model, partial)
-
-    _atomically(path, write)
+    # the exporter's own notes say nothing about a network
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, *shape),),
+            path,
+            dynamo=True,
+            input_names=["images" if len(shape) == 3 else "rows"],
+            output_names=[OUTPUTS[task]],
+            dynamic_shapes=({0: "batch"},),
+            external_data=False,
+            verbose=False,
+        )
 
 
 def _atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -24,7 +24,8 @@ from common.training.segmentation import nearest
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 WORDS = ["scale=smoke", "logger=none", "trainer=cpu"]
 STATE = Options("state_dict", latency=False)
-PLAIN = Options("onnx", latency=False)
+# on batches of what the data set stores
+PLAIN = Options("onnx", latency=False, whole=False)
 
 
 def made(folder: Path, *words: str) -> tuple[list[str], Path]:
