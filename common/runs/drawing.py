@@ -28,7 +28,7 @@ LEGEND = 12
 # turns of the colour wheel between two labels: the golden ratio leaves the largest gaps
 GOLDEN = 0.618034
 INK, PAPER = (0, 0, 0), (255, 255, 255)
-BAR = (78, 121, 167)
+BAR = (150, 190, 230)
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont
@@ -79,7 +79,7 @@ def shares(mask: Mask) -> dict[int, int]:
 
 
 def _with_bars(image: Image.Image, answer: Classes, names: Sequence[str], top: int) -> Image.Image:
-    """Below the picture a line for each of the likeliest classes: its name, and a bar as long as it is likely."""
+    """Below the picture a line for each of the likeliest classes: its name, and its probability as a bar."""
     font, space = _font(_letters(image)), _letters(image) // 2
     width, line = max(image.width, LEAST_SIDE), _letters(image) + space
     labels = ranked(answer.probabilities, top)
@@ -94,9 +94,7 @@ def _with_bars(image: Image.Image, answer: Classes, names: Sequence[str], top: i
         draw.rectangle((space, y, space + room * share, y + line - space // 2), fill=BAR)
         name = _cut(names[label], room - 2 * space, font, draw)
         middle = y + (line - space // 2) / 2
-        # readable on the bar and beside it
-        outline = {"stroke_width": max(1, space // 6), "stroke_fill": PAPER}
-        draw.text((2 * space, middle), name, INK, font, anchor="lm", **outline)
+        draw.text((2 * space, middle), name, INK, font, anchor="lm")
         draw.text((width - space, middle), percent, INK, font, anchor="rm")
     return canvas
 

@@ -165,7 +165,7 @@ def export(words: list[str], options: Options) -> Exported:
     quantised = found
     if options.to == "int8":
         require_quantised(found.network)
-    found = replace(found, network=_in_float_layers(found.network))
+    found = replace(found, network=in_float_layers(found.network))
     path = options.path or run.directory / "network"
     stem = path.stem if path.suffix in SUFFIXES else path.name
     targets = {suffix: path.with_name(stem + suffix) for suffix in FORMS[options.to]}
@@ -224,7 +224,7 @@ def require_quantised(network: "nn.Module") -> None:
     own_ranges(network)
 
 
-def _in_float_layers(network: "nn.Module") -> "nn.Module":
+def in_float_layers(network: "nn.Module") -> "nn.Module":
     """A quantised network in float layers, with its quantised weights; any other one as it is."""
     from common.quantization.converter import is_quantised, plain_network
 

@@ -11,7 +11,7 @@ from common.data.shared.decode import centre_window
 
 
 class Prepared(NamedTuple):
-    """An input float32 [C, h, w], as the data set stores it; the picture fills its corner of (h, w) `filled`."""
+    """An input float32 [C, h, w], as stored, and the (height, width) of it that the picture fills."""
 
     stored: Tensor
     filled: tuple[int, int]
