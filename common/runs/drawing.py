@@ -1,4 +1,4 @@
-"""Pictures with what a network says of them: the likeliest classes, or the classes of pixels in colour.
+"""Pictures with what a network says of them: the likeliest classes, boxes, or the colours of pixels' classes.
 
 Text, lines and margins follow the size of the picture; a small one is enlarged first (whole pixels stay
 whole), as no letter would fit into it.
@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from common.data.images.decoding import Picture
-from common.runs.answers import NO_CLASS, Answer, Classes, Mask
+from common.runs.answers import NO_CLASS, Answer, Classes, Mask, Objects
 
 # the longer side in pixels that a picture is enlarged to at least, in whole multiples
 LEAST_SIDE = 384
 # letters' height against the longer side, and at least, in pixels
 LETTERS, LEAST_LETTERS = 1 / 36, 13
+# of a box, against the longer side
+LINES = 1 / 300
 # how much of a pixel's colour is its class's
 TINT = 0.55
 # classes that stay as they are: what is nothing of interest
@@ -63,6 +65,8 @@ def drawn(picture: Picture, answer: Answer, names: Sequence[str], top: int) -> I
         image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
     if isinstance(answer, Classes):
         return _with_bars(image, answer, names, top)
+    if isinstance(answer, Objects):
+        return _with_boxes(image, answer, names, times)
     return _with_mask(image, answer, names, times)
 
 
@@ -97,6 +101,25 @@ def _with_bars(image: Image.Image, answer: Classes, names: Sequence[str], top: i
         draw.text((2 * space, middle), name, INK, font, anchor="lm")
         draw.text((width - space, middle), percent, INK, font, anchor="rm")
     return canvas
+
+
+def _with_boxes(image: Image.Image, answer: Objects, names: Sequence[str], times: int) -> Image.Image:
+    """A frame around each object with its class and probability on it, the surest drawn last."""
+    image = image.copy()
+    draw, size = ImageDraw.Draw(image), _letters(image)
+    font, line, pad = _font(size), max(2, round(max(image.size) * LINES)), size // 4
+    for box, score, label in list(zip(answer.boxes, answer.scores, answer.labels, strict=True))[::-1]:
+        colour = colour_of(int(label))
+        x0, y0, x1, y1 = (float(corner) * times for corner in box)
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line)
+        text = f"{_cut(names[label], image.width / 2, font, draw)} {score:.0%}"
+        wide, high = draw.textlength(text, font) + 2 * pad, size + 2 * pad
+        # above the box, or within it at the picture's upper edge; never beyond the edges
+        top = y0 - high if y0 >= high else y0
+        left = max(0.0, min(x0, image.width - wide))
+        draw.rectangle((left, top, left + wide, top + high), fill=colour)
+        draw.text((left + pad, top + high / 2), text, ink_on(colour), font, anchor="lm")
+    return image
 
 
 def _with_mask(image: Image.Image, answer: Mask, names: Sequence[str], times: int) -> Image.Image:

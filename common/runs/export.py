@@ -34,45 +34,44 @@ The words are those of the run (python run.py ...). The state dict holds the bar
 (torch.load(..., weights_only=True)), and the .json beside it says what else is needed to use it.
 
 Of networks for pictures the ONNX file is whole: it takes one decoded picture of any size, uint8 [height,
-width, 3] in RGB (turned upright), and gives what predict.py gives: probabilities [classes], or for
-segmentation the class of each pixel [height, width]. Resizing, normalisation and what follows the network
-are inside. With whole=false, and for tables, it takes float32 batches of what the data set stores: pixels
-0..255 as [batch, channels, height, width] (or the input_range of its metadata), or rows of a table; it
-returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
-the shape, the normalisation, and the words and metrics of the run; of networks for pictures how a picture
-becomes an input; of a table of yours its target and its columns, with the words of each or what fills a
-missing number, and how to feed a row. With normalise=false it takes what the network takes, and its metadata
-say how to get there. A network of method=quantization/... is given in float layers with its quantised
-weights, and with to=int8 in integers (QDQ form) too. The time of a batch is measured here (latency=false:
-not).
+width, 3] in RGB (turned upright), and gives what predict.py gives: probabilities [classes]; of detectors
+boxes [n, 4] in pixels, scores [n] (above score=0.3) and labels [n]; of segmentation the class of each pixel
+[height, width]. Resizing, normalisation, decoding and suppression of boxes are inside. With whole=false, and
+for tables, it takes float32 batches of what the data set stores: pixels 0..255 as [batch, channels, height,
+width] (or the input_range of its metadata), or rows of a table; it returns logits, and for regression
+predictions in the targets' own unit. Its metadata hold the class names, the shape, the normalisation, and the
+words and metrics of the run; of networks for pictures how a picture becomes an input; of a table of yours its
+target and its columns, with the words of each or what fills a missing number, and how to feed a row. With
+normalise=false it takes what the network takes, and its metadata say how to get there. A network of
+method=quantization/... is given in float layers with its quantised weights, and with to=int8 in integers (QDQ
+form) too. The time of a batch is measured here (latency=false: not).
 
 The state dict's file of a pruned run says how wide the layers are too: common.pruning.pruned.load_pruned
 makes the network of it. The whole network is timed in turn with the pruned one."""
 INT8 = ".int8.onnx"
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"], "int8": [".onnx", INT8]}
 SUFFIXES = FORMS["both"]
+# the probability from which on a whole detector and `predict.py` give a box, where nobody says otherwise
+SCORE = 0.3
 # examples on which the ranges of tensors are measured that training does not track
 CALIBRATION = 256
 # what a network gives, by its task
 OUTPUTS = {
-    "classification": "logits",
-    "segmentation": "logits",
-    "reconstruction": "logits",
-    "regression": "predictions",
+    "classification": ["logits"],
+    "segmentation": ["logits"],
+    "detection": ["offsets", "logits", "priors"],
+    "reconstruction": ["logits"],
+    "regression": ["predictions"],
 }
 # of a file that does not take pictures
 MEANINGS = {
     "classification": "one for each class [batch, classes]; softmax gives probabilities",
     "segmentation": "one for each class and pixel [batch, classes, height, width]",
+    "detection": "offsets [batch, priors, 4] and logits [batch, priors, 1 + classes], the background first; "
+    "priors [priors, 4] as centre and size relative to the picture",
     "reconstruction": "one for each pixel [batch, pixels]; sigmoid gives the image in [0, 1]",
     "regression": "[batch]",
 }
-# of one that does
-WHOLE_MEANINGS = {
-    "classification": "probabilities: one for each class [classes]",
-    "segmentation": "classes: the number of each pixel's class, uint8 [height, width]; 255 for none",
-}
-WHOLE_INPUT = "picture: one decoded picture of any size, uint8 [height, width, 3], RGB, upright"
 # what the network of a pruned run is compared with
 WHOLE = "whole network"
 SWITCHES = {"true": True, "false": False}
@@ -90,6 +89,7 @@ class Options:
         latency: whether to measure it.
         whole: whether ONNX takes a picture of any size and gives an answer, where the network is for
             pictures; not without `normalise`.
+        score: of whole detectors, the probability above which a box is given.
     """
 
     to: str = "both"
@@ -97,6 +97,7 @@ class Options:
     normalise: bool = True
     latency: bool = True
     whole: bool = True
+    score: float = SCORE
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def main() -> int:
 
 def _export(words: list[str]) -> None:
     given = {"to": "both", "path": "", "normalise": "true", "latency": "true", "whole": "true"}
+    given["score"] = str(SCORE)
     keys = tuple(f"{key}=" for key in given)
     given |= dict(word.split("=", 1) for word in words if word.startswith(keys))
     for key in SWITCHED:
@@ -126,6 +128,7 @@ def _export(words: list[str]) -> None:
     options = Options(
         to=given["to"],
         path=Path(given["path"]).expanduser() if given["path"] else None,
+        score=share("score", given["score"]),
         **{key: SWITCHES[given[key]] for key in SWITCHED},
     )
     exported = export([word for word in words if not word.startswith(keys)], options)
@@ -134,6 +137,21 @@ def _export(words: list[str]) -> None:
         print(f"{form}: {path} ({path.stat().st_size:,} bytes)")
     for line in exported.latency:
         print(line)
+
+
+def share(key: str, text: str) -> float:
+    """A probability of the command line.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise UserError(f"{key}={text}: give a probability from 0 to below 1")
+    return value
 
 
 def export(words: list[str], options: Options) -> Exported:
@@ -171,6 +189,8 @@ def export(words: list[str], options: Options) -> Exported:
     targets = {suffix: path.with_name(stem + suffix) for suffix in FORMS[options.to]}
     whole = options.whole and options.normalise and _takes_pictures(found, task)
     told = _told(run, found, task, options.normalise, whole)
+    if whole and task == "detection":
+        told["score"] = options.score
     with tempfile.TemporaryDirectory() as folder:
         # networks on batches, which whole ones are made of and which are measured
         batched = {suffix: Path(folder) / f"network{suffix}" for suffix in targets}
@@ -207,7 +227,7 @@ def _finish(path: Path, batched: Path, found: Trained, task: str, told: dict[str
     if whole:
         preparation = found.module.data.preparation()
         assert preparation is not None
-        model = with_ends(model, task, preparation, found.facts["classes"])
+        model = with_ends(model, task, preparation, found.facts["classes"], told.get("score", SCORE))
     onnx.helper.set_model_props(model, _metadata(told))
     _atomically(path, lambda partial: onnx.save(model, partial))
 
@@ -309,6 +329,7 @@ def _told(run: Finished, found: Trained, task: str, normalise: bool, whole: bool
     """What a file says of itself."""
     from common.data.tables.columns import ENCODING
     from common.runs.keys import run_key
+    from common.runs.whole_onnx import WHOLE_INPUT, WHOLE_MEANINGS
 
     facts, result = found.facts, run.result
     names = facts["class_names"]
@@ -474,7 +495,11 @@ def _write_onnx(path: Path, network: "nn.Module", found: Trained, task: str) -> 
     """Write a network on batches."""
     import torch
 
+    from common.runs.answers import WithPriors
+
     shape = tuple(found.facts["shape"])
+    if task == "detection":
+        network = WithPriors(network, found.network.priors).eval()
     # the exporter's own notes say nothing about a network
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -485,7 +510,7 @@ def _write_onnx(path: Path, network: "nn.Module", found: Trained, task: str) -> 
             path,
             dynamo=True,
             input_names=["images" if len(shape) == 3 else "rows"],
-            output_names=[OUTPUTS[task]],
+            output_names=OUTPUTS[task],
             dynamic_shapes=({0: "batch"},),
             external_data=False,
             verbose=False,

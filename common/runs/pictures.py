@@ -149,20 +149,23 @@ def _frames(source: Source, every: int) -> Iterator[Item]:
         for number, picture in enumerate(read(source.path)):
             if number % every == 0:
                 yield Item(source, number, picture)
-    except (OSError, DamagedError) as error:
+    except (OSError, DamagedError, UserError) as error:
         where = f"after {number + 1} frames: " if number >= 0 else ""
         yield Item(source, None, None, where + _fault(error))
 
 
 def _fault(error: Exception) -> str:
-    return f"cannot be read ({reason(error)})" if isinstance(error, OSError) else f"damaged ({error})"
+    if isinstance(error, OSError):
+        return f"cannot be read ({reason(error)})"
+    return f"damaged ({error})" if isinstance(error, DamagedError) else str(error)
 
 
 def _video_frames(path: Path) -> Iterator[Picture]:
     """The frames of a video by PyAV or OpenCV, whichever is installed.
 
     Raises:
-        DamagedError: neither is, or it cannot be decoded.
+        UserError: neither is.
+        DamagedError: it cannot be decoded.
     """
     if find_spec("av"):
         yield from _by_av(path)
@@ -170,7 +173,7 @@ def _video_frames(path: Path) -> Iterator[Picture]:
         yield from _by_opencv(path)
     else:
         packages = " or ".join(READERS.values())
-        raise DamagedError(
+        raise UserError(
             f"videos need the package {packages} (pip install {READERS['av']}); an animated GIF or WebP, "
             "or a folder of frames, needs none"
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.base.errors import UserError
 from common.runs.cli import guarded
+from common.runs.export import SCORE, share
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -28,10 +29,10 @@ HELP = """What a network says of your pictures: the network first, then the pict
   python predict.py network.onnx clip.gif                    an ONNX file of export.py, an animation
   python predict.py deployed photos to=answers top=3         a folder with a state dict of export.py
 
-Networks for classification give probabilities (the top=5 likeliest classes), those for segmentation the class
-of each pixel. Written are: each picture with its answer drawn, the classes of pixels as NAME.classes.png
-(the number of its class in each pixel, 255 for none), and predictions.jsonl, one line for each picture.
-Files of these names in the folder to=predictions are replaced.
+Networks for classification give probabilities (the top=5 likeliest classes), detectors boxes of a probability
+above score=0.3, those for segmentation the class of each pixel. Written are each picture with its answer
+drawn, the classes of pixels as NAME.classes.png (the number of its class in each pixel, 255 for none), and
+predictions.jsonl, one line for each picture. Files of these names in the folder to=predictions are replaced.
 
 Pictures are JPEG, PNG, WebP, GIF, BMP, TIFF and PPM files, of any size and mode: turned upright by their
 orientation mark, transparency on white, 16 bits scaled to 8. Folders are searched at any depth. Animations
@@ -41,7 +42,7 @@ done, and the exit code is 1.
 
 Pictures are prepared as in the run's own evaluation, but for the rounding of resized pixels. For rows of a
 table there is evaluate.py."""
-DEFAULTS = {"to": "predictions", "top": "5", "every": "1"}
+DEFAULTS = {"to": "predictions", "top": "5", "every": "1", "score": str(SCORE)}
 LINES = "predictions.jsonl"
 MASK = ".classes.png"
 # annotated pictures are JPEG where the picture was, else PNG
@@ -56,11 +57,13 @@ class Options:
         to: the folder for what is written.
         top: the classes that are named for a picture, at most.
         every: of animations and videos, each how manieth frame is taken.
+        score: of detectors, the probability above which a box is given.
     """
 
     to: Path = Path(DEFAULTS["to"])
     top: int = int(DEFAULTS["top"])
     every: int = int(DEFAULTS["every"])
+    score: float = float(DEFAULTS["score"])
 
 
 @dataclass
@@ -129,7 +132,10 @@ def divided(words: list[str]) -> tuple[list[str], list[Path], Options]:
             f"{' '.join(network)} is the network; name pictures after it (valid: files, or folders of them)"
         )
     options = Options(
-        Path(given["to"]).expanduser(), _whole("top", given["top"]), _whole("every", given["every"])
+        to=Path(given["to"]).expanduser(),
+        top=_whole("top", given["top"]),
+        every=_whole("every", given["every"]),
+        score=share("score", given["score"]),
     )
     return network, [Path(path).expanduser() for path in paths], options
 
@@ -240,7 +246,8 @@ def _answer(
     if not batch:
         return
     started = time.perf_counter()
-    answers = asked.answers([item.picture for item in batch if item.picture is not None])
+    pictures = [item.picture for item in batch if item.picture is not None]
+    answers = asked.answers(pictures, options.score)
     done.thinking += time.perf_counter() - started
 
     def write(item: "Item", answer: "Answer") -> dict[str, Any]:
@@ -281,10 +288,21 @@ def _written(item: "Item", answer: "Answer", told: "Told", target: Path, options
 
 
 def described(answer: "Answer", names: list[str], top: int) -> dict[str, Any]:
-    """An answer as plain JSON data, under `classes`, the likeliest or most frequent first."""
-    from common.runs.answers import Classes
+    """An answer as plain JSON data: `classes`, the likeliest or most frequent first, or `objects`."""
+    from common.runs.answers import Classes, Objects
     from common.runs.drawing import ranked, shares
 
+    if isinstance(answer, Objects):
+        found = [
+            {
+                "class": names[label],
+                "label": int(label),
+                "score": round(float(score), 6),
+                "box": [round(float(corner), 2) for corner in box],
+            }
+            for box, score, label in zip(answer.boxes, answer.scores, answer.labels, strict=True)
+        ]
+        return {"objects": found}
     if isinstance(answer, Classes):
         likely = [
             {

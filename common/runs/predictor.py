@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from common.base.errors import UserError
@@ -15,7 +16,7 @@ from common.base.preparation import Preparation
 from common.data.images.decoding import Picture
 from common.data.images.prepared import prepared
 from common.models.normalised import Normalised
-from common.runs.answers import Answer, Classes, Mask, answers_of
+from common.runs.answers import Answer, Classes, Mask, Objects, WithPriors, answers_of
 from common.runs.whole_onnx import ANSWERS, PICTURE
 
 if TYPE_CHECKING:
@@ -73,12 +74,13 @@ class Predictor:
 
     Attributes:
         told: what must be known of it.
-        answers: of a batch of pictures, uint8 [H, W, 3] of any sizes each.
+        answers: of a batch of pictures, uint8 [H, W, 3] of any sizes each, with boxes of a probability above
+            the second argument.
         batch: how many pictures to ask at once.
     """
 
     told: Told
-    answers: Callable[[list[Picture]], list[Answer]]
+    answers: Callable[[list[Picture], float], list[Answer]]
     batch: int
 
 
@@ -133,7 +135,7 @@ def _of_run(words: list[str]) -> Predictor:
     told = {**found.facts, "task": getattr(found.network, "task", None)}
     what = f"the network of {run.directory}"
     known = Told.of(what, told, found.module.data.preparation())
-    return _by_torch(known, Normalised(in_float_layers(found.network), found.facts))
+    return _by_torch(known, _on_stored(in_float_layers(found.network), found.facts))
 
 
 def _of_state(path: Path, imports: list[str]) -> Predictor:
@@ -163,7 +165,14 @@ def _of_state(path: Path, imports: list[str]) -> Predictor:
         network = load_pruned(path, network)
     else:
         load_weights(network, path)
-    return _by_torch(known, Normalised(network, told))
+    return _by_torch(known, _on_stored(network, told))
+
+
+def _on_stored(network: "nn.Module", facts: dict[str, Any]) -> "nn.Module":
+    """A network on inputs as the data set stores them; a detector gives its priors too."""
+    normalised = Normalised(network, facts)
+    priors = getattr(network, "priors", None)
+    return normalised if priors is None else WithPriors(normalised, priors)
 
 
 def _of_onnx(path: Path) -> Predictor:
@@ -185,13 +194,21 @@ def _of_onnx(path: Path) -> Predictor:
         raise UserError(f"{path} says nothing of itself (valid: an ONNX file of export.py)")
     known = Told.of(str(path), told, _preparation(told))
     if told.get("whole"):
-        return Predictor(
-            known, lambda pictures: [_whole_answer(session, known.task, one) for one in pictures], batch=1
-        )
+
+        def answers(pictures: list[Picture], score: float) -> list[Answer]:
+            if score < told.get("score", 0):
+                raise UserError(
+                    f"score={score:g}: {path} gives boxes above {told['score']:g} alone (valid: from "
+                    f"{told['score']:g} on; export.py ... score={score:g} writes another file)"
+                )
+            return [_whole_answer(session, known.task, picture, score) for picture in pictures]
+
+        return Predictor(known, answers, batch=1)
     name = session.get_inputs()[0].name
 
-    def network(inputs: "Tensor") -> "Tensor":
-        return torch.from_numpy(session.run(None, {name: inputs.numpy()})[0])
+    def network(inputs: "Tensor") -> "Tensor | tuple[Tensor, ...]":
+        outputs = tuple(map(torch.from_numpy, session.run(None, {name: inputs.numpy()})))
+        return outputs if len(outputs) > 1 else outputs[0]
 
     # what takes inputs as they are stored has its normalisation inside
     inside = "input_range" in told
@@ -201,17 +218,20 @@ def _of_onnx(path: Path) -> Predictor:
 class _Called(torch.nn.Module):
     """A function as a network."""
 
-    def __init__(self, function: "Callable[[Tensor], Tensor]") -> None:
+    def __init__(self, function: "Callable[[Tensor], Any]") -> None:
         super().__init__()
         self.function = function
 
-    def forward(self, inputs: "Tensor") -> "Tensor":
+    def forward(self, inputs: "Tensor") -> Any:
         return self.function(inputs)
 
 
-def _whole_answer(session: Any, task: str, picture: Picture) -> Answer:
+def _whole_answer(session: Any, task: str, picture: Picture, score: float) -> Answer:
     """What a whole network says of a picture."""
     outputs = session.run(list(ANSWERS[task]), {PICTURE: picture})
+    if task == "detection":
+        sure = outputs[1] > np.float32(score)
+        return Objects(*(output[sure] for output in outputs))
     return Classes(outputs[0]) if task == "classification" else Mask(outputs[0])
 
 
@@ -222,7 +242,7 @@ def _by_torch(told: Told, network: "nn.Module") -> Predictor:
     network = network.to(device).eval()
 
     @torch.inference_mode()
-    def answers(pictures: list[Picture]) -> list[Answer]:
+    def answers(pictures: list[Picture], score: float) -> list[Answer]:
         given = [prepared(torch.from_numpy(picture).to(device), preparation) for picture in pictures]
         return answers_of(
             told.task,
@@ -231,6 +251,7 @@ def _by_torch(told: Told, network: "nn.Module") -> Predictor:
             filled=[one.filled for one in given],
             wholes=[(picture.shape[0], picture.shape[1]) for picture in pictures],
             classes=told.classes,
+            score=score,
         )
 
     numbers = preparation.channels * math.prod(size)

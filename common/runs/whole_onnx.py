@@ -11,14 +11,27 @@ import re
 from typing import TYPE_CHECKING
 
 from common.base.preparation import GREY, PICTURE_WHITE, Preparation
-from common.runs.answers import NO_CLASS
+from common.detection.coding import VARIANCES
+from common.runs.answers import IOU, KEEP, NO_CLASS, TOP
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 # the input of a whole network, and its outputs by its task
 PICTURE = "picture"
-ANSWERS = {"classification": ("probabilities",), "segmentation": ("classes",)}
+ANSWERS = {
+    "classification": ("probabilities",),
+    "segmentation": ("classes",),
+    "detection": ("boxes", "scores", "labels"),
+}
+# what a file says of them
+WHOLE_INPUT = "picture: one decoded picture of any size, uint8 [height, width, 3], RGB, upright"
+WHOLE_MEANINGS = {
+    "classification": "probabilities: one for each class [classes]",
+    "segmentation": "classes: the number of each pixel's class, uint8 [height, width]; 255 for none",
+    "detection": "boxes [n, 4]: corners x0, y0, x1, y1 in pixels of the picture; scores [n]: their "
+    "probabilities, the largest first, those above `score`; labels [n]",
+}
 NEWLINE = "\n        "
 RESIZE = (
     'Resize <mode = "linear", antialias = 1, exclude_outside = 1, '
@@ -26,21 +39,25 @@ RESIZE = (
 )
 
 
-def with_ends(core: "ModelProto", task: str, preparation: Preparation, classes: int) -> "ModelProto":
+def with_ends(
+    core: "ModelProto", task: str, preparation: Preparation, classes: int, score: float
+) -> "ModelProto":
     """The network of a file from picture to answer.
 
     Args:
-        core: takes float32 [b, C, h, w] as the data set stores it, and gives the network's outputs.
+        core: takes float32 [b, C, h, w] as the data set stores it, and gives the network's outputs; a
+            detector its priors too (`common.runs.answers.WithPriors`).
         task: a key of `ANSWERS`.
         preparation: of a picture.
         classes: of the data set; a network may have more outputs.
+        score: of a detector, the probability above which a box is given.
     """
     from onnx import compose
 
     network = compose.add_prefix(core, "network/")
     given = [one.name for one in network.graph.output]
     head, tail = (
-        _parsed(text, core) for text in (_head(preparation), _tail(task, preparation, classes, core))
+        _parsed(text, core) for text in (_head(preparation), _tail(task, preparation, classes, score, core))
     )
     joined = compose.merge_models(
         head,
@@ -159,7 +176,7 @@ def _head(preparation: Preparation) -> str:
     """
 
 
-def _tail(task: str, preparation: Preparation, classes: int, core: "ModelProto") -> str:
+def _tail(task: str, preparation: Preparation, classes: int, score: float, core: "ModelProto") -> str:
     """From the network's outputs to the answer."""
     if task == "classification":
         return """
@@ -170,6 +187,8 @@ def _tail(task: str, preparation: Preparation, classes: int, core: "ModelProto")
         probabilities = Squeeze (shares, only)
     }
     """
+    if task == "detection":
+        return _tail_of_detector(score, core)
     height, width = preparation.size
     channels = core.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     return f"""
@@ -191,5 +210,72 @@ def _tail(task: str, preparation: Preparation, classes: int, core: "ModelProto")
         is_class = Less (labels, count)
         named = Where (is_class, labels, no_class)
         classes = Cast <to = 2> (named)
+    }}
+    """
+
+
+def _tail_of_detector(score: float, core: "ModelProto") -> str:
+    """Decoding and suppression; the classes stand where images do, as each has boxes of its own."""
+    shape = core.graph.output[1].type.tensor_type.shape
+    priors, outputs = (shape.dim[axis].dim_value for axis in (1, 2))
+    return f"""
+    answer (int64[2] the_whole, int64[2] the_filled, float[b, p, 4] offsets, float[b, p, k] logits,
+            float[p, 4] priors)
+        => (float[n, 4] boxes, float[n] scores, int64[n] labels)
+    {{
+        variance_of_centres = {_constant("float", VARIANCES[0])}
+        variance_of_sides = {_constant("float", VARIANCES[1])}
+        half_ = {_constant("float", 0.5)}
+        zero_to = Constant <value = float {{0.0}}> ()
+        to_one = Constant <value = float {{1.0}}> ()
+        only = {_constant("int64", 0)}
+        after_background = {_constant("int64", 1)}
+        past_the_last = {_constant("int64", outputs)}
+        last_axis = {_constant("int64", 2)}
+        candidates = {_constant("int64", min(TOP, priors))}
+        most = {_constant("int64", KEEP)}
+        overlap = {_constant("float", IOU)}
+        threshold = {_constant("float", score)}
+        class_and_place = {_constant("int64", 0, 2)}
+        in_each = {_constant("int64", 1)}
+        across_down = {_constant("int64", 1, 0, 1, 0)}
+
+        moves, growths = Split <axis = 2, num_outputs = 2> (offsets)
+        prior_centres, prior_sides = Split <axis = 1, num_outputs = 2> (priors)
+        small_moves = Mul (moves, variance_of_centres)
+        moved = Mul (small_moves, prior_sides)
+        centres = Add (prior_centres, moved)
+        small_growths = Mul (growths, variance_of_sides)
+        factors = Exp (small_growths)
+        box_sides = Mul (prior_sides, factors)
+        halves = Mul (box_sides, half_)
+        low = Sub (centres, halves)
+        high = Add (centres, halves)
+        corners = Concat <axis = 2> (low, high)
+        of_picture = Squeeze (corners, only)
+
+        shares = Softmax <axis = 2> (logits)
+        of_objects = Slice (shares, after_background, past_the_last, last_axis)
+        by_class = Transpose <perm = [2, 0, 1]> (of_objects)
+        likely, which = TopK <axis = 2> (by_class, candidates)
+        which_prior = Squeeze (which, in_each)
+        taken = Gather <axis = 0> (of_picture, which_prior)
+        kept = NonMaxSuppression (taken, likely, most, overlap, threshold)
+        places = Gather <axis = 1> (kept, class_and_place)
+        likely_of_class = Squeeze (likely, in_each)
+        kept_scores = GatherND (likely_of_class, places)
+        kept_boxes = GatherND (taken, places)
+        kept_count = Shape (kept_scores)
+        count = Min (kept_count, most)
+        scores, order = TopK <axis = 0> (kept_scores, count)
+
+        inside = Clip (kept_boxes, zero_to, to_one)
+        sorted_boxes = Gather <axis = 0> (inside, order)
+        whole_sides = Gather <axis = 0> (the_whole, across_down)
+        pixels_across = Cast <to = 1> (whole_sides)
+        boxes = Mul (sorted_boxes, pixels_across)
+        first_column = Gather <axis = 1> (kept, only)
+        kept_labels = Squeeze (first_column, in_each)
+        labels = Gather <axis = 0> (kept_labels, order)
     }}
     """
