@@ -92,4 +92,5 @@ def _upright(image: Image.Image) -> Picture:
     except Exception:
         # a mark that cannot be read turns nothing
         turned = image
-    return np.asarray(to_rgb(turned, lambda what: None))
+    # a copy: what Pillow shows of its own memory cannot be written to, of which torch warns
+    return np.array(to_rgb(turned, lambda what: None))
