@@ -20,8 +20,8 @@ from common.data.segmentation.segmentation_data import fitting_window
 from common.data.shared.streamed import Record
 
 OPTIONS: dict[str, Any] = {
-    "data_dir": "none", "seed": 0, "source": "real", "limit": None, "validation": 0.0, "normalise": "standard",
-    "verify": True, "batch_size": 4, "workers": 0, "augment": "none",
+    "data_dir": "none", "seed": 0, "source": "real", "limit": None, "validation": 0.0,
+    "normalise": "standard", "verify": True, "batch_size": 4, "workers": 0, "augment": "none",
 }  # fmt: skip
 SIZES = [(1, 1), (36, 48), (300, 200), (48, 36), (37, 90), (5, 400)]
 
@@ -90,7 +90,7 @@ def test_grey_is_weighed_as_by_pillow_and_white_becomes_the_sets_own() -> None:
     expected = np.asarray(Image.fromarray(picture).convert("L"), np.float32) * 16 / 255
     assert stored.shape == (1, 8, 8)
     assert np.abs(stored[0].numpy() - expected).max() <= 0.51 * 16 / 255
-    assert sum(GREY) == 1
+    assert sum(GREY) == pytest.approx(1)
     white = torch.full((3, 5, 3), 255, dtype=torch.uint8)
     assert prepared(white, preparation).stored.allclose(torch.tensor(16.0))
 
