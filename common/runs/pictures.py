@@ -60,12 +60,13 @@ def listed(paths: list[Path], left_out: Path) -> tuple[list[Source], Counter[str
         left_out: a folder that is not gone into, as what is written there is no input.
 
     Returns:
-        The files, and how many others lie in the folders, by their suffix. Hidden ones do not count.
+        The files, each once, and how many others lie in the folders, by their suffix. Hidden ones do not
+        count.
 
     Raises:
         UserError: a path that is not there, or a folder without a picture.
     """
-    found: list[Source] = []
+    found: dict[Path, Source] = {}
     others: Counter[str] = Counter()
     for path in paths:
         if path.is_dir():
@@ -79,12 +80,13 @@ def listed(paths: list[Path], left_out: Path) -> tuple[list[Source], Counter[str
                 raise UserError(
                     f"{path} holds no picture (valid: {', '.join((*SUFFIXES, *VIDEOS))}, at any depth)"
                 )
-            found += [Source(file, file.relative_to(path)) for file in inside]
+            for file in inside:
+                found.setdefault(file.resolve(), Source(file, file.relative_to(path)))
         elif path.exists():
-            found.append(Source(path, Path(path.name)))
+            found.setdefault(path.resolve(), Source(path, Path(path.name)))
         else:
             raise UserError(f"{path}: no such file or folder (valid: pictures, or a folder of them)")
-    return found, others
+    return list(found.values()), others
 
 
 def _files_in(folder: Path, left_out: Path) -> list[Path]:

@@ -99,8 +99,8 @@ def _predict(words: list[str]) -> None:
     if done.pictures:
         print(
             f"{done.pictures} picture{'s' * (done.pictures != 1)} in {done.seconds:.3g} s: "
-            f"{done.pictures / done.seconds:.3g} images a second, of which the network alone takes "
-            f"{done.pictures / done.thinking:.3g}"
+            f"{done.pictures / done.seconds:.3g} images a second (the network alone: "
+            f"{done.pictures / done.thinking:.3g})"
         )
     print(f"predictions: {done.lines}")
     if done.faults:

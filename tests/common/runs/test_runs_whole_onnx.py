@@ -56,7 +56,7 @@ def test_every_preparation_is_that_of_torch(preparation: Preparation) -> None:
     numbers = channels * height * width
     network = core(
         f"(float[b, {channels}, {height}, {width}] images) => (float[b, {numbers}] logits)",
-        "small = Constant <value = float {0.01}> ()\n scaled = Mul (images, small)\n logits = Flatten (scaled)",
+        "small = Constant <value = float {0.01}> ()\n less = Mul (images, small)\n logits = Flatten (less)",
     )
     whole = session(with_ends(network, "classification", preparation, numbers, 0.3))
     assert [one.name for one in whole.get_inputs()] == ["picture"]
@@ -81,7 +81,7 @@ def test_pixels_get_the_class_that_torch_gives_them_whatever_the_pictures_size(
     preparation = Preparation(frame, (24, 36), fill=(9.0, 99.0, 0.0) if frame == "fit" else ())
     network = core(
         "(float[b, 3, 24, 36] images) => (float[b, 3, h, w] logits)",
-        f"logits = AveragePool <kernel_shape = [{stride}, {stride}], strides = [{stride}, {stride}]> (images)",
+        f"logits = AveragePool <kernel_shape = [{stride}, {stride}], strides = [{stride}, {stride}]>(images)",
     )
     # the third channel stands for no class
     whole = session(with_ends(network, "segmentation", preparation, 2, 0.3))
