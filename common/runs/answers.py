@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.images.prepared import resized
-from common.detection.nms import detections
+from common.detection.nms import STANDARD, detections
 
 # a pixel that no class was given to; masks of classes are uint8
 NO_CLASS = 255
-# SSD's: boxes of each class that go into the suppression, which overlap suppresses, boxes of a picture
-TOP, IOU, KEEP = 400, 0.45, 200
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,8 @@ def answers_of(
 
 def _objects(outputs: Sequence[Tensor], wholes: list[tuple[int, int]], score: float) -> list[Answer]:
     """The boxes of a batch, in pixels of the pictures."""
-    found = detections(*outputs, score=score, top=TOP, iou=IOU, keep=KEEP)
+    offsets, logits, priors = outputs
+    found = detections(offsets, logits, priors, **{**STANDARD, "score": score})
     return [
         Objects(
             (one.boxes.cpu() * torch.tensor([width, height, width, height])).numpy(),

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from common.base.preparation import GREY, PICTURE_WHITE, Preparation
 from common.detection.coding import VARIANCES
-from common.runs.answers import IOU, KEEP, NO_CLASS, TOP
+from common.detection.nms import STANDARD
+from common.runs.answers import NO_CLASS
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -232,9 +233,9 @@ def _tail_of_detector(score: float, core: "ModelProto") -> str:
         after_background = {_constant("int64", 1)}
         past_the_last = {_constant("int64", outputs)}
         last_axis = {_constant("int64", 2)}
-        candidates = {_constant("int64", min(TOP, priors))}
-        most = {_constant("int64", KEEP)}
-        overlap = {_constant("float", IOU)}
+        candidates = {_constant("int64", min(STANDARD["top"], priors))}
+        most = {_constant("int64", STANDARD["keep"])}
+        overlap = {_constant("float", STANDARD["iou"])}
         threshold = {_constant("float", score)}
         class_and_place = {_constant("int64", 0, 2)}
         in_each = {_constant("int64", 1)}

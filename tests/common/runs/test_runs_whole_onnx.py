@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from common.base.preparation import Preparation
 from common.data.images.prepared import prepared
+from common.detection.nms import STANDARD
 from common.detection.priors import prior_boxes
-from common.runs.answers import KEEP, Classes, Mask, Objects, answers_of
+from common.runs.answers import Classes, Mask, Objects, answers_of
 from common.runs.whole_onnx import with_ends
 
 onnx = pytest.importorskip("onnx", reason="ONNX is an extra: pip install -e '.[export]'")
@@ -152,6 +153,10 @@ def test_boxes_are_decoded_suppressed_and_sorted_as_by_torch(classes: int, score
         np.testing.assert_allclose(boxes, answer.boxes, atol=1e-5 * max(size))
         np.testing.assert_allclose(scores, answer.scores, rtol=1e-5)
         assert np.array_equal(labels, answer.labels)
-        assert len(scores) <= KEEP and (np.diff(scores) <= 0).all() and (scores > np.float32(score)).all()
+        assert (
+            len(scores) <= STANDARD["keep"]
+            and (np.diff(scores) <= 0).all()
+            and (scores > np.float32(score)).all()
+        )
         assert boxes.min(initial=0) >= 0 and (boxes[:, [0, 2]] <= size[1]).all()
     assert len(scores) > 10 or score > 0.99
