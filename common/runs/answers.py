@@ -101,7 +101,8 @@ def answers_of(
 def _objects(outputs: Sequence[Tensor], wholes: list[tuple[int, int]], score: float) -> list[Answer]:
     """The boxes of a batch, in pixels of the pictures."""
     offsets, logits, priors = outputs
-    found = detections(offsets, logits, priors, **{**STANDARD, "score": score})
+    top, iou, keep = STANDARD["top"], STANDARD["iou"], STANDARD["keep"]
+    found = detections(offsets, logits, priors, score=score, top=top, iou=iou, keep=keep)
     return [
         Objects(
             (one.boxes.cpu() * torch.tensor([width, height, width, height])).numpy(),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from common.base.errors import UserError
 from common.runs.cli import guarded
@@ -499,7 +499,7 @@ def _write_onnx(path: Path, network: "nn.Module", found: Trained, task: str) -> 
 
     shape = tuple(found.facts["shape"])
     if task == "detection":
-        network = WithPriors(network, found.network.priors).eval()
+        network = WithPriors(network, cast("Tensor", found.network.priors)).eval()
     # the exporter's own notes say nothing about a network
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -276,7 +276,8 @@ def _written(item: "Item", answer: "Answer", told: "Told", target: Path, options
         target = target.with_suffix("") / f"{item.frame:06d}.jpg"
     target.parent.mkdir(parents=True, exist_ok=True)
     image = drawn(item.picture, answer, told.class_names, options.top)
-    image.save(target, **({"quality": QUALITY} if target.suffix in JPEG else {"compress_level": 1}))
+    # each format takes what it knows of these
+    image.save(target, quality=QUALITY, compress_level=1)
     height, width = item.picture.shape[:2]
     line: dict[str, Any] = {"picture": str(item.source.path)}
     line |= {} if item.frame is None else {"frame": item.frame}

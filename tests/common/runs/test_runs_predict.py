@@ -28,8 +28,9 @@ pytestmark = [
 ]
 WORDS = ["scale=smoke", "logger=none", "trainer=cpu"]
 README = Path(__file__).resolve().parents[3] / "README.md"
-# the stated tolerance of an ONNX file against predict.py: of probabilities, and the share of pixels
-PROBABILITY, PIXELS = 1e-4, 1e-3
+# the stated tolerance of an ONNX file against predict.py: of probabilities, of boxes in pixels, and the share
+# of pixels whose class may be another
+PROBABILITY, BOXES, PIXELS = 1e-4, 0.1, 1e-3
 
 
 def made(folder: Path, *words: str) -> tuple[list[str], Path]:
@@ -48,8 +49,16 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
 @pytest.fixture(scope="module")
 def masks(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """A segmenter, whose logits are coarser than the picture."""
+    folder = tmp_path_factory.mktemp("masks")
+    file = folder / "net_of_pixels.py"
+    file.write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self, classes):\n"
+        "        super().__init__(nn.Conv2d(1, 8, 5, 2, 2), nn.ReLU(), nn.Conv2d(8, classes, 3, padding=1))\n"
+    )
+    opt_in(str(file))
     words = ["paper=moonshine", "dataset=digit_masks", "method=distillation/none", "dataset.limit=64"]
-    return made(tmp_path_factory.mktemp("masks"), *words, "dataset.side=24", "model=erfnet_gn_encoder")
+    words += ["dataset.side=24", f"import={file}", "model._target_=net_of_pixels.Net"]
+    return made(folder, *words)
 
 
 @pytest.fixture
@@ -406,3 +415,47 @@ def test_the_readmes_chapter_holds_as_written(
     (line,) = asked(tmp_path, words, photos / "seven.jpg", top=10)
     np.testing.assert_allclose(scope["probabilities"], probabilities([line])[0], atol=PROBABILITY)
     assert scope["names"][int(scope["probabilities"].argmax())] == line["classes"][0]["class"]
+
+
+def same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether two objects are one, within the stated tolerance."""
+    return (
+        found["label"] == wanted["label"]
+        and abs(found["score"] - wanted["score"]) <= PROBABILITY
+        and float(np.abs(np.subtract(found["box"], wanted["box"])).max()) <= BOXES
+    )
+
+
+def test_a_detector_gives_boxes_in_pixels_of_the_picture_and_so_does_its_file(
+    tmp_path: Path, photos: Path
+) -> None:
+    words = [
+        "paper=yogi",
+        "dataset=digit_scenes",
+        "model=ssd_digits",
+        "method=optimizer/adam",
+        "method.lr=0.003",
+    ]
+    words += ["dataset.limit=64", "dataset.batch_size=16", "dataset.source=synthetic", "paper.epochs=4"]
+    words, _ = made(tmp_path, *words)
+    score = 0.1
+    own = asked(tmp_path, words, photos, score=score)
+    assert sum(len(line["objects"]) for line in own) > 0
+    for line in own:
+        scores = [one["score"] for one in line["objects"]]
+        assert scores == sorted(scores, reverse=True) and min(scores, default=1) > score
+        for one in line["objects"]:
+            x0, y0, x1, y1 = one["box"]
+            assert 0 <= x0 <= x1 <= line["width"] and 0 <= y0 <= y1 <= line["height"]
+            assert one["class"] == str(one["label"])
+    pytest.importorskip("onnxscript", reason="ONNX is an extra: pip install -e '.[export]'")
+    pytest.importorskip("onnxruntime", reason="pip install -e '.[export]'")
+    whole = export(words, Export("both", tmp_path / "net", latency=False, score=score)).files
+    for network in whole:
+        for line, twin in zip(asked(tmp_path, [str(network)], photos, score=score), own, strict=True):
+            for one, other in ((line, twin), (twin, line)):
+                # but for those that are at the threshold
+                sure = [found for found in one["objects"] if found["score"] > score + 1e-3]
+                assert all(any(same(found, wanted) for wanted in other["objects"]) for found in sure)
+    with pytest.raises(UserError, match=r"score=0\.05: .*net\.onnx gives boxes above 0\.1 alone"):
+        asked(tmp_path, [str(whole[1])], photos, score=0.05)

@@ -3,6 +3,8 @@
 The networks are a line or two of ONNX themselves, so that a file costs no export.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from common.data.images.prepared import prepared
 from common.detection.nms import STANDARD
 from common.detection.priors import prior_boxes
 from common.runs.answers import Classes, Mask, Objects, answers_of
+from common.runs.predictor import predictor
 from common.runs.whole_onnx import with_ends
 
 onnx = pytest.importorskip("onnx", reason="ONNX is an extra: pip install -e '.[export]'")
@@ -160,3 +163,25 @@ def test_boxes_are_decoded_suppressed_and_sorted_as_by_torch(classes: int, score
         )
         assert boxes.min(initial=0) >= 0 and (boxes[:, [0, 2]] <= size[1]).all()
     assert len(scores) > 10 or score > 0.99
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_detectors_file_is_asked_for_boxes_whole_or_in_parts(tmp_path: Path, whole: bool) -> None:
+    network, *outputs = detector(3)
+    preparation = Preparation("stretch", (24, 24))
+    told = {"task": "detection", "classes": 3, "class_names": ["a", "b", "c"], "shape": [3, 24, 24]}
+    told |= {"picture": preparation.as_json(), "whole": whole, "input_range": [0, 255], "score": 0.3}
+    model = with_ends(network, "detection", preparation, 3, 0.3) if whole else network
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in told.items()}
+    onnx.helper.set_model_props(model, texts)
+    onnx.save(model, tmp_path / "net.onnx")
+    asked = predictor([str(tmp_path / "net.onnx")])
+    assert asked.told.class_names == ["a", "b", "c"]
+    (found,) = asked.answers([noise(30, 50)], 0.5)
+    (wanted,) = answers_of(
+        "detection", outputs, size=(24, 24), filled=[], wholes=[(30, 50)], classes=3, score=0.5
+    )
+    assert isinstance(found, Objects) and isinstance(wanted, Objects) and len(found.scores) > 5
+    np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-3)
+    np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-5)
+    assert np.array_equal(found.labels, wanted.labels)
