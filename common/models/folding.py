@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from common.base.errors import UserError
+
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 # what a tensor is asked for without reading its values; attributes, as its shape, go by __get__
@@ -32,12 +34,16 @@ def folded(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     y = (s W) * x + (beta + s (b - mean)); s is taken in float64. Where the normalisation was stands an
     identity, so that all other layers keep their names. The outputs are the same but for rounding.
 
-    A normalisation before its convolution, with a ReLU between them, as pre-activation networks (DenseNet,
-    pre-activation ResNets) have it, does not fold and stays.
+    A normalisation that follows something else does not fold and stays: in pre-activation networks (DenseNet,
+    pre-activation ResNets) those of concatenated or added channels, which stand before a ReLU and not after
+    a convolution.
 
     Args:
         network: on any device, in any mode; it stays as it is.
         shape: of one input, without the batch.
+
+    Raises:
+        UserError: the network cannot take that shape.
     """
     plain = copy.deepcopy(network).eval()
     for pair in foldable(plain, shape):
@@ -58,6 +64,9 @@ def foldable(network: nn.Module, shape: tuple[int, ...]) -> list[Pair]:
     Args:
         network: in evaluation mode.
         shape: of one input, without the batch.
+
+    Raises:
+        UserError: the network cannot take that shape.
     """
     readers = _Readers()
     made: dict[int, str] = {}
@@ -82,8 +91,12 @@ def foldable(network: nn.Module, shape: tuple[int, ...]) -> list[Pair]:
             hooks.enter_context(module.register_forward_hook(note(name)))
         first = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
         example = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
-        with readers:
-            outputs = network(example)
+        try:
+            with readers:
+                outputs = network(example)
+        except RuntimeError as error:
+            reason, name = str(error).strip().splitlines()[0], type(network).__name__
+            raise UserError(f"{name} cannot take one example of shape {tuple(shape)}: {reason}") from error
     output_of = {name: number for number, name in made.items()}
     given = {id(leaf) for leaf in tree_leaves(outputs)}
     return [

@@ -16,6 +16,7 @@ from common.models.classifier import linear, require_dropout
 from common.models.convolution import conv, conv_norm_relu
 from common.models.shapes import require_classes, require_image, require_sizes
 from common.models.split import SpatialMean, cut
+from common.models.stages import chained
 
 # (inputs, outputs, kernel) to the layers of one convolution with its normalisation and ReLU
 Layers = Callable[[int, int, int], list[nn.Module]]
@@ -99,7 +100,7 @@ class PeleeNet(nn.Module):
 
     A stage is a 2x2 average pool (none in the first), its dense layers, and a transition: a 1x1 convolution.
     So the outputs of stages, which `features` names and `sources` gives, are those before a pool: at 304x304
-    pixels with `ceil_mode` the third is [512, 19, 19] and the fourth [704, 10, 10].
+    pixels with `ceil_mode` the third is [512, 19, 19] and the fourth [704, 10, 10], the detector's first two.
 
     With 1,000 classes at 224x224 PeleeNet has 2.8 M parameters, 508 M multiply-adds, 113 convolutions.
 
@@ -121,7 +122,6 @@ class PeleeNet(nn.Module):
         last_transition: whether the last stage ends in a transition too.
         ceil_mode: pools between stages round odd sizes up, as Caffe does (the detector), or down.
         dropout: probability before the logits, in [0, 1).
-        source_stages: which stages' outputs `sources` gives, counted from 1, in ascending order.
         norm_eps, norm_momentum: of batch normalisation; 1e-5 and 0.1 in PyTorch, 1e-3 and 0.001 in the
             authors' Caffe form of the detector.
 
@@ -148,14 +148,13 @@ class PeleeNet(nn.Module):
         last_transition: bool,
         ceil_mode: bool,
         dropout: float,
-        source_stages: list[int],
         norm_eps: float,
         norm_momentum: float,
     ) -> None:
         super().__init__()
         require_sizes("blocks", blocks)
         _require_even(growth=growth, stem=stem)
-        _require_stages(len(blocks), bottleneck, source_stages)
+        _require_bottleneck(len(blocks), bottleneck)
         _require_numbers(stem_stride, compression, norm_eps, norm_momentum)
         require_dropout(dropout)
         smallest = 1 if ceil_mode else stem_stride * 2 ** len(blocks)
@@ -164,7 +163,6 @@ class PeleeNet(nn.Module):
         layers: Layers = conv_norm_relu if post_activation else _norm_relu_conv
         layer = TwoWayLayer if two_way else OneWayLayer
         self.stages = nn.Sequential()
-        self.source_stages = tuple(source_stages)
         widths, width = [], stem
         for stage, (count, times) in enumerate(zip(blocks, bottleneck, strict=True)):
             parts: list[nn.Module] = [nn.AvgPool2d(2, ceil_mode=ceil_mode)] if stage > 0 else []
@@ -178,7 +176,7 @@ class PeleeNet(nn.Module):
             self.stages.append(nn.Sequential(*parts))
             widths.append(width)
         self.features = tuple(f"stages.{stage}" for stage in range(len(blocks)))
-        self.source_channels = tuple(widths[stage - 1] for stage in source_stages)
+        self.source_channels = tuple(widths)
         last = [] if post_activation else [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         self.norm = nn.Sequential(*last)
         self.classifier = nn.Sequential(
@@ -194,13 +192,8 @@ class PeleeNet(nn.Module):
         return self.classifier(outputs.mean(dim=(2, 3)))
 
     def sources(self, images: Tensor) -> list[Tensor]:
-        """The outputs of `source_stages`, for a detector: [b, source_channels[i], h_i, w_i]."""
-        found, outputs = [], self.stem(images)
-        for number, stage in enumerate(self.stages, 1):
-            outputs = stage(outputs)
-            if number in self.source_stages:
-                found.append(outputs)
-        return found
+        """The outputs of all stages: maps that a detector sees (`common.detection.ssd`)."""
+        return chained(self.stages, self.stem(images))
 
     def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
         """The network cut before its last `unshared` stages (`common.models.split`)."""
@@ -226,15 +219,10 @@ def _require_even(**sizes: int) -> None:
             raise UserError(f"model.{key}={size}; valid: an even number >= 2")
 
 
-def _require_stages(stages: int, bottleneck: list[float], source_stages: list[int]) -> None:
+def _require_bottleneck(stages: int, bottleneck: list[float]) -> None:
     if len(bottleneck) != stages or not all(0 < times < math.inf for times in bottleneck):
         raise UserError(
             f"model.bottleneck={list(bottleneck)}; valid: {stages} positive numbers, one for each stage"
-        )
-    ascending = list(source_stages) == sorted(set(source_stages))
-    if not ascending or not set(source_stages) <= set(range(1, stages + 1)):
-        raise UserError(
-            f"model.source_stages={list(source_stages)}; valid: some of 1 to {stages}, in ascending order"
         )
 
 

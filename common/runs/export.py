@@ -27,6 +27,7 @@ HELP = """The plain network that a finished run leaves, without what helped its 
   python export.py paper=one to=onnx path=net.onnx
   python export.py outputs/one/0123456789ab           the same, by the run's folder
   python export.py paper=one normalise=false          the ONNX file without the normalisation
+  python export.py paper=one fold=false               the ONNX file with batch normalisation as it was trained
   python export.py paper=int8_training to=int8        float32 and integers, how fast and how alike they are
 
 The words are those of the run (python run.py ...). The state dict holds the bare network's weights
@@ -36,7 +37,8 @@ returns logits, and for regression predictions in the targets' own unit. Its met
 the shape, the normalisation, and the words and metrics of the run; of a folder of images how a file becomes
 an input; of a table of yours its target and its columns, with the words of each or what fills a missing
 number, and how to feed a row. With normalise=false it takes what the network takes, and its metadata say how
-to get there. A network of method=quantization/... is given in float layers with its quantised weights, and
+to get there. Batch normalisation that follows a convolution is folded into it (fold=false, and to=int8: not).
+A network of method=quantization/... is given in float layers with its quantised weights, and
 with to=int8 in integers (QDQ form) too. The time of a batch is measured here (latency=false: not).
 
 The state dict's file of a pruned run says how wide the layers are too: common.pruning.pruned.load_pruned
@@ -73,12 +75,14 @@ class Options:
         path: where to; None is `network` in the run's folder. Each form has its own suffix, .pt or .onnx.
         normalise: whether ONNX takes inputs as the data set stores them.
         latency: whether to measure it.
+        fold: whether ONNX, and what is timed, has batch normalisation folded into convolutions.
     """
 
     to: str = "both"
     path: Path | None = None
     normalise: bool = True
     latency: bool = True
+    fold: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,10 @@ def main() -> int:
 
 
 def _export(words: list[str]) -> None:
-    given = {"to": "both", "path": "", "normalise": "true", "latency": "true"}
+    given = {"to": "both", "path": "", "normalise": "true", "latency": "true", "fold": "true"}
     keys = tuple(f"{key}=" for key in given)
     given |= dict(word.split("=", 1) for word in words if word.startswith(keys))
-    for key in ("normalise", "latency"):
+    for key in ("normalise", "latency", "fold"):
         if given[key] not in SWITCHES:
             raise UserError(f"{key}={given[key]}; valid: {', '.join(SWITCHES)}")
     options = Options(
@@ -110,6 +114,7 @@ def _export(words: list[str]) -> None:
         path=Path(given["path"]).expanduser() if given["path"] else None,
         normalise=SWITCHES[given["normalise"]],
         latency=SWITCHES[given["latency"]],
+        fold=SWITCHES[given["fold"]],
     )
     exported = export([word for word in words if not word.startswith(keys)], options)
     for path in exported.files:
@@ -157,14 +162,16 @@ def export(words: list[str], options: Options) -> Exported:
             metadata = _metadata(run, found, task, options.normalise)
             _write_int8(target, files[0], quantised, metadata, options.normalise)
         elif suffix == ".onnx":
-            deployed = _deployed(found.network, found.facts) if options.normalise else found.network
+            # the ranges of integers are those of the layers as they were trained
+            served = _served(found, options.fold and options.to != "int8")
+            deployed = _deployed(served, found.facts) if options.normalise else served
             _write_onnx(target, deployed, found, task, _metadata(run, found, task, options.normalise))
         else:
             _write_state(target, run, found, task)
         files.append(target)
     if options.to == "int8":
         return Exported(files, _int8_lines(files, quantised, options))
-    return Exported(files, _latency(run, found) if options.latency else [])
+    return Exported(files, _latency(run, found, options.fold) if options.latency else [])
 
 
 def require_quantised(network: "nn.Module") -> None:
@@ -250,6 +257,13 @@ def _has_onnx() -> bool:
     return bool(find_spec("onnx") and find_spec("onnxscript"))
 
 
+def _served(found: Trained, fold: bool) -> "nn.Module":
+    """The network, with `fold` without the batch normalisations that fold into convolutions."""
+    from common.models.folding import folded
+
+    return folded(found.network, tuple(found.facts["shape"])) if fold else found.network
+
+
 def _deployed(network: "nn.Module", facts: dict[str, Any]) -> "nn.Module":
     from common.models.normalised import Normalised
 
@@ -303,8 +317,8 @@ def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict
     }
 
 
-def _latency(run: Finished, found: Trained) -> list[str]:
-    """One line for each network and engine: the run's, and its teacher's if it has one.
+def _latency(run: Finished, found: Trained, fold: bool) -> list[str]:
+    """One line for each network and engine, as it is served: the run's, and its teacher's if it has one.
 
     A pruned network is timed in turn with the whole one, and a line says where it is not faster.
     """
@@ -325,7 +339,7 @@ def _latency(run: Finished, found: Trained) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         timed = {}
         for name, network in networks.items():
-            path = None
+            path, network = None, _served(replace(found, network=network), fold)
             if _has_onnx() and find_spec("onnxruntime"):
                 path = Path(folder) / f"{name}.onnx"
                 _write_onnx(path, network, found, str(network.task), {})
