@@ -18,9 +18,22 @@ def multibox_loss(
     priors: Tensor,
     targets: Tensor,
     size: tuple[int, int],
-    difficult: bool = True,
+    difficult: bool,
 ) -> Tensor:
-    """(sum of smooth L1 over matched priors + sum of cross-entropies over matched and mined priors) / N.
+    """The loss of SSD: `multibox_sums`, the first over the second; a scalar."""
+    total, matched = multibox_sums(offsets, logits, priors, targets, size, difficult)
+    return total / matched
+
+
+def multibox_sums(
+    offsets: Tensor,
+    logits: Tensor,
+    priors: Tensor,
+    targets: Tensor,
+    size: tuple[int, int],
+    difficult: bool,
+) -> tuple[Tensor, Tensor]:
+    """S = smooth L1 over matched priors + cross-entropies over matched and mined priors, and N: loss = S / N.
 
     - Smooth L1 is of the four offsets (1/2 d² for |d| < 1, else |d| - 1/2).
     - Cross-entropy is of classes + 1 logits; the class of unmatched priors is the background.
@@ -40,13 +53,13 @@ def multibox_loss(
         difficult: whether objects marked as difficult are trained on.
 
     Returns:
-        A scalar.
+        S and N, scalars.
     """
     boxes, there = relative(targets, *size), counted(targets, difficult)
     matches = match(boxes, there, priors, THRESHOLD)
     located = location_loss(offsets, priors, boxes, matches)
     named = confidence_loss(logits, labels_of(targets), matches)
-    return (located + named) / matches.matched.sum(dim=1).clamp_min(1).sum()
+    return located + named, matches.matched.sum(dim=1).clamp_min(1).sum()
 
 
 def location_loss(offsets: Tensor, priors: Tensor, boxes: Tensor, matches: Matches) -> Tensor:

@@ -1,6 +1,6 @@
 """Non-maximum suppression of whole batches, images and classes at once, and what a detector has found."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -8,10 +8,23 @@ from torch import Tensor
 from common.detection.boxes import to_corners
 from common.detection.coding import decode
 
-# of the maps, in numbers: a tile of pairs of boxes and what is computed on it stay in a core's cache
+# pairs of boxes that are compared at once on a CPU: what is computed of them stays in a core's cache
 TILE = 2**16
-# candidates that are compared at once with those after them
+# boxes of a group that are compared at once with those after them
 ROWS = 32
+
+
+class Limits(TypedDict):
+    """What `detections` takes beside the outputs of a network, see there."""
+
+    score: float
+    top: int
+    iou: float
+    keep: int
+
+
+# of SSD and of Pelee
+STANDARD: Final[Limits] = {"score": 0.01, "top": 400, "iou": 0.45, "keep": 200}
 
 
 class Detections(NamedTuple):
@@ -42,34 +55,85 @@ def suppress(boxes: Tensor, there: Tensor, iou: float) -> Tensor:
         bool [..., k]; padding never stays.
     """
     groups = boxes.flatten(0, -3)
-    kept = there.reshape(groups.shape[:2]).clone()
-    for start in range(0, kept.shape[1], ROWS):
-        _suppress_after(groups, kept, start, iou)
+    left = Left(
+        # [4, g, k]: each corner's numbers lie together
+        boxes=groups.permute(2, 0, 1).contiguous(),
+        there=there.reshape(groups.shape[:2]),
+        group=torch.arange(len(groups), device=boxes.device),
+        place=torch.arange(groups.shape[1], device=boxes.device).expand(groups.shape[:2]),
+    )
+    kept = torch.zeros_like(left.there)
+    while (left := _packed(left)).there.numel():
+        rows = left.boxes[..., :ROWS].contiguous()
+        stay = _resolve(rows, left.there[:, :ROWS], iou)
+        kept[left.group[:, None], left.place[:, :ROWS]] |= stay
+        after = left.boxes[..., ROWS:].contiguous()
+        # those that do not stay suppress nothing
+        hit = _hit(rows, after, torch.where(stay, iou, torch.inf))
+        left = Left(after, left.there[:, ROWS:] & ~hit, left.group, left.place[:, ROWS:])
     return kept.view_as(there)
 
 
-def _suppress_after(boxes: Tensor, kept: Tensor, start: int, iou: float) -> None:
-    """Let the boxes from `start` on, `ROWS` of them, suppress those after them: [g, k, 4], bool [g, k]."""
-    some, left = boxes[:, start:], kept[:, start:]
-    rows = min(ROWS, some.shape[1])
-    over = torch.empty(len(some), rows, some.shape[1], dtype=torch.bool, device=boxes.device)
-    step = max(1, TILE // (rows * some.shape[1])) if boxes.device.type == "cpu" else len(some)
-    for first in range(0, len(some), step):
-        tile = some[first : first + step]
-        over[first : first + step] = _overlapping(tile[:, :rows], tile, iou)
-    for row in range(rows - 1):
-        left[:, row + 1 : rows] &= ~(over[:, row, row + 1 : rows] & left[:, row, None])
-    left[:, rows:] &= ~(over[:, :, rows:] & left[:, :rows, None]).any(dim=1)
+class Left(NamedTuple):
+    """The boxes of each group that are neither kept nor suppressed yet, in order.
+
+    Shapes: boxes [4, g, k]; there bool [g, k], False for padding; group int64 [g] and place int64 [g, k],
+    where they were at first.
+    """
+
+    boxes: Tensor
+    there: Tensor
+    group: Tensor
+    place: Tensor
 
 
-def _overlapping(one: Tensor, other: Tensor, iou: float) -> Tensor:
-    """Whether pairs overlap by more than `iou`: [g, n, 4], [g, m, 4] -> bool [g, n, m]."""
-    a, b = one[:, :, None].unbind(-1), other[:, None].unbind(-1)
-    shared = (torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0]))).clamp_min_(0)
-    # where boxes are apart in height this is negative, and so is what is compared with `iou`
-    shared *= torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1]))
+def _packed(left: Left) -> Left:
+    """The same without groups that are empty, and with each group's boxes before its padding."""
+    counts = left.there.sum(dim=1)
+    most = int(counts.max()) if counts.numel() else 0
+    if most == left.there.shape[1] and bool(counts.min() > 0):
+        return left
+    some = counts > 0
+    boxes, there, place = left.boxes[:, some], left.there[some], left.place[some]
+    order = there.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+    boxes = boxes.gather(2, order.expand(4, -1, -1))
+    return Left(boxes, there.gather(1, order), left.group[some], place.gather(1, order))
+
+
+def _resolve(rows: Tensor, there: Tensor, iou: float) -> Tensor:
+    """Which of a few boxes stay, one after the other: [4, g, n], bool [g, n] -> bool [g, n]."""
+    over = (_overlaps(rows[..., None], rows[:, :, None]) > iou).permute(1, 2, 0).contiguous()
+    stay = there.t().contiguous()
+    for row in range(len(stay) - 1):
+        stay[row + 1 :] &= ~(over[row, row + 1 :] & stay[row])
+    return stay.t()
+
+
+def _hit(rows: Tensor, after: Tensor, limits: Tensor) -> Tensor:
+    """Whether one of `rows` overlaps a box by more than its limit.
+
+    Shapes: rows [4, g, n], after [4, g, m], limits [g, n] -> bool [g, m].
+    """
+    groups, step = len(limits), max(1, TILE // max(1, limits.shape[1] * after.shape[2]))
+    step = step if rows.device.type == "cpu" else max(1, groups)
+    hit = torch.zeros(after.shape[1:], dtype=torch.bool, device=rows.device)
+    for first in range(0, groups if after.shape[2] else 0, step):
+        part = slice(first, first + step)
+        over = _overlaps(rows[:, part, :, None], after[:, part, None]) > limits[part, :, None]
+        # as bytes: torch looks for the largest of those many times faster than for any that is true
+        hit[part] = over.view(torch.uint8).amax(dim=1) > 0
+    return hit
+
+
+def _overlaps(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of corners [4, ...] that broadcast; negative for boxes that are apart in height alone."""
+    # few tensors, each written to often, stay in the cache
+    shared, other = torch.minimum(a[2], b[2]), torch.maximum(a[0], b[0])
+    shared.sub_(other).clamp_min_(0)
+    height = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1], out=other))
+    shared.mul_(height)
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return shared.div_((areas[0] + areas[1]).sub_(shared)) > iou
+    return shared.div_(torch.add(*areas, out=other).sub_(shared))
 
 
 @torch.no_grad()

@@ -48,11 +48,11 @@ class ResidualPrediction(nn.Module):
 class SSD(nn.Module):
     """A detector of one pass: a backbone, extra layers, and for each map heads that predict from priors.
 
-    The maps are the last two `sources` of the backbone (three with `fine`), then the outputs of the extra
-    layers. Each map passes a residual prediction block, if there are any, which all heads on it share. A
-    pair of heads gives, for each of its cells and each prior of a cell, 4 offsets (`common.detection.coding`)
-    and classes + 1 logits, the first of which stands for the background. What the backbone has beyond its
-    last source, as a classifier, is dropped.
+    The maps are the last `sources` of the backbone, then the outputs of the extra layers. Each map passes a
+    residual prediction block, if there are any, which all heads on it share. A pair of heads gives, for each
+    of its cells and each prior of a cell, 4 offsets (`common.detection.coding`) and classes + 1 logits, the
+    first of which stands for the background. What the backbone has beyond its last source, as a classifier,
+    is dropped.
 
     With PeleeNet at 304x304: maps of 19, 10, 5, 3 and 1 cells a side, 5,142 priors; 5.43 M parameters with
     20 classes, 5.98 M with 80.
@@ -61,7 +61,7 @@ class SSD(nn.Module):
         shape: (channels, height, width).
         classes: number of classes of objects, at least 1.
         backbone: makes a network with `sources` and `source_channels` from its shape and classes.
-        fine: use also the map before the last two (38x38 of PeleeNet at 304x304).
+        sources: how many of the backbone's maps are used, the coarsest; 2 in Pelee, 3 with its map of 38x38.
         extras: for each extra layer the channels of its 1x1 convolution, then channels, stride and padding of
             its 3x3 convolution; both have a bias and ReLU, and no batch normalisation.
         maps: for each pair of heads the number of its map, from 0; a map may have several.
@@ -90,7 +90,7 @@ class SSD(nn.Module):
         shape: tuple[int, ...],
         classes: int | None,
         backbone: Callable[..., nn.Module],
-        fine: bool,
+        sources: int,
         extras: list[tuple[int, int, int, int]],
         maps: list[int],
         scales: list[float],
@@ -105,7 +105,7 @@ class SSD(nn.Module):
         if classes is None or classes < 1:
             raise UserError(f"model: ssd needs a data set with classes of objects, this one has {classes}")
         _, height, width = require_image("ssd", shape, smallest=1)
-        self.classes, self.used = classes, 2 + fine
+        self.classes, self.used = classes, sources
         _check_settings(maps, scales, ratios, kernel, residual)
         # its classifier is dropped, but some need two classes to be built
         self.backbone: Any = backbone(shape=shape, classes=max(2, classes))
@@ -146,9 +146,9 @@ class SSD(nn.Module):
                 "ResNet, MobileNet or PeleeNet; your own with sources(images), which gives a list of maps, "
                 "each coarser than the last, and source_channels, the channels of each)"
             )
-        if len(found) < self.used:
+        if not 1 <= self.used <= len(found):
             raise UserError(
-                f"model.fine={self.used > 2}: {name} gives {len(found)} maps, {self.used} are needed"
+                f"model.sources={self.used}; valid: 1 to {len(found)}, as many maps as {name} gives"
             )
         maps, ran = _traced(self.backbone, shape)
         _drop_others(self.backbone, ran)

@@ -132,7 +132,7 @@ def test_the_loss_is_that_of_plain_loops(seed: int) -> None:
     priors, random = small_priors(), generator(seed)
     boxes, labels = random_corners(random, 3, 4), torch.randint(5, (3, 4), generator=random)
     offsets, logits = (torch.randn(3, len(priors), n, generator=random) for n in (4, 6))
-    loss = multibox_loss(offsets, logits, priors, as_targets(boxes, labels, 32), (32, 32))
+    loss = multibox_loss(offsets, logits, priors, as_targets(boxes, labels, 32), (32, 32), True)
     assert float(loss) == pytest.approx(
         naive_loss(offsets, logits, priors, boxes.tolist(), labels.tolist()), rel=1e-5
     )
@@ -144,8 +144,8 @@ def test_the_loss_does_not_depend_on_the_order_of_priors_or_of_padding() -> None
     offsets, logits = (torch.randn(2, len(priors), n, generator=random) for n in (4, 6))
     order = torch.randperm(len(priors), generator=random)
     padded = torch.cat([torch.tensor([0.0, 0, 0, 0, -1, 0]).expand(2, 2, 6), targets], dim=1)
-    loss = multibox_loss(offsets, logits, priors, targets, (32, 32))
-    shuffled = multibox_loss(offsets[:, order], logits[:, order], priors[order], padded, (32, 32))
+    loss = multibox_loss(offsets, logits, priors, targets, (32, 32), True)
+    shuffled = multibox_loss(offsets[:, order], logits[:, order], priors[order], padded, (32, 32), True)
     torch.testing.assert_close(shuffled, loss)
 
 
@@ -170,7 +170,7 @@ def test_a_batch_without_objects_teaches_the_background(count: int) -> None:
     targets = torch.tensor([0.0, 0, 0, 0, -1, 0]).expand(4, count, 6)
     offsets = torch.zeros(4, len(priors), 4, requires_grad=True)
     logits = torch.zeros(4, len(priors), 3, requires_grad=True)
-    loss = multibox_loss(offsets, logits, priors, targets, (32, 32))
+    loss = multibox_loss(offsets, logits, priors, targets, (32, 32), True)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(3 * math.log(3))
     assert logits.grad is not None
@@ -184,9 +184,9 @@ def test_an_empty_image_beside_full_ones_adds_its_three_hardest_negatives() -> N
     targets[1, :, 4] = -1
     offsets, logits = (torch.randn(2, len(priors), n, generator=random) for n in (4, 3))
     matched = int(match(targets[:, :, :4] / 32, targets[..., 4] >= 0, priors).matched.sum())
-    alone = multibox_loss(offsets[:1], logits[:1], priors, targets[:1], (32, 32)) * matched
+    alone = multibox_loss(offsets[:1], logits[:1], priors, targets[:1], (32, 32), True) * matched
     hard = (-logits[1].log_softmax(-1)[:, 0]).topk(3).values.sum()
-    both = multibox_loss(offsets, logits, priors, targets, (32, 32))
+    both = multibox_loss(offsets, logits, priors, targets, (32, 32), True)
     torch.testing.assert_close(both, (alone + hard) / (matched + 1))
 
 
@@ -194,7 +194,7 @@ def test_difficult_objects_are_left_out_where_they_are_not_trained_on() -> None:
     priors, random = small_priors(), generator(6)
     targets = as_targets(random_corners(random, 1, 3), torch.randint(2, (1, 3), generator=random), 32)
     offsets, logits = (torch.randn(1, len(priors), n, generator=random) for n in (4, 3))
-    fewer = multibox_loss(offsets, logits, priors, targets[:, :2], (32, 32))
+    fewer = multibox_loss(offsets, logits, priors, targets[:, :2], (32, 32), True)
     targets[0, 2, 5] = 1
     torch.testing.assert_close(multibox_loss(offsets, logits, priors, targets, (32, 32), False), fewer)
     assert not torch.allclose(multibox_loss(offsets, logits, priors, targets, (32, 32), True), fewer)
