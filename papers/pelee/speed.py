@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import statistics
 import time
 import warnings
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from common.base.limits import require
 from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
+from common.detection.ssd import SSD
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.models.folding import folded
@@ -85,6 +87,10 @@ class SpeedModule(PaperModule):
         sides = [tuple(own)] if self.speed.sides is None else [(side, side) for side in self.speed.sides]
         return [((channels, *side), batch) for side in sides for batch in self.speed.batches]
 
+    def _label(self, shape: tuple[int, ...], images: int) -> str:
+        """A case's name in results: the side, or `own`, and the number of images."""
+        return f"{'own' if self.speed.sides is None else shape[-1]}_{images}"
+
     def train_dataloader(self) -> RoundLoader:
         return RoundLoader()
 
@@ -110,7 +116,7 @@ class SpeedModule(PaperModule):
                     if turn > 0:
                         found[name].append(seconds)
         for name, times in found.items():
-            self.seconds[f"{name}_{shape[-1]}_{images}"] = times
+            self.seconds[f"{name}_{self._label(shape, images)}"] = times
         self.trainer.should_stop = self._finished
 
     def _clocked(self, call: Call, inputs: Tensor) -> float:
@@ -159,16 +165,18 @@ class SpeedModule(PaperModule):
         }
 
     def results(self) -> dict[str, Any]:
-        """Images a second as `speed_FORM_SIDE_BATCH`, the median's; `flops` and `params` in millions, threads.
+        """Images a second as `speed_FORM_SIDE_BATCH`, by the median; `flops` and `params` in millions; threads.
 
-        `half_over_full` is the rate of half precision against that of `channels_last`, first side and batch.
+        SIDE is `own` for images of the data set. `half_over_full` is the rate of half precision against that
+        of `channels_last`, first side and batch. Of a detector also `map_1`, `scale_1`, ...: table 6.
         """
         rates = self._rates()
-        shape, images = self._cases[0]
         found: dict[str, Any] = {f"speed_{name}": rate for name, rate in rates.items()}
         if self.speed.half:
-            of = f"{shape[-1]}_{images}"
+            of = self._label(*self._cases[0])
             found["half_over_full"] = rates[f"half_{of}"] / rates[f"channels_last_{of}"]
+        if isinstance(self.model, SSD):
+            found |= maps_and_scales(self.model, self.data.shape)
         return found | {
             "flops": count_macs(self.model, self.data.shape) / 1e6,
             "params": count_parameters(self.model) / 1e6,
@@ -180,6 +188,23 @@ class SpeedModule(PaperModule):
 
     def load_search_state(self, state: dict[str, Any]) -> None:
         self.seconds = state["seconds"]
+
+
+def maps_and_scales(detector: SSD, shape: tuple[int, ...]) -> dict[str, float]:
+    """For each pair of heads the rows of its map and its smallest square prior in pixels, read off the priors.
+
+    Args:
+        detector: on square images.
+        shape: of an image.
+    """
+    of_cell = detector.offsets[0].out_channels // 4
+    sides = (detector.priors[::of_cell, 2] * shape[-1]).double()
+    # a map's cells have one size, and the next map a larger one
+    scales, cells = sides.unique_consecutive(return_counts=True)
+    found: dict[str, float] = {}
+    for number, (scale, count) in enumerate(zip(scales.tolist(), cells.tolist(), strict=True), 1):
+        found |= {f"map_{number}": math.isqrt(count), f"scale_{number}": round(scale, 2)}
+    return found
 
 
 def _session(network: nn.Module, shape: tuple[int, ...]) -> Call:
