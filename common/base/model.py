@@ -38,6 +38,9 @@ class Model(Protocol):
       the channels of each. Buys `model=ssd`, as its backbone (`common.detection.ssd`).
     - `priors`: of a detection, which must have them: a buffer [P, 4], (cx, cy, w, h) relative to the image,
       that offsets are counted from (`common.detection.coding`).
+    - `start_from(weights)`: takes the weights of `start=` over, a state dict of this network or of another
+      one, as of a classifier for a detector; returns what starts anew, in words, or None, and raises
+      UserError. Without it `start=` takes runs of the same model alone.
     - `split(unshared)`: the network as two modules, cut before its last stages. Buys ONE, whose branches
       share the lower part (`common.models.split`).
     - `penalty()`: a scalar. Is added to the loss of training and to the loss that is measured, by every

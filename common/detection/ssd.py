@@ -154,6 +154,41 @@ class SSD(nn.Module):
         _drop_others(self.backbone, ran)
         return list(found[-self.used :]), [(one.shape[2], one.shape[3]) for one in maps[-self.used :]]
 
+    def start_from(self, weights: dict[str, Tensor]) -> str | None:
+        """Take over the weights of another detector of this kind, or of a network like the backbone.
+
+        Those of a detector for another number of classes leave the layers of logits as they are.
+
+        Args:
+            weights: a state dict.
+
+        Returns:
+            What starts anew, in words; None where nothing does but what a classifier has not.
+
+        Raises:
+            UserError: of another network.
+        """
+        detector = any(name.startswith("backbone.") for name in weights)
+        given = weights if detector else {f"backbone.{name}": value for name, value in weights.items()}
+        own = self.state_dict()
+        wanted = [name for name in own if detector or name.startswith("backbone.")]
+        others = [
+            name
+            for name in wanted
+            if name.startswith("logits.") and name in given and given[name].shape[1:] == own[name].shape[1:]
+        ]
+        others = others if any(given[name].shape != own[name].shape for name in others) else []
+        taken = {name: given.get(name) for name in wanted if name not in others}
+        wrong = [name for name, value in taken.items() if value is None or value.shape != own[name].shape]
+        if wrong:
+            what = wrong[0] if detector else wrong[0].removeprefix("backbone.")
+            raise UserError(
+                f"it is of another network: {what} is missing or has another shape (valid: a detector with "
+                "these layers, whatever its classes, or a classifier like the backbone)"
+            )
+        self.load_state_dict({**own, **taken})
+        return f"the {len(others) // 2} layers of logits, of another number of classes" if others else None
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images [b, channels, h, w] to offsets [b, P, 4] and logits [b, P, classes + 1]."""
         maps = list(self.backbone.sources(images)[-self.used :])
