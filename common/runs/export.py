@@ -28,6 +28,7 @@ HELP = """The plain network that a finished run leaves, without what helped its 
   python export.py outputs/one/0123456789ab           the same, by the run's folder
   python export.py paper=one whole=false              the ONNX file takes batches of inputs and gives logits
   python export.py paper=one normalise=false          the same without the normalisation
+  python export.py paper=one fold=false               the ONNX file with batch normalisation as it was trained
   python export.py paper=int8_training to=int8        float32 and integers, how fast and how alike they are
 
 The words are those of the run (python run.py ...). The state dict holds the bare network's weights
@@ -42,7 +43,8 @@ width] (or the input_range of its metadata), or rows of a table; it returns logi
 predictions in the targets' own unit. Its metadata hold the class names, the shape, the normalisation, and the
 words and metrics of the run; of networks for pictures how a picture becomes an input; of a table of yours its
 target and its columns, with the words of each or what fills a missing number, and how to feed a row. With
-normalise=false it takes what the network takes, and its metadata say how to get there. A network of
+normalise=false it takes what the network takes, and its metadata say how to get there. Batch normalisation
+that follows a convolution is folded into it (fold=false, and to=int8: not). A network of
 method=quantization/... is given in float layers with its quantised weights, and with to=int8 in integers (QDQ
 form) too. The time of a batch is measured here (latency=false: not).
 
@@ -75,7 +77,7 @@ MEANINGS = {
 # what the network of a pruned run is compared with
 WHOLE = "whole network"
 SWITCHES = {"true": True, "false": False}
-SWITCHED = ("normalise", "latency", "whole")
+SWITCHED = ("normalise", "latency", "fold", "whole")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Options:
         path: where to; None is `network` in the run's folder. Each form has its own suffix, .pt or .onnx.
         normalise: whether ONNX takes inputs as the data set stores them.
         latency: whether to measure it.
+        fold: whether ONNX, and what is timed, has batch normalisation folded into convolutions.
         whole: whether ONNX takes a picture of any size and gives an answer, where the network is for
             pictures; not without `normalise`.
         score: of whole detectors, the probability above which a box is given.
@@ -96,6 +99,7 @@ class Options:
     path: Path | None = None
     normalise: bool = True
     latency: bool = True
+    fold: bool = True
     whole: bool = True
     score: float = SCORE
 
@@ -119,7 +123,7 @@ def main() -> int:
 
 def _export(words: list[str]) -> None:
     given = {"to": "both", "path": "", "normalise": "true", "latency": "true", "whole": "true"}
-    given["score"] = str(SCORE)
+    given |= {"fold": "true", "score": str(SCORE)}
     keys = tuple(f"{key}=" for key in given)
     given |= dict(word.split("=", 1) for word in words if word.startswith(keys))
     for key in SWITCHED:
@@ -199,7 +203,9 @@ def export(words: list[str], options: Options) -> Exported:
                 forms = _write_int8(batched[suffix], batched[".onnx"], quantised, options.normalise)
                 _finish(target, batched[suffix], found, task, told | forms, whole)
             elif suffix == ".onnx":
-                deployed = _deployed(found.network, found.facts) if options.normalise else found.network
+                # the ranges of integers are those of the layers as they were trained
+                served = _served(found, options.fold and options.to != "int8")
+                deployed = _deployed(served, found.facts) if options.normalise else served
                 _write_onnx(batched[suffix], deployed, found, task)
                 _finish(target, batched[suffix], found, task, told, whole)
             else:
@@ -207,7 +213,7 @@ def export(words: list[str], options: Options) -> Exported:
         files = list(targets.values())
         if options.to == "int8":
             return Exported(files, _int8_lines(files, list(batched.values()), quantised, options))
-    return Exported(files, _latency(run, found) if options.latency else [])
+    return Exported(files, _latency(run, found, options.fold) if options.latency else [])
 
 
 def _takes_pictures(found: Trained, task: str) -> bool:
@@ -310,6 +316,13 @@ def _has_onnx() -> bool:
     return bool(find_spec("onnx") and find_spec("onnxscript"))
 
 
+def _served(found: Trained, fold: bool) -> "nn.Module":
+    """The network, with `fold` without the batch normalisations that fold into convolutions."""
+    from common.models.folding import folded
+
+    return folded(found.network, tuple(found.facts["shape"])) if fold else found.network
+
+
 def _deployed(network: "nn.Module", facts: dict[str, Any]) -> "nn.Module":
     from common.models.normalised import Normalised
 
@@ -374,8 +387,8 @@ def _told(run: Finished, found: Trained, task: str, normalise: bool, whole: bool
     return told
 
 
-def _latency(run: Finished, found: Trained) -> list[str]:
-    """One line for each network and engine: the run's, and its teacher's if it has one.
+def _latency(run: Finished, found: Trained, fold: bool) -> list[str]:
+    """One line for each network and engine, as it is served: the run's, and its teacher's if it has one.
 
     A pruned network is timed in turn with the whole one, and a line says where it is not faster.
     """
@@ -396,7 +409,7 @@ def _latency(run: Finished, found: Trained) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         timed = {}
         for name, network in networks.items():
-            path = None
+            path, network = None, _served(replace(found, network=network), fold)
             if _has_onnx() and find_spec("onnxruntime"):
                 path = Path(folder) / f"{name}.onnx"
                 _write_onnx(path, network, found, str(network.task))

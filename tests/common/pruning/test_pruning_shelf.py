@@ -29,6 +29,8 @@ SMALLER: list[tuple[str, dict[str, Any]]] = [
     (r"resnet164", {"depth": 20}),
     (r"(preact_)?resnet\d+$", {"depth": 14}),
     (r"wrn", {"depth": 10, "width": 2}),
+    (r"peleenet_digits", {"blocks": [1, 1, 1]}),
+    (r"peleenet|densenet41", {"blocks": [1, 1, 1, 1], "growth": 8, "stem": 8}),
     (r"densenet_bc", {"depth": 16, "growth": 6}),
     (r"densenet", {"depth": 10}),
     (r"resnext29", {"depth": 11, "group_width": 8}),
