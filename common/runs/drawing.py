@@ -18,7 +18,7 @@ from common.runs.answers import NO_CLASS, Answer, Classes, Mask, Objects
 # the longer side in pixels that a picture is enlarged to at least, in whole multiples
 LEAST_SIDE = 384
 # letters' height against the longer side, and at least, in pixels
-LETTERS, LEAST_LETTERS = 1 / 36, 13
+LETTERS, LEAST_LETTERS = 1 / 42, 13
 # of a box, against the longer side
 LINES = 1 / 300
 # how much of a pixel's colour is its class's
@@ -104,14 +104,16 @@ def _with_bars(image: Image.Image, answer: Classes, names: Sequence[str], top: i
 
 
 def _with_boxes(image: Image.Image, answer: Objects, names: Sequence[str], times: int) -> Image.Image:
-    """A frame around each object with its class and probability on it, the surest drawn last."""
+    """A frame around each object, and over all frames their classes and probabilities, the surest last."""
     image = image.copy()
     draw, size = ImageDraw.Draw(image), _letters(image)
     font, line, pad = _font(size), max(2, round(max(image.size) * LINES)), size // 4
-    for box, score, label in list(zip(answer.boxes, answer.scores, answer.labels, strict=True))[::-1]:
+    found = list(zip((answer.boxes * times).tolist(), answer.scores, answer.labels, strict=True))[::-1]
+    for (x0, y0, x1, y1), _, label in found:
+        frame = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+        draw.rectangle(frame, outline=colour_of(int(label)), width=line)
+    for (x0, y0, _, _), score, label in found:
         colour = colour_of(int(label))
-        x0, y0, x1, y1 = (float(corner) * times for corner in box)
-        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line)
         text = f"{_cut(names[label], image.width / 2, font, draw)} {score:.0%}"
         wide, high = draw.textlength(text, font) + 2 * pad, size + 2 * pad
         # above the box, or within it at the picture's upper edge; never beyond the edges
