@@ -27,7 +27,8 @@ TINT = 0.55
 UNTINTED = ("background", "void", "unlabelled")
 # classes of pixels in a legend, at most
 LEGEND = 12
-# turns of the colour wheel between two labels: the golden ratio leaves the largest gaps
+# turns of the colour wheel between two labels: the golden ratio leaves the largest gaps; each five have a
+# lightness of their own
 GOLDEN = 0.618034
 INK, PAPER = (0, 0, 0), (255, 255, 255)
 BAR = (150, 190, 230)
@@ -39,7 +40,7 @@ Font = ImageFont.FreeTypeFont
 def colour_of(label: int) -> Colour:
     """The colour of a class, the same for every picture; neighbours in number are far apart in hue."""
     hue = (0.03 + label * GOLDEN) % 1
-    saturation, value = ((0.85, 0.95), (0.65, 0.75), (0.95, 0.65))[label // 8 % 3]
+    saturation, value = ((0.85, 0.95), (0.65, 0.75), (0.95, 0.65))[label // 5 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
