@@ -143,7 +143,6 @@ def _of_state(path: Path, imports: list[str]) -> Predictor:
     from common.pruning.pruned import is_pruned, load_pruned
     from common.runs.built import built_network
     from common.runs.own import opt_in
-    from common.runs.pipeline import load_weights
 
     about = path.with_suffix(".json")
     if not path.is_file():
@@ -160,11 +159,19 @@ def _of_state(path: Path, imports: list[str]) -> Predictor:
         opt_in(word.split("=", 1)[1])
     known = Told.of(str(path), told, _preparation(told))
     network = built_network(settings, str(about))
-    held = torch.load(path, map_location="cpu", weights_only=True)
-    if is_pruned(held):
-        network = load_pruned(path, network)
-    else:
-        load_weights(network, path)
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        if is_pruned(held):
+            network = load_pruned(path, network)
+        else:
+            network.load_state_dict(held)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[:1]
+        raise UserError(
+            f"{path}: holds no weights of the network that {about.name} names ({' '.join(reason)})"
+        ) from error
     return _by_torch(known, _on_stored(network, told))
 
 

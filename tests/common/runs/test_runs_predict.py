@@ -361,6 +361,16 @@ def test_what_is_asked_wrongly_is_one_line(
     )
     with pytest.raises(UserError, match=r"x\.json: network\._target_=os\.system: configs may only name"):
         asked(tmp_path, ["x.pt"], photos)
+    told = json.loads((tmp_path / "x.json").read_text())
+    settings = {"_target_": "common.models.linear.LogisticRegression", "shape": [3, 4, 4], "classes": 3}
+    for given, said in {
+        "wrong": r"takes no 'wrong'",
+        "alpha": "holds no weights of the network that",
+    }.items():
+        known = {**settings, "regulariser": "none", "bias": True, "alpha": 0.0, given: 0.0}
+        (tmp_path / "x.json").write_text(json.dumps({**told, "network": known}))
+        with pytest.raises(UserError, match=said):
+            asked(tmp_path, ["x.pt"], photos)
     with pytest.raises(UserError, match=r"y\.onnx: no such file"):
         asked(tmp_path, ["y.onnx"], photos)
     with pytest.raises(UserError, match=r"name x\.pt alone, not with seed=1"):
