@@ -165,7 +165,7 @@ class SpeedModule(PaperModule):
         }
 
     def results(self) -> dict[str, Any]:
-        """Images a second as `speed_FORM_SIDE_BATCH`, by the median; `flops` and `params` in millions; threads.
+        """Images a second as `speed_FORM_SIDE_BATCH`, medians; `flops` and `params` in millions; `threads`.
 
         SIDE is `own` for images of the data set. `half_over_full` is the rate of half precision against that
         of `channels_last`, first side and batch. Of a detector also `map_1`, `scale_1`, ...: table 6.
@@ -191,7 +191,7 @@ class SpeedModule(PaperModule):
 
 
 def maps_and_scales(detector: SSD, shape: tuple[int, ...]) -> dict[str, float]:
-    """For each pair of heads the rows of its map and its smallest square prior in pixels, read off the priors.
+    """For each pair of heads the rows of its map and its smallest square prior in pixels, off the priors.
 
     Args:
         detector: on square images.
