@@ -31,7 +31,7 @@ class Speed:
 
     Args:
         sides: of square images in pixels; None: the images of the data set alone.
-        batches: numbers of images at once.
+        batches: numbers of images at once; of other sides than the first the first number alone.
         repeats: passes of each, of which the median time is taken, after one that is not counted.
         onnx: whether the folded network is timed in onnxruntime too, on images of the first side.
         half: whether the folded network is timed in half precision too: float16 on a GPU, bfloat16 on a CPU.
@@ -45,7 +45,7 @@ class Speed:
     ) -> None:
         for side in sides or []:
             require("at least 1", "method", sides=side)
-        for batch in batches:
+        for batch in batches or [0]:
             require("at least 1", "method", batches=batch)
         require("at least 1", "method", repeats=repeats)
         self.sides, self.batches, self.repeats, self.onnx, self.half = sides, batches, repeats, onnx, half
@@ -85,7 +85,12 @@ class SpeedModule(PaperModule):
         """(shape of an image, images at once)."""
         channels, *own = self.data.shape
         sides = [tuple(own)] if self.speed.sides is None else [(side, side) for side in self.speed.sides]
-        return [((channels, *side), batch) for side in sides for batch in self.speed.batches]
+        first, *others = self.speed.batches
+        return [
+            ((channels, *side), batch)
+            for side in sides
+            for batch in ([first, *others] if side == sides[0] else [first])
+        ]
 
     def _label(self, shape: tuple[int, ...], images: int) -> str:
         """A case's name in results: the side, or `own`, and the number of images."""

@@ -14,6 +14,13 @@ VOC, COCO = 20, 80
 SHAPE = (3, 304, 304)
 
 
+def peleenet(name: str) -> dict[str, Any]:
+    """The settings of a PeleeNet of conf/model."""
+    settings: dict[str, Any] = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    del settings["_target_"]
+    return settings
+
+
 def detector(name: str, shape: tuple[int, ...] = SHAPE, classes: int = VOC, **changed: Any) -> SSD:
     """A detector of conf/model; `changed` are its own settings."""
     config = yaml.safe_load((CONF / f"{name}.yaml").read_text())

@@ -1,18 +1,26 @@
 """Pelee's module: how biases are trained, what is timed, what is drawn."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from pelee_toys import detector
+from pelee_toys import detector, peleenet
 from torch import nn
 
 from common.base.errors import UserError
 from common.detection.nms import Detections
+from common.models.peleenet import PeleeNet
 from papers.pelee.module import biases_of
 from papers.pelee.pictures import drawn, pictures_of
-from papers.pelee.speed import Speed
+from papers.pelee.speed import Speed, SpeedModule
+
+
+class NoData(NamedTuple):
+    """What a speed is measured for of a data set."""
+
+    shape: tuple[int, ...]
 
 
 def test_biases_are_those_of_layers_and_not_of_normalisations() -> None:
@@ -30,7 +38,12 @@ def test_a_detectors_biases_are_in_its_extra_layers_and_heads() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"sides": [0]}, "sides=0"), ({"batches": [0]}, "batches=0"), ({"repeats": 0}, "repeats=0")],
+    [
+        ({"sides": [0]}, "sides=0"),
+        ({"batches": [0]}, "batches=0"),
+        ({"batches": []}, "batches=0"),
+        ({"repeats": 0}, "repeats=0"),
+    ],
 )
 def test_what_cannot_be_timed_is_refused(changed: dict[str, Any], said: str) -> None:
     settings: dict[str, Any] = {"sides": [8], "batches": [1], "repeats": 1, "onnx": False, "half": False}
@@ -68,3 +81,22 @@ def test_a_box_without_room_is_drawn_as_a_point() -> None:
     )
     point = Detections(torch.tensor([[0.5, 0.5, 0.5, 0.5]]), torch.tensor([0.9]), torch.tensor([0]))
     assert drawn(picture, point, ["a"]).getpixel((150, 150)) != (0, 0, 0)
+
+
+def test_a_network_is_timed_in_all_forms_and_all_sizes(tmp_path: Path) -> None:
+    shape, speed = (1, 8, 8), Speed(sides=[8, 16], batches=[1, 3], repeats=2, onnx=False, half=True)
+    network = PeleeNet(shape=shape, classes=10, **peleenet("peleenet_digits"))
+    module = SpeedModule(data=NoData(shape), method=speed, model=network)
+    module.calls, module.trainer = module._forms(), SimpleNamespace(should_stop=False)  # type: ignore[assignment]
+    while not module.trainer.should_stop:
+        module.training_step(0, 0)
+    found = module.results()
+    sizes = ("8_1", "8_3", "16_1")
+    forms = ("plain", "folded", "channels_last", "half")
+    expected = {f"speed_{form}_{size}" for size in sizes for form in forms}
+    assert {name for name in found if name.startswith("speed_")} == expected
+    assert all(found[name] > 0 for name in expected) and found["half_over_full"] > 0
+    assert (found["flops"], found["params"]) == (0.130736, 0.034946)
+    resumed = SpeedModule(data=NoData(shape), method=speed, model=network)
+    resumed.load_search_state(module.search_state())
+    assert resumed.progress().done == 3 and resumed.results() == found
