@@ -1,9 +1,6 @@
 """The tables of Pelee: all rows of the paper, each of which can be asked for or is only cited."""
 
-import pytest
-
-from common.runs.check_entries import check_row
-from common.tables.tables import Entry, entries, runnable
+from common.tables.tables import entries
 
 OURS = {"ours", "cifar_small", "digits_steps", "digit_scenes", "bccd"}
 ROWS = {
@@ -29,8 +26,3 @@ def test_what_is_cited_is_not_ours_to_run() -> None:
     cited = {f"{entry.table}.{entry.row}" for entry in entries("pelee") if entry.cited}
     assert len(cited) == 22
     assert not {row for row in cited if row.endswith("pelee") or "densenet" in row}
-
-
-@pytest.mark.parametrize("entry", list(runnable("pelee")), ids=lambda entry: entry.name)
-def test_a_rows_keys_fit_what_it_chooses(entry: Entry) -> None:
-    check_row(entry)
