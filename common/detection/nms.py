@@ -126,12 +126,12 @@ def _hit(rows: Tensor, after: Tensor, limits: Tensor) -> Tensor:
 
 
 def _overlaps(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of corners [4, ...] that broadcast; negative for boxes that are apart in height alone."""
+    """IoU of corners [4, ...] that broadcast."""
     # few tensors, each written to often, stay in the cache
     shared, other = torch.minimum(a[2], b[2]), torch.maximum(a[0], b[0])
     shared.sub_(other).clamp_min_(0)
     height = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1], out=other))
-    shared.mul_(height)
+    shared.mul_(height.clamp_min_(0))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
     return shared.div_(torch.add(*areas, out=other).sub_(shared))
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from common.data.detection.boxes import iou_matrix
 from common.data.shared.decode import Box
@@ -24,12 +24,14 @@ KINDS = (WHOLE, 0.1, 0.3, 0.5, 0.7, 0.9, None)
 EXPANSION, EXPANDED = (1.0, 4.0), 0.5
 # how often each distortion is made, and its extent: grey levels, factors, a part of the circle of hues
 DISTORTED, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.5, 32.0, (0.5, 1.5), (0.5, 1.5), 18 / 180
+# (mode of torch, whether a pixel stands for the whole area that it covers): nearest, linear, area, cubic, and
+# in the place of Lanczos, which torch has not, cubic over the whole area
 INTERPOLATIONS = (
-    Image.Resampling.NEAREST,
-    Image.Resampling.BOX,
-    Image.Resampling.BILINEAR,
-    Image.Resampling.BICUBIC,
-    Image.Resampling.LANCZOS,
+    ("nearest", False),
+    ("bilinear", False),
+    ("bilinear", True),
+    ("bicubic", False),
+    ("bicubic", True),
 )
 LEVELS = 256
 
@@ -74,7 +76,7 @@ def sampled_window(boxes: Tensor, frame: Box, generator: np.random.Generator) ->
             found = found[(overlaps >= least).numpy()]
         if len(found):
             return Box(*map(int, found[0]))
-    raise AssertionError("the whole canvas is one of the kinds")
+    return frame
 
 
 def drawn_windows(frame: Box, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -114,15 +116,17 @@ def placed(window: Box, height: int, width: int, size: tuple[int, int]) -> Place
     return Placed(seen, Box(left, top, right, bottom))
 
 
-def stretched(image: Tensor, size: tuple[int, int], generator: np.random.Generator) -> Image.Image:
-    """uint8 [3, h, w] brought to (height, width) `size` by one of five interpolations, as a Pillow image."""
-    pixels = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
-    kind = INTERPOLATIONS[generator.integers(len(INTERPOLATIONS))]
-    return pixels.resize((size[1], size[0]), kind, reducing_gap=2.0)
+def stretched(image: Tensor, size: tuple[int, int], generator: np.random.Generator) -> Tensor:
+    """uint8 [3, h, w] brought to (height, width) `size` by one of five interpolations: [3, *size]."""
+    mode, whole_area = INTERPOLATIONS[generator.integers(len(INTERPOLATIONS))]
+    if image.shape[1:] == size:
+        return image
+    found: Tensor = functional.interpolate(image.unsqueeze(0), size, mode=mode, antialias=whole_area)
+    return found.squeeze(0)
 
 
-def distorted(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """Brightness, contrast, saturation and hue changed, each half of the time.
+def distorted(image: Tensor, generator: np.random.Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue changed, each half of the time: uint8 [3, h, w] -> [3, h, w].
 
     Brightness adds up to 32 grey levels, contrast multiplies all of them and saturation those of the HSV form
     by 0.5 to 1.5, the hue turns by up to 36 degrees. Contrast comes before saturation and hue or after them.
@@ -132,33 +136,51 @@ def distorted(image: Image.Image, generator: np.random.Generator) -> Image.Image
     contrast = _drawn(CONTRAST, 1.0, generator)
     saturation = _drawn(SATURATION, 1.0, generator)
     hue = _drawn((-HUE, HUE), 0.0, generator)
-    image = _mapped(image, [_table(contrast if first else 1.0, delta)] * 3)
+    image = _mapped(image, contrast if first else 1.0, delta)
     if saturation != 1 or hue:
-        turned = [round(level + hue * LEVELS) % LEVELS for level in range(LEVELS)]
-        tables = [turned, _table(saturation, 0.0), list(range(LEVELS))]
-        image = _mapped(image.convert("HSV"), tables).convert("RGB")
-    return image if first else _mapped(image, [_table(contrast, 0.0)] * 3)
+        image = turned(image, saturation, hue)
+    return image if first else _mapped(image, contrast, 0.0)
+
+
+def turned(image: Tensor, saturation: float, hue: float) -> Tensor:
+    """Saturation multiplied, and the hue turned by a part of its circle: uint8 [3, h, w] -> [3, h, w].
+
+    In the hexcone form: the largest channel v stays, the spread c = v - smallest becomes min(c saturation,
+    v), and a channel of offset n = 5, 3, 1 is v - c max(0, min(k, 4 - k, 1)) with k = n + 6 hue modulo 6.
+    """
+    red, green, blue = image.contiguous().float().unbind(0)
+    largest = torch.maximum(torch.maximum(red, green), blue)
+    spread = largest - torch.minimum(torch.minimum(red, green), blue)
+    # in sixths of the circle; grey has none, and its spread of 0 stays 0
+    sixth = torch.where(largest == green, blue - red, red - green).div_(spread.clamp_min(1))
+    sixth += torch.where(largest == green, 2.0, 4.0)
+    sixth = torch.where(largest == red, (green - blue).div_(spread.clamp_min(1)), sixth).add_(6 * hue)
+    spread = torch.minimum(spread * saturation, largest)
+    # with the channels of a pixel side by side, as decoded images have them
+    found = torch.empty(*image.shape[1:], 3, dtype=torch.uint8).permute(2, 0, 1)
+    for channel, offset in enumerate((5, 3, 1)):
+        k = (sixth + offset).remainder_(6)
+        part = torch.minimum(k, 4 - k).clamp_(0, 1)
+        found[channel] = (largest - spread * part).round_()
+    return found
 
 
 def _drawn(between: tuple[float, float], unchanged: float, generator: np.random.Generator) -> float:
     return float(generator.uniform(*between)) if generator.random() < DISTORTED else unchanged
 
 
-def _table(factor: float, delta: float) -> list[int]:
-    """factor * (level + delta), within 0 to 255, for each level."""
-    return [min(max(round(factor * (level + delta)), 0), LEVELS - 1) for level in range(LEVELS)]
+def _mapped(image: Tensor, factor: float, delta: float) -> Tensor:
+    """factor * (level + delta), rounded and within 0 to 255, for each level of an image: uint8."""
+    if factor == 1 and delta == 0:
+        return image
+    return image.float().add_(delta).mul_(factor).round_().clamp_(0, LEVELS - 1).byte()
 
 
-def _mapped(image: Image.Image, tables: list[list[int]]) -> Image.Image:
-    """The image with each channel's levels looked up in its table."""
-    return image.point([level for table in tables for level in table])
-
-
-def pasted(image: Image.Image | None, place: Box, size: tuple[int, int], fill: tuple[int, ...]) -> Tensor:
+def pasted(image: Tensor | None, place: Box, size: tuple[int, int], fill: tuple[int, ...]) -> Tensor:
     """An image on a ground of one colour: uint8 [3, *size]."""
     if image is not None and sides(place) == size:
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    ground = Image.new("RGB", (size[1], size[0]), fill)
+        return image
+    ground = torch.tensor(fill, dtype=torch.uint8).expand(*size, 3).contiguous().permute(2, 0, 1)
     if image is not None:
-        ground.paste(image, (place.left, place.top))
-    return torch.from_numpy(np.array(ground)).permute(2, 0, 1)
+        ground[:, place.top : place.bottom, place.left : place.right] = image
+    return ground
