@@ -138,7 +138,7 @@ class SpeedModule(PaperModule):
     def _forms(self) -> dict[str, Call]:
         plain = self.model.eval()
         served = folded(plain, self.data.shape)
-        last = copy.deepcopy(served).to(memory_format=torch.channels_last)
+        last: nn.Module = copy.deepcopy(served).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         forms: dict[str, Call] = {"plain": plain, "folded": served}
         forms["channels_last"] = lambda inputs: last(inputs.contiguous(memory_format=torch.channels_last))
         if self.speed.onnx and find_spec("onnxscript") and find_spec("onnxruntime"):
@@ -202,7 +202,9 @@ def maps_and_scales(detector: SSD, shape: tuple[int, ...]) -> dict[str, float]:
         detector: on square images.
         shape: of an image.
     """
-    of_cell = detector.offsets[0].out_channels // 4
+    head = detector.offsets[0]
+    assert isinstance(head, nn.Conv2d)
+    of_cell = head.out_channels // 4
     sides = (detector.priors[::of_cell, 2] * shape[-1]).double()
     # a map's cells have one size, and the next map a larger one
     scales, cells = sides.unique_consecutive(return_counts=True)
