@@ -57,7 +57,8 @@ class SpeedModule(PaperModule):
     Forms: `plain`, as it is trained, in evaluation mode; `folded`, without the batch normalisations that fold
     into convolutions; `channels_last`, that with channels last in memory; `onnx`, the folded network in
     onnxruntime on the CPU, with as many threads; `half`, see `Speed`. A detector gives offsets and logits:
-    what follows them is not timed, as in the paper.
+    what follows them is not timed, as in the paper. On a CPU seconds are those of the process over its number
+    of threads: with one they are what a quiet machine takes, whatever else this one does.
 
     Args:
         settings: of `papers.pelee.module.PeleeModule`; the method is a `Speed`.
@@ -125,15 +126,16 @@ class SpeedModule(PaperModule):
         self.trainer.should_stop = self._finished
 
     def _clocked(self, call: Call, inputs: Tensor) -> float:
-        self._wait()
-        started = time.perf_counter()
+        started = self._now()
         call(inputs)
-        self._wait()
-        return time.perf_counter() - started
+        return self._now() - started
 
-    def _wait(self) -> None:
+    def _now(self) -> float:
+        """Seconds: on a GPU of the clock when its work is done, on a CPU of the process for each thread."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+            return time.perf_counter()
+        return time.process_time() / torch.get_num_threads()
 
     def _forms(self) -> dict[str, Call]:
         plain = self.model.eval()
