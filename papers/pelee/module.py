@@ -61,12 +61,10 @@ class PeleeModule(SupervisedModule):
         if self.bias_lr is None:
             return super()._made_optimizer(parameters)
         biases = {id(bias) for part in self._parts() for bias in biases_of(part)}
-        groups = [
-            {"params": [p for p in parameters if id(p) not in biases]},
-            {"params": [p for p in parameters if id(p) in biases], "weight_decay": 0.0},
-        ]
-        make, key = self.training_method.optimizer, self.optimizer_key
-        optimizer = made_optimizer(make, [group for group in groups if group["params"]], key)  # type: ignore[arg-type]
+        own = [p for p in parameters if id(p) in biases]
+        groups: list[Any] = [{"params": [p for p in parameters if id(p) not in biases]}]
+        groups += [{"params": own, "weight_decay": 0.0}] if own else []
+        optimizer = made_optimizer(self.training_method.optimizer, groups, self.optimizer_key)
         for group in optimizer.param_groups:
             if id(group["params"][0]) in biases:
                 group["lr"] *= self.bias_lr
@@ -91,4 +89,4 @@ class PeleeModule(SupervisedModule):
 def biases_of(module: nn.Module) -> list[nn.Parameter]:
     """The biases of a module's convolutions and linear layers; shifts of normalisations are none."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)]
-    return [layer.bias for layer in layers if layer.bias is not None]
+    return [bias for layer in layers if isinstance(bias := layer.bias, nn.Parameter)]

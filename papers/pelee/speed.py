@@ -31,7 +31,7 @@ class Speed:
 
     Args:
         sides: of square images in pixels; None: the images of the data set alone.
-        batches: numbers of images at once.
+        batches: numbers of images at once; of other sides than the first the first number alone.
         repeats: passes of each, of which the median time is taken, after one that is not counted.
         onnx: whether the folded network is timed in onnxruntime too, on images of the first side.
         half: whether the folded network is timed in half precision too: float16 on a GPU, bfloat16 on a CPU.
@@ -45,7 +45,7 @@ class Speed:
     ) -> None:
         for side in sides or []:
             require("at least 1", "method", sides=side)
-        for batch in batches:
+        for batch in batches or [0]:
             require("at least 1", "method", batches=batch)
         require("at least 1", "method", repeats=repeats)
         self.sides, self.batches, self.repeats, self.onnx, self.half = sides, batches, repeats, onnx, half
@@ -57,7 +57,8 @@ class SpeedModule(PaperModule):
     Forms: `plain`, as it is trained, in evaluation mode; `folded`, without the batch normalisations that fold
     into convolutions; `channels_last`, that with channels last in memory; `onnx`, the folded network in
     onnxruntime on the CPU, with as many threads; `half`, see `Speed`. A detector gives offsets and logits:
-    what follows them is not timed, as in the paper.
+    what follows them is not timed, as in the paper. On a CPU seconds are those of the process over its number
+    of threads: with one they are what a quiet machine takes, whatever else this one does.
 
     Args:
         settings: of `papers.pelee.module.PeleeModule`; the method is a `Speed`.
@@ -85,7 +86,12 @@ class SpeedModule(PaperModule):
         """(shape of an image, images at once)."""
         channels, *own = self.data.shape
         sides = [tuple(own)] if self.speed.sides is None else [(side, side) for side in self.speed.sides]
-        return [((channels, *side), batch) for side in sides for batch in self.speed.batches]
+        first, *others = self.speed.batches
+        return [
+            ((channels, *side), batch)
+            for side in sides
+            for batch in ([first, *others] if side == sides[0] else [first])
+        ]
 
     def _label(self, shape: tuple[int, ...], images: int) -> str:
         """A case's name in results: the side, or `own`, and the number of images."""
@@ -120,20 +126,21 @@ class SpeedModule(PaperModule):
         self.trainer.should_stop = self._finished
 
     def _clocked(self, call: Call, inputs: Tensor) -> float:
-        self._wait()
-        started = time.perf_counter()
+        started = self._now()
         call(inputs)
-        self._wait()
-        return time.perf_counter() - started
+        return self._now() - started
 
-    def _wait(self) -> None:
+    def _now(self) -> float:
+        """Seconds: on a GPU of the clock when its work is done, on a CPU of the process for each thread."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+            return time.perf_counter()
+        return time.process_time() / torch.get_num_threads()
 
     def _forms(self) -> dict[str, Call]:
         plain = self.model.eval()
         served = folded(plain, self.data.shape)
-        last = copy.deepcopy(served).to(memory_format=torch.channels_last)
+        last: nn.Module = copy.deepcopy(served).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         forms: dict[str, Call] = {"plain": plain, "folded": served}
         forms["channels_last"] = lambda inputs: last(inputs.contiguous(memory_format=torch.channels_last))
         if self.speed.onnx and find_spec("onnxscript") and find_spec("onnxruntime"):
@@ -165,7 +172,7 @@ class SpeedModule(PaperModule):
         }
 
     def results(self) -> dict[str, Any]:
-        """Images a second as `speed_FORM_SIDE_BATCH`, by the median; `flops` and `params` in millions; threads.
+        """Images a second as `speed_FORM_SIDE_BATCH`, medians; `flops` and `params` in millions; `threads`.
 
         SIDE is `own` for images of the data set. `half_over_full` is the rate of half precision against that
         of `channels_last`, first side and batch. Of a detector also `map_1`, `scale_1`, ...: table 6.
@@ -191,13 +198,15 @@ class SpeedModule(PaperModule):
 
 
 def maps_and_scales(detector: SSD, shape: tuple[int, ...]) -> dict[str, float]:
-    """For each pair of heads the rows of its map and its smallest square prior in pixels, read off the priors.
+    """For each pair of heads the rows of its map and its smallest square prior in pixels, off the priors.
 
     Args:
         detector: on square images.
         shape: of an image.
     """
-    of_cell = detector.offsets[0].out_channels // 4
+    head = detector.offsets[0]
+    assert isinstance(head, nn.Conv2d)
+    of_cell = head.out_channels // 4
     sides = (detector.priors[::of_cell, 2] * shape[-1]).double()
     # a map's cells have one size, and the next map a larger one
     scales, cells = sides.unique_consecutive(return_counts=True)

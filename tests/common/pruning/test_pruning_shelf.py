@@ -20,7 +20,8 @@ CONF = Path(__file__).parents[3] / "conf" / "model"
 # sets, priors and functions, networks that are built upon a trained one, and those of one linear map
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?|_target_: (papers\.(saddle\.sets|sdp_cert|mgda\.networks\.LinearEncoder|spider"
-    r"|yogi|accelegrad)|common\.search\.surrogate|common\.models\.(linear|online_function))"
+    r"|yogi|accelegrad|pelee\.detector)|common\.search\.surrogate|common\.detection"
+    r"|common\.models\.(linear|online_function))"
 )
 SHAPES = [((3, 32, 32), 5), ((1, 28, 28), 5), ((1, 8, 8), 5), ((20,), 3)]
 
