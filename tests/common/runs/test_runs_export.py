@@ -210,7 +210,7 @@ def test_onnx_has_batch_normalisation_folded_unless_that_is_left_out(
 ) -> None:
     import onnx
 
-    asked, folder = made(tmp_path, "paper=yogi", "dataset=digits", "model=peleenet_digits")
+    asked, _ = made(tmp_path, "paper=yogi", "dataset=digits", "model=peleenet_digits")
     (path,) = export(asked, PLAIN).files
     folded = onnx.load(path)
     call, _ = opened(onnxruntime, path)
