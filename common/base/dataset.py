@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.base.errors import UserError
 from common.base.loader import BlockLoader
+from common.base.preparation import Preparation
 from common.base.task_spec import TaskSpec
 
 Part = Literal["train", "test"]
@@ -131,6 +132,10 @@ class DataSet(pl.LightningDataModule, ABC):
         Reads no more than the constructor has.
         """
         return {}
+
+    def preparation(self) -> Preparation | None:
+        """How a decoded picture of any size becomes an input, as stored; None for sets of no pictures."""
+        return None
 
     def tested(self) -> str:
         """What the test split is, in a few words."""

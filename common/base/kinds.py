@@ -11,6 +11,7 @@ TASKS = {
     "analytic": ("analytic",),
     "online": ("online",),
     "segmentation": ("segmentation",),
+    "detection": ("detection",),
     "multi_task": ("multi_task",),
     "multi_label": ("multi_task",),
     "face_verification": ("own",),

@@ -5,7 +5,14 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 ModelTask = Literal[
-    "classification", "regression", "reconstruction", "segmentation", "multi_task", "online", "own"
+    "classification",
+    "regression",
+    "reconstruction",
+    "segmentation",
+    "multi_task",
+    "online",
+    "own",
+    "detection",
 ]
 
 
@@ -19,13 +26,21 @@ class Model(Protocol):
       and judged by (`common.training.task_of`), which kinds of data sets it goes with (`common.runs.runner`),
       and whether it can be exported (`common.runs.export`).
     - `forward(inputs)`: logits [b, classes] of a classification, predictions [b] of a regression, logits of
-      the pixels of a reconstruction, [b, classes, h, w] of a segmentation, a list with an output for each of
-      several tasks; whatever its own losses take of a model whose task is "own".
+      the pixels of a reconstruction, [b, classes, h, w] of a segmentation, offsets [b, P, 4] and logits
+      [b, P, classes + 1] of a detection, a list with an output for each of several tasks; whatever its own
+      losses take of a model whose task is "own".
 
     Optional, read where it is wanted, and left alone by all else:
 
     - `features`: names, as in `get_submodule`, of the modules that end its stages, in order. Buys
       attention transfer and factor transfer, as student and as teacher (`common.models.features`).
+    - `sources(images)`, `source_channels`: the maps that a detector sees, each coarser than the last, and
+      the channels of each. Buys `model=ssd`, as its backbone (`common.detection.ssd`).
+    - `priors`: of a detection, which must have them: a buffer [P, 4], (cx, cy, w, h) relative to the image,
+      that offsets are counted from (`common.detection.coding`).
+    - `start_from(weights)`: takes the weights of `start=` over, a state dict of this network or of another
+      one, as of a classifier for a detector; returns what starts anew, in words, or None, and raises
+      UserError. Without it `start=` takes runs of the same model alone.
     - `split(unshared)`: the network as two modules, cut before its last stages. Buys ONE, whose branches
       share the lower part (`common.models.split`).
     - `penalty()`: a scalar. Is added to the loss of training and to the loss that is measured, by every

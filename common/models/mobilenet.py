@@ -10,7 +10,7 @@ from common.models.classifier import linear, require_dropout
 from common.models.convolution import conv, conv_norm_relu
 from common.models.shapes import require_classes, require_image, require_sizes
 from common.models.split import SpatialMean, cut
-from common.models.stages import require_strides, stage_ends
+from common.models.stages import ends_of_stages, require_strides, stage_ends
 
 STEM, HEAD = 32, 1280  # channels of v2's first and last convolution
 
@@ -64,12 +64,18 @@ class MobileNetV1(nn.Module):
             blocks.append(_separable(inputs, width, stride))
             inputs = width
         self.blocks = nn.Sequential(*blocks)
-        self.features = tuple(f"blocks.{block}" for block in stage_ends(strides[1:]))
+        ends = stage_ends(strides[1:])
+        self.features = tuple(f"blocks.{block}" for block in ends)
+        self.source_channels = tuple(outputs[block] for block in ends)
         self.classifier = linear(inputs, require_classes("mobilenet_v1", classes))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
         return self.classifier(self.blocks(self.stem(inputs)).mean(dim=(2, 3)))
+
+    def sources(self, inputs: Tensor) -> list[Tensor]:
+        """The outputs of all stages: maps that a detector sees (`common.detection.ssd`)."""
+        return ends_of_stages(self.blocks, self.features, self.stem(inputs))
 
     def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
         """The network cut before its last `unshared` stages (`common.models.split`)."""
@@ -165,7 +171,9 @@ class MobileNetV2(nn.Module):
         stem = conv(channels, STEM, 3, stem_stride)
         self.stem = nn.Sequential(stem, nn.BatchNorm2d(STEM), nn.ReLU6(inplace=True))
         self.blocks = nn.Sequential(*(InvertedResidual(*block, projection) for block in blocks))
-        self.features = tuple(f"blocks.{block}" for block in stage_ends(strides[1:]))
+        ends = stage_ends(strides[1:])
+        self.features = tuple(f"blocks.{block}" for block in ends)
+        self.source_channels = (*(blocks[block].outputs for block in ends[:-1]), HEAD)
         self.head = nn.Sequential(*_conv_norm(blocks[-1].outputs, HEAD), nn.ReLU6(inplace=True))
         logits = linear(HEAD, require_classes("mobilenet_v2", classes))
         self.classifier = nn.Sequential(nn.Dropout(dropout), logits)
@@ -173,6 +181,14 @@ class MobileNetV2(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
         return self.classifier(self.head(self.blocks(self.stem(inputs))).mean(dim=(2, 3)))
+
+    def sources(self, inputs: Tensor) -> list[Tensor]:
+        """The outputs of all stages, the last after the 1x1 convolution that follows it.
+
+        Maps that a detector sees (`common.detection.ssd`).
+        """
+        *finer, last = ends_of_stages(self.blocks, self.features, self.stem(inputs))
+        return [*finer, self.head(last)]
 
     def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
         """The network cut before its last `unshared` stages (`common.models.split`)."""

@@ -15,6 +15,7 @@ from common.models.shapes import (
     require_sizes,
 )
 from common.models.split import SpatialMean, cut
+from common.models.stages import chained
 
 
 class PaddedShortcut(nn.Module):
@@ -123,11 +124,16 @@ class ResidualNetwork(nn.Module):
             inputs = channels
         self.stages = nn.Sequential(*stages)
         self.features = tuple(f"stages.{stage}" for stage in range(len(stages)))
+        self.source_channels = tuple(outputs)
         self.classifier = nn.Linear(inputs, classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
         return self.classifier(self.stages(self.stem(inputs)).mean(dim=(2, 3)))
+
+    def sources(self, inputs: Tensor) -> list[Tensor]:
+        """The outputs of all stages: maps that a detector sees (`common.detection.ssd`)."""
+        return chained(self.stages, self.stem(inputs))
 
     def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
         """The network cut before its last `unshared` stages (`common.models.split`)."""

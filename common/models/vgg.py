@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from common.models.classifier import linear, require_dropout
 from common.models.shapes import require_classes, require_image, require_positive, require_sizes
 from common.models.split import cut
+from common.models.stages import chained
 
 
 class VGG(nn.Module):
@@ -69,6 +70,7 @@ class VGG(nn.Module):
             channels = stage_widths[-1]
         self.stages = nn.Sequential(*stages)
         self.features = tuple(f"stages.{stage}" for stage in range(len(stages)))
+        self.source_channels = tuple(stage_widths[-1] for stage_widths in widths)
         last = nn.MaxPool2d(2) if last_pool == "max" else nn.AvgPool2d(2)
         self.pool = nn.Sequential(last, nn.AdaptiveAvgPool2d(pixels), nn.Flatten())
         sizes = [channels * pixels**2, *hidden]
@@ -80,6 +82,10 @@ class VGG(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [b, channels, h, w] to logits [b, classes]."""
         return self.classifier(self.pool(self.stages(inputs)))
+
+    def sources(self, inputs: Tensor) -> list[Tensor]:
+        """The outputs of all stages, before pooling: maps that a detector sees (`common.detection.ssd`)."""
+        return chained(self.stages, inputs)
 
     def split(self, unshared: int) -> tuple[nn.Module, nn.Module]:
         """The network cut before its last `unshared` stages (`common.models.split`)."""

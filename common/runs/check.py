@@ -101,6 +101,16 @@ def needs_import(target: Any) -> bool:
     return not (isinstance(target, str) and (target.startswith(ALLOWED) or opted_in(target)))
 
 
+def check_targets(path: str, node: dict[str, Any]) -> None:
+    """Check every `_target_` in what a file holds, as in a config.
+
+    Raises:
+        UserError: the first key that does not fit, with what is valid.
+    """
+    for at, one in _targets(path, node):
+        _check_node(at, one)
+
+
 def _targets(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(node, list):
         node = dict(enumerate(node))

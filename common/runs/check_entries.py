@@ -50,7 +50,9 @@ def _file(group: str, name: str, chosen: dict[str, str]) -> dict[str, Any]:
             if place == "_here_":
                 parts = _joined(parts, _file(part, str(choice), chosen))
             elif place:
-                parts = _joined(parts, {place: _file(part, chosen.get(part, str(choice)), chosen)})
+                # a network within a network (model@backbone) is not the one that the row chooses
+                name = str(choice) if part == group else chosen.get(part, str(choice))
+                parts = _joined(parts, {place: _file(part, name, chosen)})
     return _joined(parts, content)
 
 

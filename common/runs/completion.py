@@ -23,7 +23,7 @@ LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm", "ray")
 SWEEPERS = ("basic", "optuna")
 OPTIONS = ("-sc", "--shell-completion")
 # those that take the words of a run
-SCRIPTS = ("run.py", "export.py", "evaluate.py")
+SCRIPTS = ("run.py", "export.py", "evaluate.py", "predict.py")
 
 INSTALL = r"""_reprise_complete()
 {

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from common.base.errors import UserError
 from common.runs.cli import guarded
@@ -27,42 +27,58 @@ HELP = """The plain network that a finished run leaves, without what helped its 
   python export.py entry=one.table1.cifar100_resnet32_one to=state_dict
   python export.py paper=one to=onnx path=net.onnx
   python export.py outputs/one/0123456789ab           the same, by the run's folder
-  python export.py paper=one normalise=false          the ONNX file without the normalisation
+  python export.py paper=one whole=false              the ONNX file takes batches of inputs and gives logits
+  python export.py paper=one normalise=false          the same without the normalisation
+  python export.py paper=one fold=false               the ONNX file with batch normalisation as it was trained
   python export.py paper=int8_training to=int8        float32 and integers, how fast and how alike they are
 
 The words are those of the run (python run.py ...). The state dict holds the bare network's weights
-(torch.load(..., weights_only=True)). The ONNX file takes float32 batches of what the data set stores: pixels
-0..255 as [batch, channels, height, width] (or the input_range of its metadata), or rows of a table; it
-returns logits, and for regression predictions in the targets' own unit. Its metadata hold the class names,
-the shape, the normalisation, and the words and metrics of the run; of a folder of images how a file becomes
-an input; of a table of yours its target and its columns, with the words of each or what fills a missing
-number, and how to feed a row. With normalise=false it takes what the network takes, and its metadata say how
-to get there. A network of method=quantization/... is given in float layers with its quantised weights, and
-with to=int8 in integers (QDQ form) too. The time of a batch is measured here (latency=false: not).
+(torch.load(..., weights_only=True)), and the .json beside it says what else is needed to use it.
+
+Of networks for pictures the ONNX file is whole: it takes one decoded picture of any size, uint8 [height,
+width, 3] in RGB (turned upright), and gives what predict.py gives: probabilities [classes]; of detectors
+boxes [n, 4] in pixels, scores [n] (above score=0.3) and labels [n]; of segmentation the class of each pixel
+[height, width]. Resizing, normalisation, decoding and suppression of boxes are inside. With whole=false, and
+for tables, it takes float32 batches of what the data set stores: pixels 0..255 as [batch, channels, height,
+width] (or the input_range of its metadata), or rows of a table; it returns logits, and for regression
+predictions in the targets' own unit. Its metadata hold the class names, the shape, the normalisation, and the
+words and metrics of the run; of networks for pictures how a picture becomes an input; of a table of yours its
+target and its columns, with the words of each or what fills a missing number, and how to feed a row. With
+normalise=false it takes what the network takes, and its metadata say how to get there. Batch normalisation
+that follows a convolution is folded into it (fold=false, and to=int8: not). A network of
+method=quantization/... is given in float layers with its quantised weights, and with to=int8 in integers (QDQ
+form) too. The time of a batch is measured here (latency=false: not).
 
 The state dict's file of a pruned run says how wide the layers are too: common.pruning.pruned.load_pruned
 makes the network of it. The whole network is timed in turn with the pruned one."""
 INT8 = ".int8.onnx"
 FORMS = {"state_dict": [".pt"], "onnx": [".onnx"], "both": [".pt", ".onnx"], "int8": [".onnx", INT8]}
 SUFFIXES = FORMS["both"]
+# the probability from which on a whole detector and `predict.py` give a box, where nobody says otherwise
+SCORE = 0.3
 # examples on which the ranges of tensors are measured that training does not track
 CALIBRATION = 256
 # what a network gives, by its task
 OUTPUTS = {
-    "classification": "logits",
-    "segmentation": "logits",
-    "reconstruction": "logits",
-    "regression": "predictions",
+    "classification": ["logits"],
+    "segmentation": ["logits"],
+    "detection": ["offsets", "logits", "priors"],
+    "reconstruction": ["logits"],
+    "regression": ["predictions"],
 }
+# of a file that does not take pictures
 MEANINGS = {
     "classification": "one for each class [batch, classes]; softmax gives probabilities",
     "segmentation": "one for each class and pixel [batch, classes, height, width]",
+    "detection": "offsets [batch, priors, 4] and logits [batch, priors, 1 + classes], the background first; "
+    "priors [priors, 4] as centre and size relative to the picture",
     "reconstruction": "one for each pixel [batch, pixels]; sigmoid gives the image in [0, 1]",
     "regression": "[batch]",
 }
 # what the network of a pruned run is compared with
 WHOLE = "whole network"
 SWITCHES = {"true": True, "false": False}
+SWITCHED = ("normalise", "latency", "fold", "whole")
 
 
 @dataclass(frozen=True)
@@ -74,12 +90,19 @@ class Options:
         path: where to; None is `network` in the run's folder. Each form has its own suffix, .pt or .onnx.
         normalise: whether ONNX takes inputs as the data set stores them.
         latency: whether to measure it.
+        fold: whether ONNX, and what is timed, has batch normalisation folded into convolutions.
+        whole: whether ONNX takes a picture of any size and gives an answer, where the network is for
+            pictures; not without `normalise`.
+        score: of whole detectors, the probability above which a box is given.
     """
 
     to: str = "both"
     path: Path | None = None
     normalise: bool = True
     latency: bool = True
+    fold: bool = True
+    whole: bool = True
+    score: float = SCORE
 
 
 @dataclass(frozen=True)
@@ -100,18 +123,19 @@ def main() -> int:
 
 
 def _export(words: list[str]) -> None:
-    given = {"to": "both", "path": "", "normalise": "true", "latency": "true"}
+    given = {"to": "both", "path": "", "normalise": "true", "latency": "true", "whole": "true"}
+    given |= {"fold": "true", "score": str(SCORE)}
     keys = tuple(f"{key}=" for key in given)
     given |= dict(word.split("=", 1) for word in words if word.startswith(keys))
     _check_words([word for word in words if not word.startswith(keys)], list(given))
-    for key in ("normalise", "latency"):
+    for key in SWITCHED:
         if given[key] not in SWITCHES:
             raise UserError(f"{key}={given[key]}; valid: {', '.join(SWITCHES)}")
     options = Options(
         to=given["to"],
         path=Path(given["path"]).expanduser() if given["path"] else None,
-        normalise=SWITCHES[given["normalise"]],
-        latency=SWITCHES[given["latency"]],
+        score=share("score", given["score"]),
+        **{key: SWITCHES[given[key]] for key in SWITCHED},
     )
     exported = export([word for word in words if not word.startswith(keys)], options)
     for path in exported.files:
@@ -138,6 +162,21 @@ def _check_words(words: list[str], own: list[str]) -> None:
         if not near or near[0] in own:
             meant = f"; did you mean {near[0]}={value}?" if near else ""
             raise UserError(f"unknown word {word}{meant} (valid: {', '.join(own)}, and the words of the run)")
+
+
+def share(key: str, text: str) -> float:
+    """A probability of the command line.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise UserError(f"{key}={text}: give a probability from 0 to below 1")
+    return value
 
 
 def export(words: list[str], options: Options) -> Exported:
@@ -169,23 +208,55 @@ def export(words: list[str], options: Options) -> Exported:
     quantised = found
     if options.to == "int8":
         require_quantised(found.network)
-    found = replace(found, network=_in_float_layers(found.network))
+    found = replace(found, network=in_float_layers(found.network))
     path = options.path or run.directory / "network"
-    files: list[Path] = []
-    for suffix in FORMS[options.to]:
-        target = path.with_name((path.stem if path.suffix in SUFFIXES else path.name) + suffix)
-        if suffix == INT8:
-            metadata = _metadata(run, found, task, options.normalise)
-            _write_int8(target, files[0], quantised, metadata, options.normalise)
-        elif suffix == ".onnx":
-            deployed = _deployed(found.network, found.facts) if options.normalise else found.network
-            _write_onnx(target, deployed, found, task, _metadata(run, found, task, options.normalise))
-        else:
-            _write_state(target, run, found, task)
-        files.append(target)
-    if options.to == "int8":
-        return Exported(files, _int8_lines(files, quantised, options))
-    return Exported(files, _latency(run, found) if options.latency else [])
+    stem = path.stem if path.suffix in SUFFIXES else path.name
+    targets = {suffix: path.with_name(stem + suffix) for suffix in FORMS[options.to]}
+    whole = options.whole and options.normalise and _takes_pictures(found, task)
+    told = _told(run, found, task, options.normalise, whole)
+    if whole and task == "detection":
+        told["score"] = options.score
+    with tempfile.TemporaryDirectory() as folder:
+        # networks on batches, which whole ones are made of and which are measured
+        batched = {suffix: Path(folder) / f"network{suffix}" for suffix in targets}
+        for suffix, target in targets.items():
+            if suffix == INT8:
+                forms = _write_int8(batched[suffix], batched[".onnx"], quantised, options.normalise)
+                _finish(target, batched[suffix], found, task, told | forms, whole)
+            elif suffix == ".onnx":
+                # the ranges of integers are those of the layers as they were trained
+                served = _served(found, options.fold and options.to != "int8")
+                deployed = _deployed(served, found.facts) if options.normalise else served
+                _write_onnx(batched[suffix], deployed, found, task)
+                _finish(target, batched[suffix], found, task, told, whole)
+            else:
+                _write_state(target, run, found, task)
+        files = list(targets.values())
+        if options.to == "int8":
+            return Exported(files, _int8_lines(files, list(batched.values()), quantised, options))
+    return Exported(files, _latency(run, found, options.fold) if options.latency else [])
+
+
+def _takes_pictures(found: Trained, task: str) -> bool:
+    """Whether a picture of any size can become an input, and what the network gives an answer."""
+    from common.runs.whole_onnx import ANSWERS
+
+    return task in ANSWERS and found.module.data.preparation() is not None
+
+
+def _finish(path: Path, batched: Path, found: Trained, task: str, told: dict[str, Any], whole: bool) -> None:
+    """Write a network on batches where it belongs, with its metadata, and whole if asked."""
+    import onnx
+
+    from common.runs.whole_onnx import with_ends
+
+    model = onnx.load(batched)
+    if whole:
+        preparation = found.module.data.preparation()
+        assert preparation is not None
+        model = with_ends(model, task, preparation, found.facts["classes"], told.get("score", SCORE))
+    onnx.helper.set_model_props(model, _metadata(told))
+    _atomically(path, lambda partial: onnx.save(model, partial))
 
 
 def require_quantised(network: "nn.Module") -> None:
@@ -200,7 +271,7 @@ def require_quantised(network: "nn.Module") -> None:
     own_ranges(network)
 
 
-def _in_float_layers(network: "nn.Module") -> "nn.Module":
+def in_float_layers(network: "nn.Module") -> "nn.Module":
     """A quantised network in float layers, with its quantised weights; any other one as it is."""
     from common.quantization.converter import is_quantised, plain_network
 
@@ -217,30 +288,24 @@ def _stored(inputs: "Tensor", facts: dict[str, Any], normalise: bool) -> "NDArra
     return (torch.where(scale == 0, 0.0, inputs / scale) + offset).numpy()
 
 
-def _write_int8(path: Path, plain: Path, found: Trained, metadata: dict[str, str], normalise: bool) -> None:
-    """Write the integers; what is not tracked in training is measured on `CALIBRATION` training examples."""
-    import onnx
+def _write_int8(path: Path, plain: Path, found: Trained, normalise: bool) -> dict[str, str]:
+    """Write the integers, on batches, and say of which form they are.
 
+    What is not tracked in training is measured on `CALIBRATION` training examples.
+    """
     from common.quantization.qdq import own_ranges, write_qdq
 
     found.module.data.setup()
     inputs, _ = next(iter(found.module.data.batches("train", CALIBRATION)))
     samples = [_stored(inputs, found.facts, normalise)]
-
-    def write(partial: Path) -> None:
-        told = write_qdq(plain, partial, own_ranges(found.network), samples)
-        model = onnx.load(partial)
-        forms = {
-            "activations": f"uint8, {told['own']} ranges of training's own, others of {len(inputs)} examples",
-            "weights": f"int8, symmetric by output channel, {7 if told['reduced'] else 8} bits",
-        }
-        onnx.helper.set_model_props(model, metadata | forms)
-        onnx.save(model, partial)
-
-    _atomically(path, write)
+    told = write_qdq(plain, path, own_ranges(found.network), samples)
+    return {
+        "activations": f"uint8, {told['own']} ranges of training's own, others of {len(inputs)} examples",
+        "weights": f"int8, symmetric by output channel, {7 if told['reduced'] else 8} bits",
+    }
 
 
-def _int8_lines(files: list[Path], found: Trained, options: Options) -> list[str]:
+def _int8_lines(files: list[Path], batched: list[Path], found: Trained, options: Options) -> list[str]:
     """How large, alike and fast the integers are beside float32, and on which processor."""
     from common.quantization.qdq import has_vnni
     from common.runs.environment import cpu
@@ -249,6 +314,7 @@ def _int8_lines(files: list[Path], found: Trained, options: Options) -> list[str
     plain, int8 = files
     sizes = f"{int8.stat().st_size:,} bytes of int8, {plain.stat().st_size:,} of float32"
     lines = [f"size: {sizes} ({plain.stat().st_size / int8.stat().st_size:.2f} times smaller)"]
+    plain, int8 = batched
     if getattr(found.network, "task", None) == "classification":
         alike = agreements(found, plain, int8, lambda batch: _stored(batch, found.facts, options.normalise))
         lines += [
@@ -271,33 +337,55 @@ def _has_onnx() -> bool:
     return bool(find_spec("onnx") and find_spec("onnxscript"))
 
 
+def _served(found: Trained, fold: bool) -> "nn.Module":
+    """The network, with `fold` without the batch normalisations that fold into convolutions."""
+    from common.models.folding import folded
+
+    return folded(found.network, tuple(found.facts["shape"])) if fold else found.network
+
+
 def _deployed(network: "nn.Module", facts: dict[str, Any]) -> "nn.Module":
     from common.models.normalised import Normalised
 
     return Normalised(network, facts).eval()
 
 
-def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict[str, str]:
-    """What the file says of itself; lists and numbers as JSON."""
+def _metadata(told: dict[str, Any]) -> dict[str, str]:
+    """As ONNX holds it: lists and numbers as JSON, nothing where there is None."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in told.items()
+        if value is not None
+    }
+
+
+def _told(run: Finished, found: Trained, task: str, normalise: bool, whole: bool) -> dict[str, Any]:
+    """What a file says of itself."""
     from common.data.tables.columns import ENCODING
     from common.runs.keys import run_key
+    from common.runs.whole_onnx import WHOLE_INPUT, WHOLE_MEANINGS
 
     facts, result = found.facts, run.result
     names = facts["class_names"]
+    inputs = "as the data set stores them" if normalise else "normalised: (stored - offset) * scale"
+    preparation = found.module.data.preparation()
     told: dict[str, Any] = {
         "task": task,
-        "output": MEANINGS[task],
+        "kind": facts["kind"],
+        "whole": whole,
+        "output": WHOLE_MEANINGS[task] if whole else MEANINGS[task],
         "data_set": facts["name"],
         "shape": facts["shape"],
         "classes": facts["classes"],
         "class_names": names,
         "input_range": facts["input_range"] if normalise else None,
-        "inputs": "as the data set stores them" if normalise else "normalised: (stored - offset) * scale",
+        "inputs": WHOLE_INPUT if whole else inputs,
         "normalise": facts["normalise"],
         **{key: facts[key] for key in ("offset", "scale", "unit_rows")},
         **{key: facts[key] for key in ("target_offset", "target_scale") if key in facts},
-        # of a folder of images, how a file becomes an input
-        "preparation": facts.get("preparation"),
+        # of networks for pictures, how a picture becomes an input: in words, and as `Preparation`
+        "preparation": None if preparation is None else preparation.in_words(),
+        "picture": None if preparation is None else preparation.as_json(),
         # of a table of the user's own, by which a row of its file can be fed
         **{key: facts[key] for key in ("target", "columns") if key in facts},
         "encoding": ENCODING if "columns" in facts else None,
@@ -317,15 +405,11 @@ def _metadata(run: Finished, found: Trained, task: str, normalise: bool) -> dict
         told["prediction_unit"] = (
             "the target's own" if normalise else "(target - target_offset) * target_scale"
         )
-    return {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in told.items()
-        if value is not None
-    }
+    return told
 
 
-def _latency(run: Finished, found: Trained) -> list[str]:
-    """One line for each network and engine: the run's, and its teacher's if it has one.
+def _latency(run: Finished, found: Trained, fold: bool) -> list[str]:
+    """One line for each network and engine, as it is served: the run's, and its teacher's if it has one.
 
     A pruned network is timed in turn with the whole one, and a line says where it is not faster.
     """
@@ -346,10 +430,10 @@ def _latency(run: Finished, found: Trained) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         timed = {}
         for name, network in networks.items():
-            path = None
+            path, network = None, _served(replace(found, network=network), fold)
             if _has_onnx() and find_spec("onnxruntime"):
                 path = Path(folder) / f"{name}.onnx"
-                _write_onnx(path, network, found, str(network.task), {})
+                _write_onnx(path, network, found, str(network.task))
             timed[name] = Timed(network, path)
         measured = latencies(timed, shape)
     lines = []
@@ -400,60 +484,71 @@ def _compared(
 
 
 def _write_state(path: Path, run: Finished, found: Trained, task: str) -> None:
+    """Write the weights, and beside them, as .json, what else is needed to use them."""
     import torch
+
+    from common.runs.result import write_json
 
     held = found.network.state_dict()
     if hasattr(found.network, "pruning"):
         held = _packed(run, found, task)
     _atomically(path, lambda partial: torch.save(held, partial))
+    about = _told(run, found, task, normalise=False, whole=False)
+    write_json(path.with_suffix(".json"), about | {"network": _settings(run, found)})
+
+
+def _settings(run: Finished, found: Trained) -> dict[str, Any]:
+    """How the bare network is built: its class as `_target_`, and what its constructor takes."""
+    from hydra.utils import get_object
+    from omegaconf import OmegaConf
+
+    from common.runs.own import opted_in
+    from common.runs.own_model import taken
+
+    settings: Any = OmegaConf.to_container(run.config.model, resolve=True)
+    for key in found.stages.get("model", {}):
+        # its weights come from the file
+        settings[key] = None
+    offered = {"shape": tuple(found.facts["shape"]), "classes": found.facts["classes"]}
+    if opted_in(settings["_target_"]):
+        offered = taken(get_object(settings["_target_"]), settings, offered)
+    return settings | offered
 
 
 def _packed(run: Finished, found: Trained, task: str) -> dict[str, Any]:
     """What `load_pruned` makes a pruned network from."""
-    from omegaconf import OmegaConf
-
     from common.pruning.pruned import pack
 
-    settings: Any = OmegaConf.to_container(run.config.model, resolve=True)
-    target = settings.pop("_target_")
-    for key in found.stages.get("model", {}):
-        # its weights come from the file
-        settings[key] = None
-    shape = tuple(found.facts["shape"])
-    settings |= {"shape": shape, "classes": found.facts["classes"]}
-    about = _metadata(run, found, task, normalise=False)
+    settings = _settings(run, found)
+    target, shape = settings.pop("_target_"), tuple(found.facts["shape"])
+    about = _metadata(_told(run, found, task, normalise=False, whole=False))
     return pack(found.network, target=target, settings=settings, shape=shape, about=about)
 
 
-def _write_onnx(
-    path: Path, network: "nn.Module", found: Trained, task: str, metadata: dict[str, str]
-) -> None:
-    import onnx
+def _write_onnx(path: Path, network: "nn.Module", found: Trained, task: str) -> None:
+    """Write a network on batches."""
     import torch
 
+    from common.runs.answers import WithPriors
+
     shape = tuple(found.facts["shape"])
-
-    def write(partial: Path) -> None:
-        # the exporter's own notes say nothing about a network
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                network,
-                (torch.zeros(2, *shape),),
-                partial,
-                dynamo=True,
-                input_names=["images" if len(shape) == 3 else "rows"],
-                output_names=[OUTPUTS[task]],
-                dynamic_shapes=({0: "batch"},),
-                external_data=False,
-                verbose=False,
-            )
-        model = onnx.load(partial)
-        onnx.helper.set_model_props(model, metadata)
-        onnx.save(model, partial)
-
-    _atomically(path, write)
+    if task == "detection":
+        network = WithPriors(network, cast("Tensor", found.network.priors)).eval()
+    # the exporter's own notes say nothing about a network
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, *shape),),
+            path,
+            dynamo=True,
+            input_names=["images" if len(shape) == 3 else "rows"],
+            output_names=OUTPUTS[task],
+            dynamic_shapes=({0: "batch"},),
+            external_data=False,
+            verbose=False,
+        )
 
 
 def _atomically(path: Path, write: Callable[[Path], None]) -> None:

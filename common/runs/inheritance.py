@@ -154,11 +154,16 @@ def stage_run(text: str, name: str, parent: DictConfig, request: Request) -> tup
     if config.get("debug") is not None:
         raise UserError("a debug run is nothing to learn from: leave debug= out")
     _check_data(name, parent, config)
-    if _rule(name).model:
+    if _rule(name).model and not (name == START and starts_from_others(parent)):
         _check_model(parent, request, config, asked)
     if _rule(name).one_teacher:
         _check_teacher(name, parent, request, config, asked)
     return config, asked
+
+
+def starts_from_others(config: DictConfig) -> bool:
+    """Whether a run's network may start from another one's weights, as a detector from a classifier's."""
+    return hasattr(load_target(config.model["_target_"], "model"), "start_from")
 
 
 def _trained_configs(text: str) -> list[DictConfig]:
@@ -357,7 +362,8 @@ def _check_data(name: str, parent: DictConfig, config: DictConfig) -> None:
     ours: Any = OmegaConf.to_container(parent.dataset, resolve=True)
     its: Any = OmegaConf.to_container(config.dataset, resolve=True)
     if _rule(name).same_inputs:
-        for key in sorted(set(ours) - SERVING):
+        others = name == START and starts_from_others(parent)
+        for key in ["normalise"] if others else sorted(set(ours) - SERVING):
             if ours[key] != its.get(key):
                 raise UserError(
                     f"it is trained with {_setting(key, its.get(key))}, and this run has "

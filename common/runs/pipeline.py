@@ -19,7 +19,15 @@ from common.base.module import PaperModule
 from common.base.stages import Stage
 from common.base.weights import read_weights
 from common.runs.code import code_hash
-from common.runs.inheritance import CHECKPOINT, is_path, result_beside, stage_keys, stage_run, stage_words
+from common.runs.inheritance import (
+    CHECKPOINT,
+    is_path,
+    result_beside,
+    stage_keys,
+    stage_run,
+    stage_words,
+    starts_from_others,
+)
 from common.runs.keys import START, identity, run_key
 from common.runs.request import Outcome, Request
 from common.runs.result import read_result
@@ -80,9 +88,13 @@ def make_stages(
             continue
         try:
             if words == config.get(START) and _is_weights(words):
-                made = _from_weights(words, network(config))
+                made = _from_weights(words, network(config), request)
             else:
                 made = _make(words, key, config, request, execute, build)
+                if key == START and starts_from_others(config):
+                    _start(model := network(config), made.stage.model.state_dict(), request)
+                    stage = Stage(words=words, key=made.stage.key, metrics=made.stage.metrics, model=model)
+                    made = Made(stage, made.about)
             stages.setdefault(group, {})[key] = made
         except UserError as error:
             raise UserError(f"{key}={words}: {error}") from error
@@ -109,7 +121,18 @@ def _is_weights(text: str) -> bool:
     return is_path(text) and read_result(Path(text).parent / "result.json") is None
 
 
-def _from_weights(text: str, network: nn.Module) -> Made:
+def _start(network: nn.Module, weights: dict[str, Any], request: Request) -> None:
+    """Let a network take over weights of another one, and say what starts anew.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    anew = network.start_from(weights)  # type: ignore[operator]
+    if anew is not None:
+        print(f"[{request.label}] start: {anew}, start anew", file=sys.stderr)
+
+
+def _from_weights(text: str, network: nn.Module, request: Request) -> Made:
     """The run's own network with the weights of a file.
 
     Raises:
@@ -120,7 +143,9 @@ def _from_weights(text: str, network: nn.Module) -> Made:
 
     path = Path(text)
     found = read_weights(path)
-    if is_pruned(found):
+    if hasattr(network, "start_from"):
+        _start(network, _bare(found), request)
+    elif is_pruned(found):
         network = restored(found, path, network).train()
     else:
         _fill(network, _bare(found), path)

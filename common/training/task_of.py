@@ -26,6 +26,10 @@ def task_of(model: Model, data: DataSet, pixels: Literal["sum", "mean"]) -> Task
         from common.training.segmentation import Segmentation
 
         return Segmentation.of(model, data)
+    if model.task == "detection":
+        from common.training.detection import Detection
+
+        return Detection(data)
     if model.task == "multi_task":
         from common.training.multi_task import MultiTask
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from common.base.errors import UserError
 from common.data.detection.detection_data import (
     Annotation,
     Archive,
+    Augment,
     DetectionData,
     Listing,
     listed_images,
@@ -41,7 +42,7 @@ class Coco2017(DetectionData):
     """Photographs of everyday scenes, 80 classes: 118,287 for training, 5,000 (val2017) for testing.
 
     Labels 0..79 follow the order of the files' category numbers 1..90. Boxes around crowds are marked as
-    difficult.
+    difficult; nobody learns from them.
 
     Args:
         drop_empty: leave images without any box out of training; they always stay for testing.
@@ -52,13 +53,14 @@ class Coco2017(DetectionData):
     CLASSES: ClassVar = 80
     TRAIN_SIZE: ClassVar = 118_287
     TEST_SIZE: ClassVar = 5000
+    LEARNS_DIFFICULT: ClassVar = False
 
     def __init__(
         self,
         *,
         drop_empty: bool,
         size: list[int],
-        augment: Literal["none", "flip", "crop_flip"],
+        augment: Augment,
         **options: Unpack[StreamedOptions],
     ) -> None:
         super().__init__(size=size, augment=augment, **options)
@@ -169,7 +171,10 @@ def _looked_up(values: list[Any], known: dict[str, int], what: str) -> np.ndarra
     try:
         return np.array([known[str(value)] for value in values], dtype=np.int64)
     except KeyError as error:
-        raise DamagedError(f"an annotation is of {what} {error.args[0]}, which there is not") from error
+        valid = f" (valid: {', '.join(list(known)[:3])}, ... {list(known)[-1]})" if what == "category" else ""
+        raise DamagedError(
+            f"an annotation is of {what} {error.args[0]}, which there is not{valid}"
+        ) from error
 
 
 def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
+from common.data.detection.augment import canvas, distorted, pasted, placed, sampled_window, sides, stretched
 from common.data.detection.boxes import (
     COLUMNS,
     clip_boxes,
@@ -26,13 +27,16 @@ from common.data.detection.boxes import (
     random_patch,
     resize_boxes,
 )
-from common.data.shared.decode import Box, decode_rgb, mirrored
+from common.data.shared.decode import Box, Window, decode_rgb, mirrored
 from common.data.shared.download import DamagedError, describe, obtain
 from common.data.shared.prepare import Checksum, check_file, unpack
-from common.data.shared.streamed import Record, StreamedData, StreamedOptions, naming
+from common.data.shared.streamed import PEAK, Record, StreamedData, StreamedOptions, naming
 
+Augment = Literal["none", "flip", "crop_flip", "ssd", "ssd_distort"]
 # of a synthetic image
 SYNTHETIC_BOXES = 4
+# how many of the augmented images are mirrored
+MIRRORED = 0.5
 
 
 class Archive(NamedTuple):
@@ -75,19 +79,23 @@ class DetectionData(StreamedData):
     Args:
         size: [height, width] that all images are stretched to.
         augment: of training: "none"; "flip" mirrors half of the images; "crop_flip" also cuts a random
-            patch out of each first, as SSD does (`common.data.detection.boxes.random_patch`).
+            patch out of each first (`common.data.detection.boxes.random_patch`); "ssd" does so by SSD's batch
+            sampler and stretches it by a random interpolation; "ssd_distort" also distorts colours and puts
+            the image on a larger canvas before (`common.data.detection.augment`).
         The others as in `StreamedData`.
     """
 
     KIND: ClassVar = "detection"
     CLASSES: ClassVar[int]
     TARGET_DTYPE: ClassVar = torch.float32
+    # whether objects marked as difficult are trained on; that they need not be found is always so
+    LEARNS_DIFFICULT: ClassVar[bool] = True
 
     def __init__(
         self,
         *,
         size: list[int],
-        augment: Literal["none", "flip", "crop_flip"],
+        augment: Augment,
         **options: Unpack[StreamedOptions],
     ) -> None:
         check("size", size, len(size) == 2 and min(size) >= 1, "give [height, width], each at least 1")
@@ -125,24 +133,39 @@ class DetectionData(StreamedData):
         """The image, uint8 [3, *size], and its boxes, float32 [k, 6]."""
         annotation: Annotation = record.annotation
         boxes = torch.from_numpy(annotation.boxes)
+        if generator is not None and self.augment in ("ssd", "ssd_distort"):
+            return self._sampled(record.path, annotation.size, boxes, generator)
         patch = Box(0, 0, annotation.size[1], annotation.size[0])
         if generator is not None and self.augment == "crop_flip":
             patch = random_patch(boxes, *annotation.size, generator)
             boxes = crop_boxes(boxes, boxes.new_tensor(patch))
             boxes = boxes[is_box(boxes)]
-
-        def window(height: int, width: int) -> Box:
-            if (height, width) != annotation.size:
-                drawn = "{1}x{0}".format(*annotation.size)
-                raise DamagedError(f"{width}x{height} pixels, but its boxes are of an image of {drawn}")
-            return patch
-
         size = self.shape[1], self.shape[2]
-        image = decode_rgb(record.path, size, window, self.note_repair)
+        image = decode_rgb(record.path, size, _checked(patch, annotation.size), self.note_repair)
         boxes = resize_boxes(boxes, (patch.bottom - patch.top, patch.right - patch.left), size)
-        if generator is not None and self.augment != "none" and generator.random() < 0.5:
+        if generator is not None and self.augment != "none" and generator.random() < MIRRORED:
             return mirrored(image), flip_boxes(boxes, size[1])
         return image, boxes
+
+    def _sampled(
+        self, path: str, whole: tuple[int, int], boxes: Tensor, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """As `example`, augmented as SSD does it (`common.data.detection.augment`)."""
+        distorts, size = self.augment == "ssd_distort", (self.shape[1], self.shape[2])
+        frame = canvas(*whole, generator) if distorts else Box(0, 0, whole[1], whole[0])
+        window = sampled_window(boxes, frame, generator)
+        seen, place = placed(window, *whole, size)
+        image = None
+        if min(sides(seen)) > 0 and min(sides(place)) > 0:
+            pixels = decode_rgb(path, sides(seen), _checked(seen, whole), self.note_repair)
+            image = stretched(pixels, sides(place), generator)
+            image = distorted(image, generator) if distorts else image
+        fill = tuple(round(PEAK * mean) for mean in self.MEAN)
+        result, boxes = pasted(image, place, size, fill), crop_boxes(boxes, boxes.new_tensor(window))
+        boxes = resize_boxes(boxes[is_box(boxes)], sides(window), size)
+        if generator.random() < MIRRORED:
+            return mirrored(result), flip_boxes(boxes, size[1])
+        return result, boxes
 
     def collate_targets(self, targets: list[Tensor]) -> Tensor:
         """[b, k, 6], k the most boxes of an image of the batch."""
@@ -158,6 +181,23 @@ class DetectionData(StreamedData):
         labels = generator.integers(0, self.CLASSES, (count, 1))
         rows = np.hstack([low, np.minimum(low + sides, limit), labels, np.zeros((count, 1))])
         return torch.from_numpy(rows).float()
+
+
+def _checked(window: Box, whole: tuple[int, int]) -> Window:
+    """The window of an image that has the (height, width) that its boxes were drawn for.
+
+    Raises:
+        DamagedError: by what is returned: it has another.
+    """
+
+    def chosen(height: int, width: int) -> Box:
+        if (height, width) != whole:
+            raise DamagedError(
+                f"{width}x{height} pixels, but its boxes are of an image of {whole[1]}x{whole[0]}"
+            )
+        return window
+
+    return chosen
 
 
 def annotate(listing: Listing) -> tuple[list[Annotation], int, int]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
+from common.base.preparation import Preparation
 from common.data.shared.decode import centre_window, decode_rgb, mirrored, random_window
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, bar, check_file, prepare, unpack
@@ -163,6 +164,8 @@ class ImageFolder(StreamedData):
     TRAIN_SIZE: ClassVar = 1_281_167
     TEST_SIZE: ClassVar = 50_000
     SUFFIXES: ClassVar = EXTENSIONS
+    # whether images are turned as their orientation marks say; networks for ImageNet are trained without
+    UPRIGHT: ClassVar = False
 
     def __init__(
         self,
@@ -223,10 +226,15 @@ class ImageFolder(StreamedData):
         """How an image file becomes an input, in words."""
         height, width = self.image_size
         size, part = f"{width} x {height}", f"{height}/{self.resize} of its shorter side"
+        marks = "turned upright by its orientation mark" if self.UPRIGHT else "without orientation marks"
         return {
-            "preparation": "the image as RGB, without alpha and orientation marks; if it is not "
+            "preparation": f"the image as RGB, {marks}, what is transparent on white; if it is not "
             f"{size} already, its centre, {part} wide and high, scaled to {size} (bilinear, antialiased)"
         }
+
+    def preparation(self) -> Preparation | None:
+        """See `DataSet`: the evaluation's centre, cut out."""
+        return Preparation("centre", self.image_size, resize=self.resize)
 
     def labels(self, records: Sequence[Record]) -> Tensor | None:
         """The class of each image, int64 [n]."""
@@ -239,7 +247,7 @@ class ImageFolder(StreamedData):
         window = centre_window(self.image_size, self.resize)
         if generator is not None and self.augment == "resized_crop":
             window = random_window(generator)
-        image = decode_rgb(record.path, self.image_size, window, self.note_repair)
+        image = decode_rgb(record.path, self.image_size, window, self.note_repair, self.UPRIGHT)
         return mirrored(image) if mirror else image, torch.tensor(record.annotation)
 
     def synthetic_target(self, number: int, generator: np.random.Generator) -> Tensor:

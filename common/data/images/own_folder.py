@@ -66,6 +66,7 @@ class OwnFolder(ImageFolder):
     CLASSES: ClassVar = 0
     TRAIN_SIZE: ClassVar = 512
     TEST_SIZE: ClassVar = 256
+    UPRIGHT: ClassVar = True
     # of all three parts, where the folder has them
     OFFICIAL_VALIDATION: ClassVar = True
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
+from common.base.preparation import Preparation
 from common.data.shared.decode import Box, decode_labels, decode_rgb, image_size, mirrored
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.streamed import PEAK, Record, StreamedData, StreamedOptions
@@ -94,6 +95,11 @@ class SegmentationData(StreamedData):
         if generator is not None and self.augment != "none" and generator.random() < 0.5:
             image, labels = mirrored(image), mirrored(labels)
         return self._filled_up(image, labels)
+
+    def preparation(self) -> Preparation | None:
+        """See `DataSet`: scaled to fit, and filled up with the mean colour."""
+        fill = tuple(float(value) for value in self._mean_colour)
+        return Preparation("fit", self.image_size, fill=fill)
 
     def _filled_up(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         down, across = (want - have for want, have in zip(self.image_size, labels.shape, strict=True))

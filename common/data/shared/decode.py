@@ -4,8 +4,9 @@ simplejpeg calls the decoder that Pillow calls too (libjpeg-turbo), gives the sa
 more than half of Pillow's time; Pillow reads all that is no JPEG in colour, or no faultless one.
 
 Resizing is bilinear over the whole area that a pixel stands for (antialiased, as Pillow's own), rounded to
-uint8; torch's kernel is two to three times as fast as Pillow's. Orientation marks (EXIF) are not followed, as
-is usual with these sets.
+uint8; torch's kernel is two to three times as fast as Pillow's. Orientation marks (EXIF) are followed where
+`upright` says so: pictures of the user's own are turned, those of sets whose boxes or masks count the stored
+pixels are not.
 """
 
 import io
@@ -46,11 +47,25 @@ REPAIRS = {
     "I;16B": "images of one channel of 16 bits, made RGB of 8",
     "I;16L": "images of one channel of 16 bits, made RGB of 8",
     "F": "images of one channel of 16 bits, made RGB of 8",
-    "LA": "images with alpha, made RGB without it",
-    "RGBA": "images with alpha, made RGB without it",
+    "LA": "images with alpha, made RGB on white",
+    "RGBA": "images with alpha, made RGB on white",
     "P": "images with a palette, made RGB",
     "CMYK": "CMYK images, made RGB",
 }
+WHITE_PAPER = (255, 255, 255, 255)
+# EXIF's tag of how a picture is to be turned, what Pillow does for each of its values, and what stands in a
+# file that has it
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"tiff:Orientation")
 
 
 class Box(NamedTuple):
@@ -67,17 +82,20 @@ Window = Callable[[int, int], Box]
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def reading(formats: str = "JPEG or PNG") -> Iterator[None]:
     """Turn all that Pillow raises for a bad file into DamagedError, and keep its warnings quiet.
 
     Errors of the file system (missing, no permission) go on as they are.
+
+    Args:
+        formats: what is read, for the message on a file of another one.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except Image.UnidentifiedImageError as error:
-        raise DamagedError("not a JPEG or PNG image") from error
+        raise DamagedError(f"not a {formats} image") from error
     except OSError as error:
         if error.errno is not None:
             raise
@@ -116,7 +134,11 @@ def image_size(path: str) -> tuple[int, int]:
 
 
 def decode_rgb(
-    path: str, size: tuple[int, int], window: Window | None, note: Callable[[str], None]
+    path: str,
+    size: tuple[int, int],
+    window: Window | None,
+    note: Callable[[str], None],
+    upright: bool = False,
 ) -> Tensor:
     """A window of an image file, stretched to `size`.
 
@@ -125,6 +147,7 @@ def decode_rgb(
         size: (height, width) of the result.
         window: what to cut out, given the image's own (height, width); None for the whole image.
         note: told what was repaired, if the image is not RGB.
+        upright: turn the image as its orientation mark says, before the window is cut out.
 
     Returns:
         uint8 [3, height, width], not to be written to. An image or window that has this size already is not
@@ -136,14 +159,16 @@ def decode_rgb(
     """
     with reading():
         content = _content(path)
-        colour_jpeg = _colour_jpeg_size(content)
-        whole = colour_jpeg or _header_size(content)
+        turn = orientation_of(content) if upright else 1
+        colour_jpeg = colour_jpeg_size(content)
+        height, width = colour_jpeg or _header_size(content)
+        whole = (width, height) if _is_on_its_side(turn) else (height, width)
         box = window(*whole) if window is not None else Box(0, 0, whole[1], whole[0])
         shrink = _shrink(box, size)
-        image = _colour_jpeg(content) if colour_jpeg and shrink < 2 else None
+        image = colour_jpeg_pixels(content) if colour_jpeg and shrink < 2 and turn == 1 else None
         if image is not None:
             return resize(image[:, box.top : box.bottom, box.left : box.right], size)
-        return _through_pillow(content, whole, box, size, shrink, note)
+        return _through_pillow(content, whole, box, size, shrink, turn, note)
 
 
 def decode_labels(
@@ -182,20 +207,44 @@ def decode_labels(
 def to_rgb(image: Image.Image, note: Callable[[str], None]) -> Image.Image:
     """The image itself if it is RGB; else a converted one, told to `note`.
 
-    One channel is repeated (of 16 bits it is scaled, so that 65535 becomes 255), alpha is dropped, palettes
-    are looked up, CMYK is converted by Pillow's formula, without colour profiles.
+    One channel is repeated (of 16 bits it is scaled, so that 65535 becomes 255; of floats that are 1 at most,
+    so that 1 does), what is transparent is laid on white paper (as browsers show it), palettes are looked up,
+    CMYK is converted by Pillow's formula, without colour profiles.
     """
-    if image.mode == "RGB":
+    if image.mode == "RGB" and not image.has_transparency_data:
         return image
     note(REPAIRS.get(image.mode, f"images of mode {image.mode}, made RGB"))
     if image.mode == "F" or image.mode.startswith("I"):
         # Pillow's own conversion would cut all that is above 255 off
-        grey = np.asarray(image).astype(np.float64).clip(0, WHITE) * (255 / WHITE)
-        image = Image.fromarray(np.rint(grey).astype(np.uint8))
-    # a palette with transparency goes by RGBA, or Pillow takes one colour for another
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
+        grey = np.asarray(image).astype(np.float64)
+        white = 1 if image.mode == "F" and grey.max() <= 1 else WHITE
+        grey = grey.clip(0, white) * (255 / white)
+        return Image.fromarray(np.rint(np.nan_to_num(grey)).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE_PAPER), picture)
     return image.convert("RGB")
+
+
+def orientation_of(content: bytes) -> int:
+    """How the picture of a file is to be turned, by its mark: a key of `TURNS`, or 1 for not at all.
+
+    A mark that cannot be read turns nothing, as in other programs.
+    """
+    if not any(mark in content for mark in EXIF_MARKS):
+        return 1
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            turn = image.getexif().get(ORIENTATION, 1)
+    except Exception:
+        # whatever is wrong with the picture itself is found where it is decoded
+        return 1
+    return turn if turn in TURNS else 1
+
+
+def _is_on_its_side(turn: int) -> bool:
+    """Whether height and width change places when a picture is turned upright."""
+    return turn >= 5
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -262,8 +311,8 @@ def _shrink(box: Box, size: tuple[int, int]) -> float:
     return min((box.right - box.left) / size[1], (box.bottom - box.top) / size[0]) / DRAFT_GAP
 
 
-def _colour_jpeg(content: bytes) -> Tensor | None:
-    """A whole JPEG of `_colour_jpeg_size`; None for a faulty one, of which Pillow tells or makes more."""
+def colour_jpeg_pixels(content: bytes) -> Tensor | None:
+    """A whole JPEG of `colour_jpeg_size`; None for a faulty one, of which Pillow tells or makes more."""
     try:
         return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
     except ValueError:
@@ -276,6 +325,7 @@ def _through_pillow(
     box: Box,
     size: tuple[int, int],
     shrink: float,
+    turn: int,
     note: Callable[[str], None],
 ) -> Tensor:
     """A window of any image as RGB; a JPEG is decoded at a fraction of its size, not below 1 / shrink."""
@@ -284,6 +334,8 @@ def _through_pillow(
             image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
         image.load()
         pixels = to_rgb(image, note)
+    if turn in TURNS:
+        pixels = pixels.transpose(TURNS[turn])
     if pixels.size != (whole[1], whole[0]):
         # the window's corners may lie between pixels now, which only Pillow's resize takes
         across, down = pixels.width / whole[1], pixels.height / whole[0]
@@ -297,7 +349,7 @@ def _header_size(content: bytes) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _colour_jpeg_size(content: bytes) -> tuple[int, int] | None:
+def colour_jpeg_size(content: bytes) -> tuple[int, int] | None:
     """(height, width) of a JPEG in colour, without black; None for all else."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(content)

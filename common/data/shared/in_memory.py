@@ -16,6 +16,7 @@ from torch import Tensor
 from common.base.dataset import Batch, DataSet, Part, Source, SplitName, check, plain_numbers
 from common.base.errors import UserError
 from common.base.loader import IndexLoader
+from common.base.preparation import Preparation, usual_preparation
 from common.data.shared.augment import crop_flip
 from common.data.shared.sparse import take_rows
 from common.data.shared.subsets import complement, stratified_subset
@@ -408,6 +409,10 @@ class ImageData(TensorData):
     def random_inputs(self, count: int, generator: torch.Generator) -> Tensor:
         """Synthetic images, uint8 [count, C, H, W], uniform in 0..PEAK."""
         return torch.randint(0, self.PEAK + 1, (count, *self.shape), generator=generator, dtype=torch.uint8)
+
+    def preparation(self) -> Preparation | None:
+        """See `DataSet`: the images have one size, so pictures are brought to it in the usual way."""
+        return usual_preparation(self.KIND, self.shape, self.PEAK)
 
     def input_range(self) -> list[float] | None:
         """[0, PEAK]."""

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from common.base.dataset import Batch, DataSet, Source, SplitName, check, plain_numbers
 from common.base.errors import UserError
 from common.base.loader import BlockLoader, ends_of, minibatches, shuffled, steps_of
+from common.base.preparation import Preparation, usual_preparation
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, check_file, prepare, unpack
 from common.data.shared.subsets import complement, stratified_subset
@@ -320,6 +321,10 @@ class StreamedData(DataSet):
             "unit_rows": False,
             "input_range": [0.0, float(PEAK)],
         }
+
+    def preparation(self) -> Preparation | None:
+        """See `DataSet`; sets whose `example` does otherwise override it."""
+        return usual_preparation(self.KIND, self.shape, PEAK)
 
     def adopt(self, facts: dict[str, Any]) -> None:
         """Give images normalised as `facts` of another set say."""

@@ -30,6 +30,8 @@ FAMILIES = [
     ("convnet_digits", 32, {}),
     ("convnet", 32, {}),
     ("resnet_digits", 8, {}),
+    ("peleenet_digits", 8, {}),
+    ("densenet41_small", 32, {}),
 ]
 
 

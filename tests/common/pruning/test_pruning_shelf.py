@@ -21,8 +21,8 @@ CONF = Path(__file__).parents[3] / "conf" / "model"
 # most of whose channels have an order, or pass groups and shuffles, have tests of their own
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?|_target_: (papers\.(saddle\.sets|sdp_cert|mgda\.networks\.LinearEncoder|spider"
-    r"|yogi|accelegrad|channelnets)|common\.search\.surrogate|common\.models\.(linear|online_function"
-    r"|shufflenet))"
+    r"|yogi|accelegrad|channelnets|pelee\.detector)|common\.search\.surrogate|common\.detection"
+    r"|common\.models\.(linear|online_function|shufflenet))"
 )
 SHAPES = [((3, 32, 32), 5), ((1, 28, 28), 5), ((1, 8, 8), 5), ((20,), 3)]
 
@@ -31,6 +31,8 @@ SMALLER: list[tuple[str, dict[str, Any]]] = [
     (r"resnet164", {"depth": 20}),
     (r"(preact_)?resnet\d+$", {"depth": 14}),
     (r"wrn", {"depth": 10, "width": 2}),
+    (r"peleenet_digits", {"blocks": [1, 1, 1]}),
+    (r"peleenet|densenet41", {"blocks": [1, 1, 1, 1], "growth": 8, "stem": 8}),
     (r"densenet_bc", {"depth": 16, "growth": 6}),
     (r"densenet", {"depth": 10}),
     (r"resnext29", {"depth": 11, "group_width": 8}),

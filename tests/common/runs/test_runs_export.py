@@ -25,7 +25,8 @@ from common.training.segmentation import nearest
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 WORDS = ["scale=smoke", "logger=none", "trainer=cpu"]
 STATE = Options("state_dict", latency=False)
-PLAIN = Options("onnx", latency=False)
+# on batches of what the data set stores
+PLAIN = Options("onnx", latency=False, whole=False)
 
 
 def made(folder: Path, *words: str) -> tuple[list[str], Path]:
@@ -203,6 +204,26 @@ def test_without_normalisation_onnx_logits_equal_branch_0s_for_any_batch(
         with torch.no_grad():
             np.testing.assert_allclose(logits, network.eval()(images).numpy(), rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(logits, module(images).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_has_batch_normalisation_folded_unless_that_is_left_out(
+    tmp_path: Path, onnxruntime: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnx
+
+    asked, _ = made(tmp_path, "paper=yogi", "dataset=digits", "model=peleenet_digits")
+    (path,) = export(asked, PLAIN).files
+    folded = onnx.load(path)
+    call, _ = opened(onnxruntime, path)
+    monkeypatch.setattr(
+        sys, "argv", ["export.py", *asked, "to=onnx", "latency=false", "fold=false", "whole=false"]
+    )
+    assert command.main() == 0, capsys.readouterr().err
+    whole = onnx.load(path)
+    assert "BatchNormalization" not in {node.op_type for node in folded.graph.node}
+    assert len(folded.graph.initializer) <= len(whole.graph.initializer)
+    pixels = 16 * np.random.default_rng(0).random((3, 1, 8, 8))
+    np.testing.assert_allclose(call(pixels), opened(onnxruntime, path)[0](pixels), rtol=1e-5, atol=1e-5)
 
 
 def test_another_papers_run_is_exported_by_the_same_words(tmp_path: Path) -> None:

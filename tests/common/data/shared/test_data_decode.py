@@ -159,7 +159,10 @@ def test_16_bits_a_channel_are_scaled_to_8_and_saturate_nowhere(
 ) -> None:
     values = np.linspace(0, 65_535, 4096).round().astype(np.uint16).reshape(64, 64)
     path = tmp_path / "x.png"
-    path.write_bytes(png_of_16_bits(np.stack([values] * channels, -1), colour_type))
+    planes = [values] * channels
+    if colour_type >= 4:
+        planes[-1] = np.full_like(values, 65_535)
+    path.write_bytes(png_of_16_bits(np.stack(planes, -1), colour_type))
     found = decode_rgb(str(path), (64, 64), None, lambda what: None)
     # of colours Pillow takes the higher byte, so up to one level less
     slack = 0.5 if channels == 1 else 1.0
@@ -181,13 +184,13 @@ def test_grey_of_every_number_type_is_scaled_by_its_white(mode: str) -> None:
     assert notes == ["images of one channel of 16 bits, made RGB of 8"]
 
 
-def test_a_palette_with_transparency_keeps_its_colours(save: Callable[..., str]) -> None:
+def test_a_palette_with_transparency_keeps_its_colours_and_is_laid_on_white(save: Callable[..., str]) -> None:
     image = Image.new("P", (4, 4))
     image.putpalette([255, 0, 0, 0, 255, 0])
     image.putpixel((1, 2), 1)
     path = save(image, transparency=0)
     found = decode_rgb(path, (4, 4), None, lambda what: None)
-    assert found[:, 0, 0].tolist() == [255, 0, 0]
+    assert found[:, 0, 0].tolist() == [255, 255, 255]
     assert found[:, 2, 1].tolist() == [0, 255, 0]
 
 

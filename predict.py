@@ -1,0 +1,9 @@
+"""Show pictures to the network of a finished run, or to an exported one: `python predict.py --help`."""
+
+import sys
+
+from common.runs.pipe import piped
+from common.runs.predict import main
+
+if __name__ == "__main__":
+    sys.exit(piped(main))
