@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.base.errors import UserError
+from common.models.resizing import resized
 from papers.dpc.cell import FEATURES, Cell, Operator, Pair
 
 PoolingForm = Literal["official", "adaptive"]
@@ -152,13 +153,6 @@ def pooling_window(map_size: Pair, grid: Pair) -> Pair:
 def map_of(crop: Pair, output_stride: int) -> Pair:
     """(H, W) of the map of a crop: H = (crop - 1) // stride + 1."""
     return (crop[0] - 1) // output_stride + 1, (crop[1] - 1) // output_stride + 1
-
-
-def resized(maps: Tensor, size: Pair | torch.Size) -> Tensor:
-    """Bilinearly, corners aligned, as DeepLab does everywhere."""
-    if tuple(maps.shape[2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def operator_module(operator: Operator, inputs: int, settings: HeadSettings) -> nn.Module:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from common.base.errors import UserError
 from common.base.limits import require
+from common.models.resizing import resized
 from common.models.shapes import require_classes, require_image
 from papers.dpc.backbones import Backbone, make_backbone, padded
 from papers.dpc.cell import cell_of
@@ -19,7 +20,6 @@ from papers.dpc.heads import (
     PoolingForm,
     map_of,
     pointwise_conv,
-    resized,
     truncated_normal,
 )
 
@@ -95,6 +95,8 @@ class DeepLab(nn.Module):
         weight_decay: w of the penalty w / 2 ||.||² on the weights of all convolutions that are not
             depthwise, of the backbone too; none on biases and batch normalisation.
         class_weights: c of ENet's weights of classes; null weighs all alike.
+        test_scales, test_flip: how images are looked at where the network is judged, see
+            `common.training.segmentation.Views`.
 
     Raises:
         UserError: a value out of range, or that does not go with another.
@@ -119,6 +121,8 @@ class DeepLab(nn.Module):
         momentum: float,
         weight_decay: float,
         class_weights: float | None,
+        test_scales: list[float],
+        test_flip: bool,
     ) -> None:
         super().__init__()
         require("at least 1", "model", width=width, filters=filters)
@@ -146,6 +150,7 @@ class DeepLab(nn.Module):
         last = self.head.outputs if self.decoder is None else self.decoder.outputs
         self.classifier = classifier(last, self.classes)
         self.weight_decay, self.class_weights = weight_decay, class_weights
+        self.test_scales, self.test_flip = test_scales, test_flip
 
     def forward(self, images: Tensor) -> Tensor:
         """[b, channels, H, W] to logits [b, classes, H, W]."""

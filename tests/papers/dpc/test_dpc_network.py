@@ -26,6 +26,8 @@ SETTINGS: dict[str, Any] = {
     "momentum": 0.1,
     "weight_decay": 0.0,
     "class_weights": None,
+    "test_scales": [1.0],
+    "test_flip": False,
 }
 
 
