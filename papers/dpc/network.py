@@ -1,5 +1,6 @@
 """The whole network: a backbone, a context module, DeepLabv3+'s decoder, and logits at the images' size."""
 
+import copy
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,8 +10,8 @@ from common.base.errors import UserError
 from common.base.limits import require
 from common.models.resizing import resized
 from common.models.shapes import require_classes, require_image
-from papers.dpc.backbones import Backbone, make_backbone, padded
-from papers.dpc.cell import cell_of
+from papers.dpc.backbones import Backbone, make_backbone, padded, padded_side
+from papers.dpc.cell import Cell, cell_of
 from papers.dpc.heads import (
     ASPP,
     RATES_AT_STRIDE,
@@ -163,17 +164,74 @@ class DeepLab(nn.Module):
         height, width = images.shape[2:]
         return resized(self.classifier(found), filled.shape[2:])[..., :height, :width]
 
+    def with_head(self, cell: Cell) -> "DeepLab":
+        """A copy with another cell and new weights from the head on; the backbone's stay."""
+        other = copy.deepcopy(self)
+        other.head = DensePredictionCell(cell, self.backbone.channels, self.settings)
+        other.decoder = None
+        if self.decoder is not None:
+            assert self.backbone.low_channels is not None
+            other.decoder = Decoder(other.head.outputs, self.backbone.low_channels, self.settings.momentum)
+        last = other.head.outputs if other.decoder is None else other.decoder.outputs
+        other.classifier = classifier(last, self.classes)
+        return other
+
+    def on_features(self, cell: Cell, image: tuple[int, int]) -> "CellOnFeatures":
+        """A new cell and classifier for maps of this backbone, without decoder.
+
+        Args:
+            image: (H, W) of the images that the maps are of.
+        """
+        return CellOnFeatures(
+            cell, self.backbone.channels, self.settings, self.classes, image, self.backbone.output_stride
+        )
+
     def penalty(self) -> Tensor | float:
         """w / 2 times the sum of squares of what is decayed."""
-        if self.weight_decay == 0:
-            return 0.0
-        decayed = [
-            layer.weight
-            for layer in self.modules()
-            if isinstance(layer, nn.Conv2d) and layer.weight.requires_grad and layer.groups == 1
-        ]
-        squares = torch._foreach_norm(decayed)
-        return self.weight_decay / 2 * torch.stack(squares).square().sum()
+        return decay_of(self, self.weight_decay)
+
+
+class CellOnFeatures(nn.Module):
+    """A cell and a classifier on cached maps: logits at the images' size.
+
+    Args:
+        cell, channels, settings: see `DensePredictionCell`.
+        classes: number of logits.
+        image: (H, W) of the images that the maps are of.
+        output_stride: of the maps.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        channels: int,
+        settings: HeadSettings,
+        classes: int,
+        image: tuple[int, int],
+        output_stride: int,
+    ) -> None:
+        super().__init__()
+        self.head = DensePredictionCell(cell, channels, settings)
+        self.classifier = classifier(self.head.outputs, classes)
+        self.image = image
+        self.filled = [padded_side(side, output_stride) for side in image]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[b, channels, h, w] to logits [b, classes, H, W]."""
+        height, width = self.image
+        return resized(self.classifier(self.head(maps)), self.filled)[..., :height, :width]
+
+
+def decay_of(network: nn.Module, weight_decay: float) -> Tensor | float:
+    """w / 2 times the sum of squares of the weights of all convolutions that are not depthwise."""
+    if weight_decay == 0:
+        return 0.0
+    decayed = [
+        layer.weight
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d) and layer.weight.requires_grad and layer.groups == 1
+    ]
+    return weight_decay / 2 * torch.stack(torch._foreach_norm(decayed)).square().sum()
 
 
 def rate_multiplier(output_stride: int) -> int:
