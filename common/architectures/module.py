@@ -222,7 +222,7 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
         if not self.done:
             return
         parts = {"search": self.evaluated, "full": self.ranked, "references": self.compared}
-        text = {name: json.loads(part.dumps()) for name, part in parts.items()}
+        text = {name: part.to_json() for name, part in parts.items()}
         (self.folder / RECORD).write_text(json.dumps(text, indent=1))
         (self.folder / FOUND).write_text(json.dumps(self.found.architecture.to_json(), indent=1) + "\n")
         shutil.rmtree(self.folder / UNDER_WAY, ignore_errors=True)
@@ -277,17 +277,17 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
 
     def search_state(self) -> dict[str, Any]:
         return {
-            "record": self.evaluated.dumps(),
-            "ranked": self.ranked.dumps(),
-            "compared": self.compared.dumps(),
+            "record": self.evaluated.to_json(),
+            "ranked": self.ranked.to_json(),
+            "compared": self.compared.to_json(),
             "used_up": self.used_up,
         }
 
     def load_search_state(self, state: dict[str, Any]) -> None:
         space = self.objective.space
-        self.evaluated = Record.loads(state["record"], space)
-        self.ranked = Record.loads(state["ranked"], space)
-        self.compared = Record.loads(state["compared"], space)
+        self.evaluated = Record.from_json(state["record"], space)
+        self.ranked = Record.from_json(state["ranked"], space)
+        self.compared = Record.from_json(state["compared"], space)
         self.used_up = state["used_up"]
 
 

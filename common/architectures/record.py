@@ -1,6 +1,5 @@
 """What a search has evaluated so far."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -82,15 +81,15 @@ class Record(Generic[A]):
         """The latest `count` of the valid ones."""
         return [item for item in self.items if item.valid][-count:]
 
-    def dumps(self) -> str:
-        """All as text; floats come back with all their bits."""
-        return json.dumps([item.to_json() for item in self.items])
+    def to_json(self) -> list[dict[str, Any]]:
+        """All as plain data."""
+        return [item.to_json() for item in self.items]
 
     @classmethod
-    def loads(cls, text: str, space: ArchitectureSpace[A]) -> "Record[A]":
-        """The inverse of `dumps`."""
+    def from_json(cls, data: list[dict[str, Any]], space: ArchitectureSpace[A]) -> "Record[A]":
+        """The inverse of `to_json`."""
         record: Record[A] = cls()
-        for item in json.loads(text):
+        for item in data:
             record.add(Evaluated.from_json(item, space))
         return record
 

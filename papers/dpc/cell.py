@@ -190,12 +190,20 @@ def pointwise(source: int = FEATURES) -> Branch:
 TOP1 = Cell((atrous(1, 6), atrous(18, 15, 0), atrous(6, 3, 1), atrous(1, 1, 0), atrous(6, 21, 0)))
 # DeepLabv3's module in the space (figure 5 of the paper's related work; rates of output stride 16)
 ASPP_CELL = Cell((pointwise(), atrous(6, 6), atrous(12, 12), atrous(18, 18), pool(1, 1)))
+# the same with rates for maps a few places wide
+ASPP_SMALL = Cell((pointwise(), atrous(2, 2), atrous(4, 4), atrous(6, 6), pool(1, 1)))
 # The worst cell of figure 6 pools over the whole map and has the other branches in a row behind that. Which
 # operators those are stands in a picture alone; those of the best cell are in their place.
 WORST = Cell((pool(1, 1), atrous(1, 6, 0), atrous(18, 15, 1), atrous(6, 3, 2), atrous(6, 21, 3)))
 # a head that mixes channels and looks at no neighbour
 POINTWISE = Cell((pointwise(),) * 5)
-NAMED = {"top1": TOP1, "aspp_cell": ASPP_CELL, "worst": WORST, "pointwise": POINTWISE}
+NAMED = {
+    "top1": TOP1,
+    "aspp_cell": ASPP_CELL,
+    "aspp_small": ASPP_SMALL,
+    "worst": WORST,
+    "pointwise": POINTWISE,
+}
 
 
 def cell_of(value: object) -> Cell:

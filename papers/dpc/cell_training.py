@@ -12,9 +12,10 @@ from common.architectures.objective import ArchitectureObjective, seed_of
 from common.base.dataset import DataSet, SplitName
 from common.training.made_optimizer import made_optimizer
 from common.training.segmentation import Segmentation
+from papers.dpc.backbones import padded_side
 from papers.dpc.cached_features import CachedFeatures
 from papers.dpc.cell import Cell
-from papers.dpc.heads import table_cost
+from papers.dpc.heads import map_of, table_cost
 from papers.dpc.network import DeepLab, decay_of
 from papers.dpc.space import CellSpace
 
@@ -78,8 +79,8 @@ class CellObjective(ArchitectureObjective[Cell]):
     def count(self, architecture: Cell) -> dict[str, float]:
         """parameters and madds of the branches as table 1 counts them, at the map of the images' size."""
         backbone = self.template.backbone
-        stride = backbone.output_stride
-        map_size = (math.ceil((self.image[0] - 1) / stride) + 1, math.ceil((self.image[1] - 1) / stride) + 1)
+        filled = [padded_side(side, backbone.output_stride) for side in self.image]
+        map_size = map_of((filled[0], filled[1]), backbone.output_stride)
         cost = table_cost(architecture, backbone.channels, self.template.settings.filters, map_size)
         return {"parameters": cost.parameters, "madds": cost.madds}
 

@@ -5,11 +5,11 @@ from typing import Any, Unpack
 
 from common.base.stages import Stage
 from common.metrics.macs import count_macs
-from common.metrics.parameters import count_parameters
 from common.training.supervised import SupervisedModule, Training
+from papers.dpc.backbones import padded_side
 from papers.dpc.caching import CacheModule, FeatureCache
 from papers.dpc.cell import ASPP_CELL
-from papers.dpc.heads import DensePredictionCell, map_of, table_cost
+from papers.dpc.heads import Cost, DensePredictionCell, map_of, table_cost
 from papers.dpc.network import DeepLab
 from papers.dpc.search import CellSearch, CellSearchModule, SearchBudget
 
@@ -58,34 +58,31 @@ class DPCModule(SupervisedModule):
     def results(self) -> dict[str, Any]:
         """The shared results, and what the network costs.
 
-        head_parameters, head_madds: of the context module's branches, as table 1 counts them. madds:
-            multiply-adds of
-        the whole network. branch1_norm, ...: mean absolute weights of the projection by branch, and
-        branch1_rank, ... their ranks, 1 the largest (figure 5b).
+        head_millions, head_billions: parameters and multiply-adds of the context module's branches, as table
+            1
+        counts them. billions: multiply-adds of the whole network, billions_of_views: of all scales and
+        mirror images that it is judged by. branch0_norm, ...: mean absolute weights of the projection by
+        branch, and branch0_rank, ... their ranks, 1 the largest (figure 5b).
         """
         found, network = super().results(), self.network()
         if not isinstance(network, DeepLab):
             return found
         size = self.cost_size or list(self.data.shape[1:])
-        return (
-            found
-            | head_costs(network, (size[0], size[1]))
-            | {
-                "madds": count_macs(network, (self.data.shape[0], size[0], size[1])),
-                "weights": count_parameters(network),
-            }
-            | branch_norms(network)
-        )
+        cost = head_cost(network, (size[0], size[1]))
+        found |= {"head_millions": cost.parameters / 1e6, "head_billions": cost.madds / 1e9}
+        found["billions"] = count_macs(network, (self.data.shape[0], size[0], size[1])) / 1e9
+        views = sum(scale**2 for scale in network.test_scales) * (2 if network.test_flip else 1)
+        found["billions_of_views"] = views * found["billions"]
+        return found | branch_norms(network)
 
 
-def head_costs(network: DeepLab, size: tuple[int, int]) -> dict[str, int]:
+def head_cost(network: DeepLab, size: tuple[int, int]) -> Cost:
     """Parameters and multiply-adds of a context module as table 1 counts them, at images of a size."""
     backbone = network.backbone
     cell = network.head.cell if isinstance(network.head, DensePredictionCell) else ASPP_CELL
-    filled = tuple(side + (1 - side) % backbone.output_stride for side in size)
+    filled = [padded_side(side, backbone.output_stride) for side in size]
     map_size = map_of((filled[0], filled[1]), backbone.output_stride)
-    cost = table_cost(cell, backbone.channels, network.settings.filters, map_size)
-    return {"head_parameters": cost.parameters, "head_madds": cost.madds}
+    return table_cost(cell, backbone.channels, network.settings.filters, map_size)
 
 
 def branch_norms(network: DeepLab) -> dict[str, float]:
