@@ -123,6 +123,7 @@ def _ray() -> AbstractContextManager[Any]:
 
 def _by_submitit(jobs: Sequence[Job[A]], workers: Workers) -> list[Evaluated[A]]:
     from submitit import AutoExecutor
+    from submitit.core.utils import FailedJobError
 
     executor = AutoExecutor(folder=jobs[0].path.parent / "submitit")
     executor.update_parameters(cpus_per_task=workers.threads, slurm_array_parallelism=workers.processes)
@@ -130,5 +131,9 @@ def _by_submitit(jobs: Sequence[Job[A]], workers: Workers) -> list[Evaluated[A]]
     # elsewhere than on Slurm nothing holds back more jobs than there are processes
     for start in range(0, len(jobs), workers.processes):
         some = jobs[start : start + workers.processes]
-        found += [task.result() for task in executor.map_array(_run, some, [workers.threads] * len(some))]
+        tasks = executor.map_array(_run, some, [workers.threads] * len(some))
+        try:
+            found += [task.result() for task in tasks]
+        except FailedJobError as error:
+            raise UserError(f"paper.launcher=submitit: {str(error).strip().splitlines()[-1]}") from error
     return found

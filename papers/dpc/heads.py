@@ -25,7 +25,8 @@ DEPTHWISE_STD, POINTWISE_STD = 0.33, 0.06
 # the output stride that the rates of a cell are meant for
 RATES_AT_STRIDE = 16
 
-_told: set[str] = set()
+# sizes of maps of which it was said that rates reach beyond them
+_told: set[Pair] = set()
 
 
 class HeadSettings(NamedTuple):
@@ -89,12 +90,7 @@ class AtrousSeparable(nn.Sequential):
             (rate, side) for rate, side in zip(self.rates, inputs.shape[2:], strict=True) if rate >= side
         ]
         if beyond:
-            height, width = inputs.shape[2:]
-            rows, columns = self.rates
-            _tell_once(
-                f"[dpc] rates {rows}x{columns} reach beyond a map of {height}x{width}: "
-                "only the middle taps touch it"
-            )
+            _tell_of_rates(self.rates, (inputs.shape[2], inputs.shape[3]))
         return super().forward(inputs)
 
 
@@ -257,7 +253,12 @@ def table_cost(cell: Cell, channels: int, filters: int, map_size: Pair) -> Cost:
     return Cost(parameters, madds)
 
 
-def _tell_once(text: str) -> None:
-    if text not in _told:
-        _told.add(text)
-        print(text, file=sys.stderr)
+def _tell_of_rates(rates: Pair, map_size: Pair) -> None:
+    """Once for all rates on maps of a size."""
+    if map_size not in _told:
+        _told.add(map_size)
+        print(
+            f"[dpc] rates {rates[0]}x{rates[1]} reach beyond a map of {map_size[0]}x{map_size[1]}: only the "
+            "middle taps touch it (said once for all rates)",
+            file=sys.stderr,
+        )

@@ -144,10 +144,12 @@ class CellSearchModule(ArchitectureSearchModule[Cell]):
     def setup(self, stage: str) -> None:
         if self.in_full == "end_to_end":
             self.data.setup(stage)
+            assert isinstance(self.full, CellObjective)
             self.data.size(self.full.recipe.score)
 
     def on_fit_start(self) -> None:
         for objective in (self.objective, self.full):
+            assert isinstance(objective, CellObjective)
             objective.recipe = objective.recipe._replace(device=str(self.device))
 
     def results(self) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def fit(module: PaperModule, root: Path, steps: int = -1) -> PaperModule:
 
 
 def caching(**changes: Any) -> CacheModule:
-    method = FeatureCache(**({"calibrate": True, "mirror": False, "precision": "float32"} | changes))
+    settings: dict[str, Any] = {"calibrate": True, "mirror": False, "precision": "float32"}
+    method = FeatureCache(**(settings | changes))
     return CacheModule(data=squares(), model=network(), method=method)
 
 
@@ -125,19 +126,19 @@ def test_the_cache_holds_what_the_calibrated_backbone_gives(stage: Stage) -> Non
     assert [cached.size(split) for split in ("train", "validation", "test")] == [18, 6, 30]
     backbone = stage.model.backbone.eval()
     for split in ("train", "validation", "test"):
-        images, targets = data.batch(split, slice(0, 6), augment=False)  # type: ignore[arg-type]
-        maps, labels = cached.batch(split, torch.arange(6), augment=False)  # type: ignore[arg-type]
+        images, targets = data.batch(split, slice(0, 6), augment=False)
+        maps, labels = cached.batch(split, torch.arange(6), augment=False)
         with torch.no_grad():
             torch.testing.assert_close(maps, backbone(padded(images, 4)), rtol=1e-4, atol=1e-5)
         assert targets is not None and labels is not None and torch.equal(labels, targets)
 
 
 def test_calibration_gives_the_statistics_of_the_training_images(tmp_path: Path) -> None:
-    module = fit(caching(), tmp_path)
+    module: Any = fit(caching(), tmp_path)
     data = squares()
     data.setup()
     images, _ = data.batch("train", slice(None), augment=False)
-    first, norm = module.network().backbone.layers[0], module.network().backbone.layers[1]  # type: ignore[union-attr,index]
+    first, norm = module.network().backbone.layers[0], module.network().backbone.layers[1]
     with torch.no_grad():
         maps = first(padded(images, 4))
     torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -145,14 +146,14 @@ def test_calibration_gives_the_statistics_of_the_training_images(tmp_path: Path)
 
 
 def test_mirror_images_follow_the_training_images(tmp_path: Path) -> None:
-    module = fit(caching(mirror=True, calibrate=False), tmp_path)
+    module: Any = fit(caching(mirror=True, calibrate=False), tmp_path)
     cached, data = CachedFeatures(tmp_path, 6), squares()
     data.setup()
     assert (cached.size("train"), cached.size("validation")) == (36, 6)
     images, targets = data.batch("train", slice(0, 18), augment=False)
     maps, labels = cached.batch("train", slice(18, 36), augment=False)
     with torch.no_grad():
-        wanted = module.network().backbone.eval()(padded(images.flip(3), 4))  # type: ignore[operator,union-attr]
+        wanted = module.network().backbone.eval()(padded(images.flip(3), 4))
     torch.testing.assert_close(maps, wanted, rtol=1e-4, atol=1e-5)
     assert targets is not None and labels is not None and torch.equal(labels, targets.flip(2))
 
@@ -294,10 +295,10 @@ def search(stage: Stage, **changes: Any) -> CellSearchModule:
 
 @pytest.mark.parametrize("in_full", ["cached", "end_to_end"])
 def test_a_search_finds_a_cell_and_says_what_it_is_worth(tmp_path: Path, stage: Stage, in_full: Any) -> None:
-    module = fit(search(stage, in_full=in_full), tmp_path)
+    module: Any = fit(search(stage, in_full=in_full), tmp_path)
     found = module.results()
     assert found["space_size"] == 6 * 6**3
-    assert (found["evaluations"], len(module.ranked), len(module.compared)) == (4, 3, 1)  # type: ignore[attr-defined]
+    assert (found["evaluations"], len(module.ranked), len(module.compared)) == (4, 3, 1)
     cell = CellSpace(**SMALL_SPACE).decode(tuple(found["found"]))  # type: ignore[arg-type]
     assert json.loads((tmp_path / "found.json").read_text()) == cell.to_json()
     assert found["gain_over_pointwise"] == found["found_test"] - found["pointwise_test"]
@@ -357,11 +358,10 @@ def test_the_paper_has_a_module_for_each_kind_of_method(stage: Stage) -> None:
         "start": None, "epochs": 1.0, "test_every": None, "pixels": "mean", "measure_gradient": False,
         "cost_size": None,
     }  # fmt: skip
-    cache = FeatureCache(calibrate=False, mirror=False, precision="float32")
+    cache: Any = FeatureCache(calibrate=False, mirror=False, precision="float32")
     assert isinstance(DPCModule(method=cache, **settings), CacheModule)
-    search_method: Any = search(stage).searcher
-    method = CellSearch(
-        searcher=search_method,
+    method: Any = CellSearch(
+        searcher=MixtureSearch(near=0.5, best=2),
         optimizer=None,
         features=stage,
         full_features=None,
