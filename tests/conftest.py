@@ -51,6 +51,7 @@ SLOW = (
     "common/runs/test_runs_export.py",
     "common/runs/test_runs_record.py",
     "common/search/test_search_module.py",
+    "papers/dpc/test_dpc_search.py",
     "papers/factor_transfer/test_factor_transfer_claims.py",
     "papers/moonshine/test_moonshine_claims.py",
     "papers/moonshine/test_moonshine_erfnet.py",

@@ -157,6 +157,7 @@ def test_proposals_do_not_depend_on_how_the_search_was_cut_into_rounds_of_a_rand
     assert observed(one.evaluated) == observed(four.evaluated)
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(tmp_path: Path) -> None:
     alone = fit(made(), tmp_path / "one")
     shared = fit(made(workers=Workers(processes=2)), tmp_path / "two")
@@ -195,6 +196,7 @@ def test_a_search_in_which_everything_fails_ends_in_one_line(tmp_path: Path) -> 
         fit(made(Nothing()), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_users_mistake_comes_out_of_a_process_as_it_is(tmp_path: Path) -> None:
     jobs = [Job(Table(refused=True), Pair(0, number), 1, tmp_path / f"{number}.json") for number in range(2)]
     with pytest.raises(UserError, match="this is refused"):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from test_dpc_network import SETTINGS
 
+from common.architectures.evaluate import Job, Workers, evaluate_all
 from common.architectures.searchers import MixtureSearch
 from common.base.errors import UserError
 from common.base.module import PaperModule
@@ -302,6 +303,23 @@ def test_a_search_finds_a_cell_and_says_what_it_is_worth(tmp_path: Path, stage: 
     cell = CellSpace(**SMALL_SPACE).decode(tuple(found["found"]))  # type: ignore[arg-type]
     assert json.loads((tmp_path / "found.json").read_text()) == cell.to_json()
     assert found["gain_over_pointwise"] == found["found_test"] - found["pointwise_test"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit"])
+def test_workers_read_the_one_cache_and_give_the_same_scores(
+    tmp_path: Path, stage: Stage, launcher: Any
+) -> None:
+    cells = [TOP1, POINTWISE]
+    alone, shared = (
+        evaluate_all(
+            [Job(objective(stage), cell, 2, tmp_path / name / f"{k}.json") for k, cell in enumerate(cells)],
+            workers,
+        )
+        for name, workers in (("one", Workers()), ("two", Workers(processes=2, launcher=launcher)))
+    )
+    assert [item.measures for item in shared] == [item.measures for item in alone]
+    assert all(item.failure is None for item in shared)
 
 
 def untimed(module: PaperModule) -> dict[str, Any]:
