@@ -48,7 +48,8 @@ class Model(Protocol):
     - `project()`: puts the parameters back into their feasible set. Is called after each step
       (`common.training.tasks.project`).
     - `loss(outputs, targets)`: of a regression. Stands in the place of the mean squared error.
-    - `class_weights`: of a segmentation: the c of ENet's weights of classes, or None.
+    - `class_weights`, `test_scales`, `test_flip`: of a segmentation: the c of ENet's weights of classes, or
+      None; at which scales, and whether mirrored too, images are looked at where it is judged.
     - `outputs_of_tasks`, `regression`: of several tasks: the numbers of outputs of each, which it must have,
       and the loss of numbers, "l1" or "mse" (`common.training.multi_task`).
     - `loss_of(outputs, inputs, targets)`, `metrics_of(outputs, inputs, targets)`: of the task "own", which

@@ -11,6 +11,9 @@ from torch import nn
 from common.base.dataset import DataSet
 from common.base.errors import UserError
 
+# what a run keeps in its folder beside its checkpoints until it is done; one made anew finds none of it
+UNDER_WAY = "under_way"
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -1,5 +1,6 @@
 """What a run needs trained first: a teacher, a paraphraser, an encoder."""
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -21,10 +22,20 @@ class Stage:
         key: the run key; "" for a file that no run made.
         metrics: of the stage's result.
         model: with its trained weights, on the CPU.
+        folder: of the run, with what else it leaves; None for a file that no run made.
     """
 
-    def __init__(self, *, words: str, key: str, metrics: dict[str, Any], model: nn.Module) -> None:
+    def __init__(
+        self,
+        *,
+        words: str,
+        key: str,
+        metrics: dict[str, Any],
+        model: nn.Module,
+        folder: Path | None = None,
+    ) -> None:
         self.words, self.key, self.metrics, self.model = words, key, metrics, model
+        self.folder = folder
 
 
 def require_stage(stage: Stage | str | None, key: str) -> Stage:

@@ -24,7 +24,7 @@ class Task(ABC):
         return self.fit_of(model, outputs, inputs, targets) + penalty(model)
 
     @abstractmethod
-    def fit_of(self, model: nn.Module, outputs: Tensor, inputs: Tensor, targets: Tensor | None) -> Tensor:
+    def fit_of(self, model: nn.Module, outputs: Any, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """The part of `loss_of` that says how well the outputs fit: all but the model's own penalty."""
 
     @abstractmethod

@@ -32,6 +32,8 @@ NEUTRAL = {
 }
 # off by default: a run without them has the key that it had before there were any
 OPTIONAL = ("stop", "clip", "start")
+# the same of keys that some files of a group have got since: null is what was before
+OPTIONAL_IN: dict[str, set[str]] = {"dataset": {"crop"}}
 # groups whose nodes may name other runs
 STAGED = ("method", "model")
 # the key of a config, at its top, that names the run whose network a training starts from
@@ -42,6 +44,8 @@ NEUTRAL_IN = {
     "dataset": {"data_dir", "output_dir", "launcher", "verify", "workers"},
     "model": {"data_dir"},
     "trainer": {"accelerator", "devices", "strategy", "_target_"},
+    # of searches: who trains what they propose
+    "paper": {"processes", "launcher", "threads"},
 }
 
 
@@ -51,6 +55,9 @@ def identity(config: DictConfig) -> dict[str, Any]:
     plain = {key: value for key, value in plain.items() if value or key not in OPTIONAL}
     for group, keys in NEUTRAL_IN.items():
         plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
+    for group, keys in OPTIONAL_IN.items():
+        settings = plain[group].items()
+        plain[group] = {key: value for key, value in settings if value is not None or key not in keys}
     if isinstance(plain.get("method"), dict):
         plain["method"] = _stepped_once(plain["method"])
     named = [value for group in STAGED for value in _settings(plain.get(group, {}))]

@@ -192,7 +192,9 @@ def _loaded(
     about = {"words": text, "key": key, "metrics": metrics, "paper": paper, "choices": choices}
     about |= {"config": settings, "code": result.get("code", code_hash(paper, choices, settings))}
     about |= {key: result[key] for key in ("scale", "settings", "codes", "data") if key in result}
-    return Made(Stage(words=text, key=key, metrics=metrics, model=module.handed_on()), about)
+    folder = path.parent if key else None
+    stage = Stage(words=text, key=key, metrics=metrics, model=module.handed_on(), folder=folder)
+    return Made(stage, about)
 
 
 def _load(module: PaperModule, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.kinds import TASKS
 from common.base.method import naming_inner
-from common.base.module import PaperModule
+from common.base.module import UNDER_WAY, PaperModule
 from common.base.stages import Stage
 from common.data.shared.fingerprint import changes, fingerprint_of
 from common.runs.callbacks import Checkpoints, ProgressReport
@@ -70,6 +71,7 @@ def execute(config: DictConfig, request: Request) -> Outcome:
         if result is None:
             if anew and processes.first:
                 (directory / "last.ckpt").unlink(missing_ok=True)
+                shutil.rmtree(directory / UNDER_WAY, ignore_errors=True)
             result = _run(config, request, paper, directory, processes)
             if processes.first:
                 write_json(path, result)

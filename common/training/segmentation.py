@@ -1,18 +1,21 @@
 """Training for a class for each pixel, and its measures: mean intersection over union, pixel accuracy."""
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.base.task import Metrics, Task, penalty
 from common.data.segmentation.segmentation_data import IGNORE
+from common.models.resizing import resized
 
 # pixels of images that go through the network at once where it is judged: more only cost memory
 PIXELS = 2**19
@@ -34,22 +37,26 @@ class Segmentation(Task):
         data: names the classes, and their weights come from its training split.
         class_weights: c > 1 of w = 1 / ln(c + p), p the class' share of all pixels, void among them (Paszke
             et al., "ENet", 2016); None weighs all classes alike.
+        views: how images are looked at where the network is judged, see `Views`; training knows one.
 
     Raises:
         UserError: a c that is not above 1.
     """
 
-    def __init__(self, data: DataSet, class_weights: float | None) -> None:
+    def __init__(self, data: DataSet, class_weights: float | None, views: "Views | None" = None) -> None:
         if class_weights is not None and class_weights <= 1:
             raise UserError(f"model.class_weights={class_weights}: give a number above 1, or null")
         assert data.classes is not None
         self.data, self.classes, self.class_weights = data, data.classes, class_weights
+        self.views = Views() if views is None else views
         self._weights: Tensor | None = None
+        self._told: set[str] = set()
 
     @classmethod
     def of(cls, model: object, data: DataSet) -> "Segmentation":
-        """The task of a model, which may say its `class_weights`."""
-        return cls(data, getattr(model, "class_weights", None))
+        """The task of a model, which may say its `class_weights`, `test_scales` and `test_flip`."""
+        views = Views(getattr(model, "test_scales", (1.0,)), getattr(model, "test_flip", False))
+        return cls(data, getattr(model, "class_weights", None), views)
 
     def weights(self) -> Tensor:
         """w by value of a target, float32 [256], 0 for what is no class; the first call reads the masks."""
@@ -77,7 +84,7 @@ class Segmentation(Task):
 
     def metrics(self, device: torch.device) -> Metrics:
         """The loss, and two readings of one table of confusions."""
-        confusion = Confusion(self.classes, device)
+        confusion = self._confusion = Confusion(self.classes, device)
         return {
             "loss": MeanMetric().to(device),
             "mean_iou": Reading(confusion, mean_iou),
@@ -89,7 +96,7 @@ class Segmentation(Task):
         assert targets is not None
         images = max(1, PIXELS // targets[0].numel())
         for some, wanted in zip(inputs.split(images), targets.split(images), strict=True):
-            logits = model(some)
+            logits = self.views.logits(model, some)
             wanted = nearest(wanted, logits.shape[2:])
             total, mass = self._weighted_sum(logits, wanted)
             metrics["loss"].update(total / mass + penalty(model), weight=mass)
@@ -98,7 +105,20 @@ class Segmentation(Task):
     def evaluate(self, model: nn.Module, data: DataSet, split: SplitName) -> dict[str, float]:
         """All measures of a split."""
         found = super().evaluate(model, data, split)
+        self._tell_missing(split)
         return found | {f"{split}_class_iou": 100 * found[f"{split}_mean_iou"]}
+
+    def _tell_missing(self, split: SplitName) -> None:
+        """Say once which classes no pixel of a split has: they count in `mean_iou` only where they are
+        given."""
+        missing = (self._confusion.counts.sum(1) == 0).nonzero().flatten().tolist()
+        if missing and split not in self._told:
+            self._told.add(split)
+            names = self.data.class_names() or [str(label) for label in range(self.classes)]
+            print(
+                f"[{self.data.NAME}] no pixel of the {split} split is {', '.join(names[k] for k in missing)}",
+                file=sys.stderr,
+            )
 
     def full_gradient_norm_sq(self, model: nn.Module, data: DataSet) -> float:
         """Not measured: the objective is a ratio within each minibatch, so the split's is no mean of theirs.
@@ -136,8 +156,54 @@ def class_shares(data: DataSet, classes: int) -> Tensor:
     return (counts.double() / counts.sum())[:classes].cpu()
 
 
+class Views:
+    """Looking at an image at several scales, and at its mirror image: the mean of the probabilities.
+
+    A scaled image has sides 1 + floor((side - 1) scale); images and logits are resized bilinearly with
+    aligned corners (Chen et al., DeepLab's evaluation).
+
+    Args:
+        scales: positive; (1.0,) for the image as it is.
+        flip: whether each is also seen mirrored.
+
+    Raises:
+        UserError: no scale, or one that is not positive and finite.
+    """
+
+    def __init__(self, scales: Sequence[float] = (1.0,), flip: bool = False) -> None:
+        if not scales or any(not (0 < scale < math.inf) for scale in scales):
+            raise UserError(f"model.test_scales={list(scales)}: give one or more positive numbers")
+        self.scales, self.flip = tuple(scales), flip
+
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Logits [b, k, h, w] of images [b, c, H, W]: the model's own, or logarithms of mean
+        probabilities."""
+        if self.scales == (1.0,) and not self.flip:
+            found: Tensor = model(images)
+            return found
+        views = [
+            (scale, mirrored)
+            for scale in self.scales
+            for mirrored in ([False, True] if self.flip else [False])
+        ]
+        # so large are the logits of the image as it is
+        size = model(images).shape[2:]
+        total = sum(self._probabilities(model, images, size, *view) for view in views)
+        assert isinstance(total, Tensor)
+        return (total / len(views)).clamp_min(torch.finfo(total.dtype).tiny).log()
+
+    @staticmethod
+    def _probabilities(
+        model: nn.Module, images: Tensor, size: Sequence[int], scale: float, mirrored: bool
+    ) -> Tensor:
+        sides = [1 + int((side - 1) * scale) for side in images.shape[2:]]
+        seen = resized(images, sides)
+        seen = model(seen.flip(3)).flip(3) if mirrored else model(seen)
+        return resized(seen, size).softmax(1)
+
+
 class Confusion:
-    """Numbers of pixels by their class (rows) and by what they were given to (columns), int64.
+    """Numbers of pixels by their class (rows) and by what they were given to (columns), by torchmetrics.
 
     The last column is for pixels that were given to no class. All stays on the device.
 
@@ -148,15 +214,19 @@ class Confusion:
 
     def __init__(self, classes: int, device: torch.device) -> None:
         self.classes = classes
-        self.counts = torch.zeros(classes, classes + 1, dtype=torch.int64, device=device)
+        self.table = MulticlassConfusionMatrix(classes + 1, ignore_index=IGNORE, validate_args=False).to(
+            device
+        )
+
+    @property
+    def counts(self) -> Tensor:
+        """int64 [classes, classes + 1]."""
+        found: Tensor = self.table.confmat
+        return found[: self.classes]
 
     def update(self, given: Tensor, wanted: Tensor) -> None:
         """Add pixels: int64 tensors of one shape; void pixels (255) of `wanted` are left out."""
-        columns, cells = self.classes + 1, self.counts.numel()
-        cell = wanted * columns + given.clamp(max=self.classes)
-        # void pixels into one cell more: to select the others would wait for the device
-        cell = torch.where(wanted == IGNORE, cells, cell)
-        self.counts += cell.flatten().bincount(minlength=cells + 1)[:cells].view_as(self.counts)
+        self.table.update(given.clamp(max=self.classes), wanted)
 
 
 def mean_iou(counts: Tensor) -> float:

@@ -87,7 +87,7 @@ class CityscapesTasks(Cityscapes):
     def __init__(
         self, *, size: list[int], augment: Literal["none", "rotate_flip"], **options: Unpack[StreamedOptions]
     ) -> None:
-        super().__init__(size=size, augment="none", **options)
+        super().__init__(size=size, augment="none", crop=None, **options)
         check("size", size, not (size[0] % CELL or size[1] % CELL), f"give sides divisible by {CELL}")
         # of this set's own ways, which `example` below follows
         self.augment = augment

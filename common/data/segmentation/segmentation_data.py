@@ -41,7 +41,9 @@ class SegmentationData(StreamedData):
     Args:
         size: [height, width] of what is given.
         augment: of training: "none"; "flip" mirrors half of the images; "scale_crop_flip" first scales by a
-            factor out of 0.5, 0.75, ... 2 beyond what fits, and cuts a random window of `size` out of that.
+            factor out of 0.5, 0.75, ... 2 beyond what fits, and cuts a random window of `crop` out of that.
+        crop: [height, width] of the windows of "scale_crop_flip"; null: `size`. So a network trains on crops
+            and is judged on whole images at the same scale.
         The others as in `StreamedData`.
     """
 
@@ -54,11 +56,17 @@ class SegmentationData(StreamedData):
         *,
         size: list[int],
         augment: Literal["none", "flip", "scale_crop_flip"],
+        crop: list[int] | None,
         **options: Unpack[StreamedOptions],
     ) -> None:
         check("size", size, len(size) == 2 and min(size) >= 1, "give [height, width], each at least 1")
+        valid = crop is None or (len(crop) == 2 and min(crop) >= 1)
+        check("crop", crop, valid, "give [height, width], each at least 1, or null")
+        needed = "is of augment=scale_crop_flip; give null, or that"
+        check("crop", crop, crop is None or augment == "scale_crop_flip", needed)
         super().__init__(shape=(3, size[0], size[1]), **options)
         self.augment = augment
+        self.crop = self.image_size if crop is None else (crop[0], crop[1])
         self._class_of = torch.full((256,), -1)
         self._class_of[list(self.MASK_VALUES)] = torch.tensor(list(self.MASK_VALUES.values()))
         self._mean_colour = (torch.tensor(self.MEAN) * PEAK).round().to(torch.uint8)
@@ -82,10 +90,12 @@ class SegmentationData(StreamedData):
         return [Record(image, mask) for image, mask in pairs]
 
     def example(self, record: Record, generator: np.random.Generator | None) -> tuple[Tensor, Tensor]:
-        """The image, uint8 [3, *size], and the classes of its pixels, uint8 [*size]."""
+        """The image, uint8 [3, *size], and the classes of its pixels, uint8 [*size]; `crop` for `size` if
+        cut."""
         whole = image_size(record.path)
         drawn = generator if self.augment == "scale_crop_flip" else None
-        box, size = fitting_window(whole, self.image_size, drawn)
+        window = self.image_size if drawn is None else self.crop
+        box, size = fitting_window(whole, self.image_size, drawn, window)
         image = decode_rgb(record.path, size, lambda height, width: box, self.note_repair)
         mask: str = record.annotation
         try:
@@ -94,18 +104,18 @@ class SegmentationData(StreamedData):
             raise UserError(describe(Path(mask), error)) from error
         if generator is not None and self.augment != "none" and generator.random() < 0.5:
             image, labels = mirrored(image), mirrored(labels)
-        return self._filled_up(image, labels)
+        return self._filled_up(image, labels, window)
 
     def preparation(self) -> Preparation | None:
         """See `DataSet`: scaled to fit, and filled up with the mean colour."""
         fill = tuple(float(value) for value in self._mean_colour)
         return Preparation("fit", self.image_size, fill=fill)
 
-    def _filled_up(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        down, across = (want - have for want, have in zip(self.image_size, labels.shape, strict=True))
+    def _filled_up(self, image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        down, across = (want - have for want, have in zip(size, labels.shape, strict=True))
         if (down, across) == (0, 0):
             return image, labels
-        canvas = self._mean_colour.view(3, 1, 1).repeat(1, *self.image_size)
+        canvas = self._mean_colour.view(3, 1, 1).repeat(1, *size)
         canvas[:, : labels.shape[0], : labels.shape[1]] = image
         return canvas, functional.pad(labels, (0, across, 0, down), value=IGNORE)
 
@@ -121,18 +131,21 @@ class SegmentationData(StreamedData):
 
 
 def fitting_window(
-    whole: tuple[int, int], size: tuple[int, int], generator: np.random.Generator | None
+    whole: tuple[int, int],
+    size: tuple[int, int],
+    generator: np.random.Generator | None,
+    crop: tuple[int, int] | None = None,
 ) -> tuple[Box, tuple[int, int]]:
-    """Which window of an image is given, and at which (height, width), at most `size`.
+    """Which window of an image is given, and at which (height, width), at most `crop`; None: `size`.
 
     Without a generator: the whole image, scaled to fit into `size`. With one: scaled by a factor of `SCALES`
-    more than that, and cut to `size` at a random place where it is larger.
+    more than that, and cut to `crop` at a random place where it is larger.
     """
     scale = min(size[0] / whole[0], size[1] / whole[1])
     if generator is not None:
         scale *= float(generator.choice(SCALES))
     sides, starts, given = [], [], []
-    for have, want in zip(whole, size, strict=True):
+    for have, want in zip(whole, size if crop is None else crop, strict=True):
         side = max(1, min(have, round(want / scale)))
         sides.append(side)
         starts.append(0 if generator is None else int(generator.integers(have - side + 1)))

@@ -14,7 +14,6 @@ from common.data.detection.voc import VOC2012, VOC_NAMES, read_names
 from common.data.segmentation.segmentation_data import IGNORE, SegmentationData, existing
 from common.data.shared.prepare import prepare
 
-LISTS: dict[SplitName, str] = {"train": "train", "test": "val"}
 VOID = 255
 
 
@@ -23,6 +22,10 @@ class Voc2012Segmentation(SegmentationData):
 
     The masks of its own test images are not public.
     """
+
+    LISTS: ClassVar[dict[SplitName, str]] = {"train": "train", "test": "val"}
+    # the folders of masks by part
+    MASKS: ClassVar[dict[SplitName, str]] = {"train": "SegmentationClass", "test": "SegmentationClass"}
 
     NAME: ClassVar = "voc2012_segmentation"
     CLASSES: ClassVar = 1 + len(VOC_NAMES)
@@ -39,9 +42,9 @@ class Voc2012Segmentation(SegmentationData):
             lambda scratch: unpack_from(archive, self.data_dir, scratch, VOC2012.inside, self.verify),
         )
         advice = f"unpack {archive.name} there, or move {folder.resolve()} away to have that done"
-        names = read_names(folder / "ImageSets" / "Segmentation" / f"{LISTS[part]}.txt", advice)
+        names = read_names(folder / "ImageSets" / "Segmentation" / f"{self.LISTS[part]}.txt", advice)
         pairs = [
-            (f"{folder}/JPEGImages/{name}.jpg", f"{folder}/SegmentationClass/{name}.png") for name in names
+            (f"{folder}/JPEGImages/{name}.jpg", f"{folder}/{self.MASKS[part]}/{name}.png") for name in names
         ]
         return existing(pairs, advice)
 
@@ -49,5 +52,18 @@ class Voc2012Segmentation(SegmentationData):
         """The lists, images and masks."""
         return {
             name: self.data_dir / VOC2012.place / name
-            for name in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass")
+            for name in ("ImageSets/Segmentation", "JPEGImages", *sorted(set(self.MASKS.values())))
         }
+
+
+class Voc2012Augmented(Voc2012Segmentation):
+    """The same, its training part with the masks that Hariharan et al. (ICCV 2011) made: 10,582 images.
+
+    Their masks lie in `SegmentationClassAug/NAME.png`, the names in `ImageSets/Segmentation/trainaug.txt`, as
+    they are usually passed on; they are no part of the archive.
+    """
+
+    NAME: ClassVar = "voc2012_augmented"
+    TRAIN_SIZE: ClassVar = 10582
+    LISTS: ClassVar = {"train": "trainaug", "test": "val"}
+    MASKS: ClassVar = {"train": "SegmentationClassAug", "test": "SegmentationClass"}

@@ -42,6 +42,10 @@ def test_seed_precision_limit_and_budget_change_the_key() -> None:
     assert len(keys) == 6
 
 
+def test_a_key_that_a_file_has_got_since_changes_the_run_only_where_it_is_set() -> None:
+    assert key(dataset__crop=None) == key() != key(dataset__crop=[8, 8])
+
+
 def test_a_whole_float_and_its_integer_are_one_run() -> None:
     assert key(paper__passes=30.0) == key()
 

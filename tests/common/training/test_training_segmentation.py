@@ -19,7 +19,7 @@ from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.data.shared.streamed import StreamedData
 from common.training import segmentation
-from common.training.segmentation import Confusion, Segmentation, mean_iou, nearest, pixel_accuracy
+from common.training.segmentation import Confusion, Segmentation, Views, mean_iou, nearest, pixel_accuracy
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "dataset"
 VOID = 255
@@ -291,6 +291,62 @@ def test_grey_scenes_in_memory_are_judged_alike() -> None:
     assert found["train_loss"] == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-5)
     hits = (logits.argmax(1) == targets).float().mean().item()
     assert found["train_pixel_accuracy"] == pytest.approx(hits, rel=1e-5)
+
+
+# --- several views of an image
+
+
+class Uneven(nn.Module):
+    """Logits that depend on the place, so that a mirrored image is seen otherwise."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        ramp = torch.linspace(0, 1, images.shape[3]) * images.mean(1, keepdim=True)
+        return torch.cat([ramp, 0.3 - ramp, images[:, :1]], 1)
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.75)])
+def test_views_are_the_mean_of_the_probabilities(scales: tuple[float, ...]) -> None:
+    torch.manual_seed(0)
+    images, model = torch.randn(2, 3, 17, 25), Uneven()
+    wanted = torch.zeros(2, 3, 17, 25)
+    for scale in scales:
+        size = (1 + int(16 * scale), 1 + int(24 * scale))
+        scaled = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
+        for seen, back in ((scaled, lambda t: t), (scaled.flip(3), lambda t: t.flip(3))):
+            logits = F.interpolate(back(model(seen)), size=(17, 25), mode="bilinear", align_corners=True)
+            wanted += logits.softmax(1) / (2 * len(scales))
+    torch.testing.assert_close(Views(scales, True).logits(model, images).exp(), wanted)
+
+
+def test_one_view_is_the_networks_own_logits() -> None:
+    images, model = torch.randn(2, 3, 17, 25), Uneven()
+    assert torch.equal(Views().logits(model, images), model(images))
+
+
+def test_a_model_says_how_it_is_judged() -> None:
+    model = Net(1, 11)
+    model.test_scales, model.test_flip = (0.5, 1.0), True  # type: ignore[assignment]
+    task = Segmentation.of(model, dataset("digit_masks", limit=35))
+    assert (task.views.scales, task.views.flip) == ((0.5, 1.0), True)
+
+
+@pytest.mark.parametrize("scales", [[], [0.0], [1.0, -1.0], [float("nan")], [float("inf")]])
+def test_scales_that_mean_nothing_are_refused(scales: list[float]) -> None:
+    with pytest.raises(UserError, match=r"model\.test_scales"):
+        Views(scales)
+
+
+def test_a_class_that_is_missing_from_a_split_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    data = holey()
+    task, model = Segmentation(data, None), Net(3, 11)
+    confusion = Confusion(11, CPU)
+    confusion.update(torch.zeros(10, dtype=torch.int64), torch.tensor([0, 1, 2, 3, 4, 6, 7, 8, 9, 10]))
+    task._confusion = confusion
+    for _ in range(2):
+        task._tell_missing("test")
+    assert capsys.readouterr().err == "[camvid] no pixel of the test split is tree\n"
+    task.evaluate(model, data, "train")
+    assert capsys.readouterr().err == ""
 
 
 # --- what is refused

@@ -276,6 +276,78 @@ def test_voc_is_unpacked_from_its_archive(
     assert voc.VOC2012.place == "VOCdevkit/VOC2012"
 
 
+def make_person_part(folder: Path, images: Path) -> None:
+    for part, count in (("train", 3), ("val", 2)):
+        for number in range(count):
+            image, mask = scene([0, 1, 6, 255], (40, 48), number)
+            put(image, images / f"{part}_{number}.jpg")
+            put(Image.fromarray(mask), folder / "masks" / f"{part}_{number}.png")
+        lines = [f"/JPEGImages/{part}_{number}.jpg /masks/{part}_{number}.png\n" for number in range(count)]
+        (folder / f"{part}.txt").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("images", ["pascal_person_part/images", "VOCdevkit/VOC2012/JPEGImages"])
+def test_parts_of_people_are_read_with_images_of_their_own_or_of_voc(
+    tmp_path: Path, build: Callable[..., SegmentationData], images: str
+) -> None:
+    make_person_part(tmp_path / "pascal_person_part", tmp_path / images)
+    data = build("pascal_person_part", size=[40, 48], normalise="none")
+    assert (data.size("train"), data.size("test"), data.classes) == (3, 2, 7)
+    check_scenes(data, "test")
+
+
+def test_parts_of_people_without_files_are_one_line(build: Callable[..., SegmentationData]) -> None:
+    with pytest.raises(UserError, match=r"pascal_person_part is missing: lay out train\.txt"):
+        build("pascal_person_part")
+
+
+def test_the_augmented_masks_of_voc_are_of_training_alone(
+    tmp_path: Path, build: Callable[..., SegmentationData]
+) -> None:
+    folder = tmp_path / "VOCdevkit" / "VOC2012"
+    make_voc(folder)
+    (folder / "SegmentationClassAug").mkdir()
+    (folder / "SegmentationClass" / "2007_train2.png").rename(
+        folder / "SegmentationClassAug" / "2007_train2.png"
+    )
+    (folder / "ImageSets" / "Segmentation" / "trainaug.txt").write_text("2007_train2\n")
+    data = build("voc2012_augmented", size=[72, 72], normalise="none")
+    assert (data.size("train"), data.size("test")) == (1, 2)
+    # 40 x 72: fits without being scaled
+    check_scenes(data, "train")
+    assert Path(data._rows("test").records[0].annotation).parent.name == "SegmentationClass"
+
+
+def test_windows_are_cut_from_images_at_the_scale_of_evaluation(
+    tmp_path: Path, build: Callable[..., SegmentationData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_camvid(tmp_path / "camvid")
+    monkeypatch.setattr("common.data.segmentation.segmentation_data.SCALES", (1.0,))
+    data = build("camvid", size=[48, 64], crop=[16, 24], normalise="none")
+    inputs, targets = data.batch("train", slice(None), augment=True)
+    assert targets is not None
+    assert (inputs.shape, targets.shape) == ((3, 3, 16, 24), (3, 16, 24))
+    # nothing is resampled, so that each pixel's colour is still that of its class
+    expected = torch.where(targets == 255, 11, targets) * COLOUR
+    assert (inputs - expected[:, None]).abs().max() == 0
+    assert data.batch("test", slice(0, 1), augment=False)[0].shape == (1, 3, 48, 64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"crop": [16]}, "crop"),
+        ({"crop": [0, 4]}, "crop"),
+        ({"crop": [16, 16], "augment": "flip"}, "scale_crop_flip"),
+    ],
+)
+def test_a_crop_that_means_nothing_is_refused(
+    make: Callable[..., Any], changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        make("camvid", **changes)
+
+
 # --- damage
 
 

@@ -20,7 +20,7 @@ from common.data.images.image_folder import ImageFolder
 from common.data.shared.streamed import Fetched, StreamedData, StreamLoader
 
 CLASSES, IMAGES = 3, {"train": 8, "val": 4}
-SETS = ["imagenet", "celeba", "camvid", "cityscapes", "voc2012_segmentation"]
+SETS = ["imagenet", "celeba", "camvid", "cityscapes", "voc2012_segmentation", "pascal_person_part"]
 
 
 @pytest.fixture(scope="module")
