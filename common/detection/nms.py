@@ -11,7 +11,7 @@ from common.detection.coding import decode
 # pairs of boxes that are compared at once on a CPU: what is computed of them stays in a core's cache
 TILE = 2**16
 # boxes of a group that are compared at once with those after them
-ROWS = 32
+ROWS = 16
 
 
 class Limits(TypedDict):
@@ -56,8 +56,7 @@ def suppress(boxes: Tensor, there: Tensor, iou: float) -> Tensor:
     """
     groups = boxes.flatten(0, -3)
     left = Left(
-        # [4, g, k]: each corner's numbers lie together
-        boxes=groups.permute(2, 0, 1).contiguous(),
+        boxes=torch.cat([groups, _areas(groups)], dim=2).permute(2, 0, 1).contiguous(),
         there=there.reshape(groups.shape[:2]),
         group=torch.arange(len(groups), device=boxes.device),
         place=torch.arange(groups.shape[1], device=boxes.device).expand(groups.shape[:2]),
@@ -77,8 +76,8 @@ def suppress(boxes: Tensor, there: Tensor, iou: float) -> Tensor:
 class Left(NamedTuple):
     """The boxes of each group that are neither kept nor suppressed yet, in order.
 
-    Shapes: boxes [4, g, k]; there bool [g, k], False for padding; group int64 [g] and place int64 [g, k],
-    where they were at first.
+    Shapes: boxes [5, g, k], corners and area, the numbers of each kind together; there bool [g, k], False for
+    padding; group int64 [g] and place int64 [g, k], where they were at first.
     """
 
     boxes: Tensor
@@ -96,13 +95,14 @@ def _packed(left: Left) -> Left:
     some = counts > 0
     boxes, there, place = left.boxes[:, some], left.there[some], left.place[some]
     order = there.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
-    boxes = boxes.gather(2, order.expand(4, -1, -1))
+    boxes = boxes.gather(2, order.expand(len(boxes), -1, -1))
     return Left(boxes, there.gather(1, order), left.group[some], place.gather(1, order))
 
 
 def _resolve(rows: Tensor, there: Tensor, iou: float) -> Tensor:
-    """Which of a few boxes stay, one after the other: [4, g, n], bool [g, n] -> bool [g, n]."""
-    over = (_overlaps(rows[..., None], rows[:, :, None]) > iou).permute(1, 2, 0).contiguous()
+    """Which of a few boxes stay, one after the other: [5, g, n], bool [g, n] -> bool [g, n]."""
+    space = rows.new_empty(3, *there.shape, there.shape[1])
+    over = (_overlaps(rows[..., None], rows[:, :, None], space) > iou).permute(1, 2, 0).contiguous()
     stay = there.t().contiguous()
     for row in range(len(stay) - 1):
         stay[row + 1 :] &= ~(over[row, row + 1 :] & stay[row])
@@ -112,28 +112,38 @@ def _resolve(rows: Tensor, there: Tensor, iou: float) -> Tensor:
 def _hit(rows: Tensor, after: Tensor, limits: Tensor) -> Tensor:
     """Whether one of `rows` overlaps a box by more than its limit.
 
-    Shapes: rows [4, g, n], after [4, g, m], limits [g, n] -> bool [g, m].
+    Shapes: rows [5, g, n], after [5, g, m], limits [g, n] -> bool [g, m].
     """
     groups, step = len(limits), max(1, TILE // max(1, limits.shape[1] * after.shape[2]))
     step = step if rows.device.type == "cpu" else max(1, groups)
     hit = torch.zeros(after.shape[1:], dtype=torch.bool, device=rows.device)
+    space = rows.new_empty(3, step, limits.shape[1], after.shape[2])
     for first in range(0, groups if after.shape[2] else 0, step):
         part = slice(first, first + step)
-        over = _overlaps(rows[:, part, :, None], after[:, part, None]) > limits[part, :, None]
+        own = space[:, : len(limits[part])]
+        over = _overlaps(rows[:, part, :, None], after[:, part, None], own) > limits[part, :, None]
         # as bytes: torch looks for the largest of those many times faster than for any that is true
         hit[part] = over.view(torch.uint8).amax(dim=1) > 0
     return hit
 
 
-def _overlaps(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of corners [4, ...] that broadcast."""
-    # few tensors, each written to often, stay in the cache
-    shared, other = torch.minimum(a[2], b[2]), torch.maximum(a[0], b[0])
-    shared.sub_(other).clamp_min_(0)
-    height = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1], out=other))
-    shared.mul_(height.clamp_min_(0))
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return shared.div_(torch.add(*areas, out=other).sub_(shared))
+def _areas(boxes: Tensor) -> Tensor:
+    """Of corners: [..., 4] -> [..., 1]."""
+    return ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))[..., None]
+
+
+def _overlaps(a: Tensor, b: Tensor, space: Tensor) -> Tensor:
+    """IoU of corners and areas [5, ...] that broadcast to [...]; `space` is three such, to be written over.
+
+    Fresh memory for each step would cost as much as the step.
+    """
+    shared, height, other = space
+    torch.minimum(a[2], b[2], out=shared)
+    shared.sub_(torch.maximum(a[0], b[0], out=other)).clamp_min_(0)
+    torch.minimum(a[3], b[3], out=height)
+    height.sub_(torch.maximum(a[1], b[1], out=other)).clamp_min_(0)
+    shared.mul_(height)
+    return shared.div_(torch.add(a[4], b[4], out=other).sub_(shared))
 
 
 @torch.no_grad()

@@ -116,15 +116,15 @@ class SSD(nn.Module):
             self.extras.append(extra_layer(channels[-1], squeezed, outputs, stride, padding))
             channels.append(outputs)
         self.maps = _chosen(maps, len(channels))
-        outputs = channels if residual is None else [residual] * len(channels)
+        widths = channels if residual is None else [residual] * len(channels)
         self.blocks = nn.ModuleList(
             nn.Identity() if residual is None or number not in maps else ResidualPrediction(inputs, residual)
             for number, inputs in enumerate(channels)
         )
         of_cell = 2 + 2 * len(ratios)
-        self.offsets = nn.ModuleList(_head(outputs[number], 4 * of_cell, kernel) for number in maps)
+        self.offsets = nn.ModuleList(_head(widths[number], 4 * of_cell, kernel) for number in maps)
         logits = (classes + 1) * of_cell
-        self.logits = nn.ModuleList(_head(outputs[number], logits, kernel) for number in maps)
+        self.logits = nn.ModuleList(_head(widths[number], logits, kernel) for number in maps)
         cells = [sides[number] for number in maps]
         priors = prior_boxes(cells, (height, width), scales, ratios, whole_pixels)
         self.register_buffer("priors", priors, persistent=False)

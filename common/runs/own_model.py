@@ -88,11 +88,30 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, gi
     model.train(was_training)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model: {name} has no parameters to train{given}")
-    _check_outputs(name, outputs, model.task, data)
+    _check_outputs(name, outputs, model.task, model, data)
     return model
 
 
-def _check_outputs(name: str, outputs: Any, task: Any, data: DataSet) -> None:
+def _check_detections(name: str, outputs: Any, model: nn.Module, data: DataSet) -> None:
+    priors = getattr(model, "priors", None)
+    if not isinstance(priors, torch.Tensor) or priors.ndim != 2 or priors.shape[1] != 4:
+        raise UserError(
+            f"model: {name} has no priors (valid: a buffer [P, 4], (cx, cy, w, h) in the image's parts)"
+        )
+    wanted = [(2, len(priors), 4), (2, len(priors), (data.classes or 0) + 1)]
+    given = [tuple(getattr(one, "shape", ())) for one in outputs] if isinstance(outputs, tuple | list) else []
+    if given != wanted:
+        raise UserError(
+            f"model: {name} gives {' and '.join(map(str, given)) or type(outputs).__name__}; valid: offsets "
+            f"(b, {len(priors)}, 4) and logits (b, {len(priors)}, {wanted[1][2]}), a tuple, as there are "
+            f"{len(priors)} priors and {data.classes} classes beside the background"
+        )
+
+
+def _check_outputs(name: str, outputs: Any, task: Any, model: nn.Module, data: DataSet) -> None:
+    if task == "detection":
+        _check_detections(name, outputs, model, data)
+        return
     wanted: tuple[tuple[Any, ...], str] | None = {
         "classification": ((data.classes,), f"the data have {data.classes} classes"),
         "regression": ((), "one number an example, without a second dimension"),

@@ -1,6 +1,6 @@
 """Training a detector: SSD's loss, and average precision by VOC's and by COCO's definition."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,7 @@ class Detection(Task):
         self.size = data.shape[1], data.shape[2]
         self.difficult: bool = getattr(data, "LEARNS_DIFFICULT", True)
 
-    def fit_of(
-        self, model: nn.Module, outputs: tuple[Tensor, Tensor], inputs: Tensor, targets: Tensor | None
-    ) -> Tensor:
+    def fit_of(self, model: nn.Module, outputs: Any, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """SSD's loss on the minibatch."""
         total, matched = self._sums(model, outputs, targets)
         return total / matched
@@ -49,8 +47,8 @@ class Detection(Task):
     ) -> tuple[Tensor, Tensor]:
         assert targets is not None
         check_labels(targets, self.classes)
-        priors: Tensor = model.priors  # type: ignore[assignment]
-        return multibox_sums(*outputs, priors, targets, self.size, self.difficult)
+        offsets, logits = outputs
+        return multibox_sums(offsets, logits, _priors(model), targets, self.size, self.difficult)
 
     def metrics(self, device: torch.device) -> Metrics:
         """The loss, and the readings of one collection of what was found."""
@@ -60,10 +58,11 @@ class Detection(Task):
     def update(self, metrics: Metrics, model: nn.Module, inputs: Tensor, targets: Tensor | None) -> None:
         """Add a batch."""
         assert targets is not None
-        outputs = model(inputs)
+        outputs: tuple[Tensor, Tensor] = model(inputs)
         total, matched = self._sums(model, outputs, targets)
         metrics["loss"].update(total / matched + penalty(model), weight=matched)
-        found = detections(*outputs, model.priors, **STANDARD)  # type: ignore[arg-type]
+        offsets, logits = outputs
+        found = detections(offsets, logits, _priors(model), **STANDARD)
         metrics[MEASURES[0]].collected.update(found, self._objects(targets))
 
     def _objects(self, targets: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -80,6 +79,11 @@ class Detection(Task):
             UserError: always.
         """
         raise UserError("paper.measure_gradient=true: there is no such measure for detection (valid: false)")
+
+
+def _priors(model: nn.Module) -> Tensor:
+    priors: Tensor = model.priors  # type: ignore[assignment]
+    return priors
 
 
 class Reading(NamedTuple):

@@ -151,15 +151,20 @@ def turned(image: Tensor, saturation: float, hue: float) -> Tensor:
     red, green, blue = image.contiguous().float().unbind(0)
     largest = torch.maximum(torch.maximum(red, green), blue)
     spread = largest - torch.minimum(torch.minimum(red, green), blue)
-    # in sixths of the circle; grey has none, and its spread of 0 stays 0
-    sixth = torch.where(largest == green, blue - red, red - green).div_(spread.clamp_min(1))
-    sixth += torch.where(largest == green, 2.0, 4.0)
-    sixth = torch.where(largest == red, (green - blue).div_(spread.clamp_min(1)), sixth).add_(6 * hue)
+    # in sixths of the circle; grey has none, and its spread of 0 stays 0. Sums weighted by 0 and 1 take a
+    # fraction of the time that torch.where takes, and k - 6 floor(k / 6) one of that of torch.remainder
+    is_red = (largest == red).float()
+    is_green = (largest == green).float().mul_(1 - is_red)
+    sixth = (green - blue).mul_(is_red)
+    sixth += (blue - red).add_(spread, alpha=2).mul_(is_green)
+    sixth += (red - green).add_(spread, alpha=4).mul_(1 - is_red - is_green)
+    sixth.div_(spread.clamp_min(1)).add_(6 * hue)
     spread = torch.minimum(spread * saturation, largest)
     # with the channels of a pixel side by side, as decoded images have them
     found = torch.empty(*image.shape[1:], 3, dtype=torch.uint8).permute(2, 0, 1)
     for channel, offset in enumerate((5, 3, 1)):
-        k = (sixth + offset).remainder_(6)
+        k = sixth + offset
+        k.sub_((k / 6).floor_(), alpha=6)
         part = torch.minimum(k, 4 - k).clamp_(0, 1)
         found[channel] = (largest - spread * part).round_()
     return found

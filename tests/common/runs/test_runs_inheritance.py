@@ -270,3 +270,31 @@ def test_every_recorded_paraphraser_is_of_the_teacher_of_its_run() -> None:
         assert of == result["config"]["method"]["teacher"] == result["stages"]["teacher"]["words"]
         its, ours = (result["stages"][key]["metrics"] for key in ("paraphraser", "teacher"))
         assert its["teacher_test_loss"] == ours["test_loss"]
+
+
+DETECTOR = ["paper=yogi", "dataset=digit_scenes", "model=ssd_digits", "method=optimizer/adam", "logger=none"]
+
+
+def test_a_detector_may_start_from_a_classifier_of_other_data() -> None:
+    text = "dataset=digits model=resnet_digits model.width=16"
+    config, _ = stage_run(text, START, *compose([*DETECTOR, f"start='{text}'"]))
+    assert config.dataset._target_.endswith("Digits")
+    assert config.model._target_.endswith("ResNet")
+
+
+def test_a_detector_may_start_from_itself_on_other_data_but_not_on_inputs_normalised_otherwise() -> None:
+    parent = compose([*DETECTOR, "start='dataset.side=48'"])
+    config, _ = stage_run("dataset.side=48", START, *parent)
+    assert config.model._target_ == parent[0].model._target_ and config.dataset.side == 48
+    with pytest.raises(UserError, match=r"it is trained with dataset\.normalise="):
+        stage_run("dataset.normalise=none", START, *parent)
+
+
+def test_a_classifier_starts_from_its_own_model_and_data_alone() -> None:
+    parent = compose(
+        ["paper=yogi", "dataset=digits", "model=resnet8", "logger=none", "start='model=resnet14'"]
+    )
+    with pytest.raises(UserError, match=r"model\.depth"):
+        stage_run("model=resnet14", START, *parent)
+    with pytest.raises(UserError, match="the same data set"):
+        stage_run("dataset=mnist", START, *parent)
