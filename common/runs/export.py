@@ -529,7 +529,7 @@ def _write_onnx(path: Path, network: "nn.Module", found: Trained, task: str) -> 
     """Write a network on batches."""
     import torch
 
-    from common.runs.answers import WithPriors
+    from common.pictures.answers import WithPriors
 
     shape = tuple(found.facts["shape"])
     if task == "detection":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from io import TextIOWrapper
 
-    from common.runs.answers import Answer
+    from common.pictures.answers import Answer
     from common.runs.pictures import Item, Source
     from common.runs.predictor import Predictor, Told
 
@@ -268,8 +268,8 @@ def _written(item: "Item", answer: "Answer", told: "Told", target: Path, options
     """Write the annotated picture, and give the line that describes its answer."""
     from PIL import Image
 
-    from common.runs.answers import Mask
-    from common.runs.drawing import drawn
+    from common.pictures.answers import Mask
+    from common.pictures.drawing import drawn
 
     assert item.picture is not None
     if item.frame is not None:
@@ -290,8 +290,8 @@ def _written(item: "Item", answer: "Answer", told: "Told", target: Path, options
 
 def described(answer: "Answer", names: list[str], top: int) -> dict[str, Any]:
     """An answer as plain JSON data: `classes`, the likeliest or most frequent first, or `objects`."""
-    from common.runs.answers import Classes, Objects
-    from common.runs.drawing import ranked, shares
+    from common.pictures.answers import Classes, Objects
+    from common.pictures.drawing import ranked, shares
 
     if isinstance(answer, Objects):
         found = [

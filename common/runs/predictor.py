@@ -16,7 +16,7 @@ from common.base.preparation import Preparation
 from common.data.images.decoding import Picture
 from common.data.images.prepared import prepared
 from common.models.normalised import Normalised
-from common.runs.answers import Answer, Classes, Mask, Objects, WithPriors, answers_of
+from common.pictures.answers import Answer, Classes, Mask, Objects, WithPriors, answers_of
 from common.runs.whole_onnx import ANSWERS, PICTURE
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
     picture uint8 [H, W, 3] -> preparation -> the network on one input -> answer
 
 The two ends are written in ONNX's own text, of standard operators alone. They do what
-`common.data.images.prepared` and `common.runs.answers` do in torch, but for rounding. `Resize` needs
+`common.data.images.prepared` and `common.pictures.answers` do in torch, but for rounding. `Resize` needs
 `exclude_outside`: without it, pixels of the edge count for those beyond it too.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from common.base.preparation import GREY, PICTURE_WHITE, Preparation
 from common.detection.coding import VARIANCES
 from common.detection.nms import STANDARD
-from common.runs.answers import NO_CLASS
+from common.pictures.answers import NO_CLASS
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -47,7 +47,7 @@ def with_ends(
 
     Args:
         core: takes float32 [b, C, h, w] as the data set stores it, and gives the network's outputs; a
-            detector its priors too (`common.runs.answers.WithPriors`).
+            detector its priors too (`common.pictures.answers.WithPriors`).
         task: a key of `ANSWERS`.
         preparation: of a picture.
         classes: of the data set; a network may have more outputs.

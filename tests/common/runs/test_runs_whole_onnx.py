@@ -16,7 +16,7 @@ from common.base.preparation import Preparation
 from common.data.images.prepared import prepared
 from common.detection.nms import STANDARD
 from common.detection.priors import prior_boxes
-from common.runs.answers import Classes, Mask, Objects, answers_of
+from common.pictures.answers import Classes, Mask, Objects, answers_of
 from common.runs.predictor import predictor
 from common.runs.whole_onnx import with_ends
 

@@ -10,10 +10,9 @@ from pelee_toys import detector, peleenet
 from torch import nn
 
 from common.base.errors import UserError
-from common.detection.nms import Detections
 from common.models.peleenet import PeleeNet
 from papers.pelee.module import biases_of
-from papers.pelee.pictures import drawn, pictures_of
+from papers.pelee.pictures import pictures_of
 from papers.pelee.speed import Speed, SpeedModule
 
 
@@ -56,31 +55,9 @@ def test_inputs_are_shown_as_the_pictures_that_they_were_made_of(channels: int) 
     stored = torch.randint(0, 17, (2, channels, 4, 6)).float()
     facts = {"offset": 3.0, "scale": 0.5, "input_range": [0, 16]}
     pictures = pictures_of((stored - 3.0) * 0.5, facts)
-    assert [picture.size for picture in pictures] == [(6, 4), (6, 4)]
-    red = torch.tensor([picture.getpixel((5, 1))[0] for picture in pictures])  # type: ignore[index]
+    assert [picture.shape for picture in pictures] == [(4, 6, 3), (4, 6, 3)]
+    red = torch.tensor([picture[1, 5, 0] for picture in pictures])
     assert red.tolist() == (255 * stored[:, 0, 1, 5] / 16).round().tolist()
-
-
-def test_a_box_is_drawn_where_it_is_and_a_picture_without_any_stays(tmp_path: Path) -> None:
-    facts = {"offset": 0.0, "scale": 1.0, "input_range": [0, 1]}
-    (picture,) = pictures_of(torch.zeros(1, 1, 64, 64), facts)
-    none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    assert drawn(picture, none, ["a"]).getbbox() is None
-    one = Detections(torch.tensor([[0.25, 0.5, 0.75, 1.0]]), torch.tensor([0.9]), torch.tensor([0]))
-    image = drawn(picture, one, ["a"])
-    assert image.size == (256, 256)
-    # the outline's corners, and nothing inside
-    for corner in ((64, 255), (191, 255), (191, 128)):
-        assert image.getpixel(corner) != (0, 0, 0)
-    assert image.getpixel((128, 200)) == (0, 0, 0)
-
-
-def test_a_box_without_room_is_drawn_as_a_point() -> None:
-    (picture,) = pictures_of(
-        torch.zeros(1, 1, 300, 300), {"offset": 0.0, "scale": 1.0, "input_range": [0, 1]}
-    )
-    point = Detections(torch.tensor([[0.5, 0.5, 0.5, 0.5]]), torch.tensor([0.9]), torch.tensor([0]))
-    assert drawn(picture, point, ["a"]).getpixel((150, 150)) != (0, 0, 0)
 
 
 def test_a_network_is_timed_in_all_forms_and_all_sizes(tmp_path: Path) -> None:

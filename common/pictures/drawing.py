@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from common.data.images.decoding import Picture
-from common.runs.answers import NO_CLASS, Answer, Classes, Mask, Objects
+from common.pictures.answers import NO_CLASS, Answer, Classes, Mask, Objects
 
 # the longer side in pixels that a picture is enlarged to at least, in whole multiples
 LEAST_SIDE = 384

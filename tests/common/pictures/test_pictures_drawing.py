@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.runs.answers import NO_CLASS, Classes, Mask, Objects
-from common.runs.drawing import LEAST_SIDE, TINT, colour_of, drawn, ink_on, ranked, shares
+from common.pictures.answers import NO_CLASS, Classes, Mask, Objects
+from common.pictures.drawing import LEAST_SIDE, TINT, colour_of, drawn, ink_on, ranked, shares
 
 GREY = 128
 NAMES = [

@@ -1,4 +1,4 @@
-"""What a network says of a picture, from its raw outputs, in torch. `whole_onnx` writes the same as ONNX."""
+"""What a network says of a picture, from its raw outputs; `runs.whole_onnx` writes the same as ONNX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.images.prepared import resized
-from common.detection.nms import STANDARD, detections
+from common.detection.nms import STANDARD, Detections, detections
 
 # a pixel that no class was given to; masks of classes are uint8
 NO_CLASS = 255
@@ -103,14 +103,14 @@ def _objects(outputs: Sequence[Tensor], wholes: list[tuple[int, int]], score: fl
     offsets, logits, priors = outputs
     top, iou, keep = STANDARD["top"], STANDARD["iou"], STANDARD["keep"]
     found = detections(offsets, logits, priors, score=score, top=top, iou=iou, keep=keep)
-    return [
-        Objects(
-            (one.boxes.cpu() * torch.tensor([width, height, width, height])).numpy(),
-            one.scores.cpu().numpy(),
-            one.labels.cpu().numpy(),
-        )
-        for one, (height, width) in zip(found, wholes, strict=True)
-    ]
+    return [objects(one, whole) for one, whole in zip(found, wholes, strict=True)]
+
+
+def objects(found: Detections, whole: tuple[int, ...]) -> Objects:
+    """What was found in a picture of (height, width), in its pixels."""
+    height, width = whole
+    boxes = found.boxes.cpu() * torch.tensor([width, height, width, height])
+    return Objects(boxes.numpy(), found.scores.cpu().numpy(), found.labels.cpu().numpy())
 
 
 def classes_of_pixels(
