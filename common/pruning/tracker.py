@@ -69,7 +69,7 @@ class Step:
         name: of the operation.
         numbers: what it takes beside tensors, see `comparison.plain`.
         wide: of a sum or product, for each input the dimensions along which it is repeated.
-        read: shapes of inputs whose elements are alike, where it reads how many they are.
+        read: sizes of inputs along the dimensions in which their elements are alike, where it reads them.
         taken: the labels that it takes.
         apart: of a sum or product, the inputs that are used with every channel of another.
         move: where it only moved elements.
@@ -421,7 +421,11 @@ class Tracker(TorchFunctionMode):
         if call.name in ELEMENTWISE and call.outputs:
             step.wide = self._repeated(call)
         elif call.name not in MOVING:
-            step.read = [tuple(value.shape) for value in call.inputs if loose_dims(value)]
+            step.read = [
+                tuple(value.shape[d] for d in sorted(loose_dims(value)))
+                for value in call.inputs
+                if loose_dims(value)
+            ]
         return step
 
     def _repeated(self, call: "Call") -> list[tuple[int, ...]]:

@@ -10,7 +10,7 @@ from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.training.made_optimizer import made_optimizer
 from common.training.supervised import SupervisedModule, Training
-from papers.pelee.pictures import draw_detections
+from papers.pelee.drawing import draw_detections
 from papers.pelee.speed import Speed, SpeedModule
 
 # what tables print in percent, by the metric that it is made of

@@ -17,12 +17,13 @@ from common.pruning.channels import channel_groups
 from common.pruning.slicing import sliced
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
-# sets, priors and functions, networks that are built upon a trained one, and those of one linear map; those
-# most of whose channels have an order, or pass groups and shuffles, have tests of their own
+# sets, priors and functions, networks that are built upon a trained one, and those of one linear map;
+# Xceptions, which are of the same parts as other backbones and take a minute each; those most of whose
+# channels have an order, or pass groups and shuffles, have tests of their own
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?|_target_: (papers\.(saddle\.sets|sdp_cert|mgda\.networks\.LinearEncoder|spider"
     r"|yogi|accelegrad|channelnets|pelee\.detector)|common\.search\.surrogate|common\.detection"
-    r"|common\.models\.(linear|online_function|shufflenet))"
+    r"|common\.models\.(linear|online_function|shufflenet))|backbone: xception"
 )
 SHAPES = [((3, 32, 32), 5), ((1, 28, 28), 5), ((1, 8, 8), 5), ((20,), 3)]
 

@@ -87,7 +87,14 @@ DIFFERS: list[tuple[str, Run]] = [
     ("an order", _two_constants),
 ]
 
+
+def _joined_with_its_mean(net: nn.Module, x: Tensor) -> Tensor:
+    maps = net.a(x)
+    return net.wide(torch.cat([maps, maps.mean((2, 3), keepdim=True).expand(-1, -1, 8, 8)], 1))
+
+
 SAME: dict[str, Run] = {
+    "a mean that is expanded and joined": _joined_with_its_mean,
     "ones": lambda net, x: net.head(net.a(x) * torch.ones(width(net), 1, 1)),
     "zeros and a number": lambda net, x: net.head(net.a(x) * (torch.zeros(width(net), 1, 1) + 1)),
     "a number in full": lambda net, x: net.head(net.a(x) * x.new_full((width(net), 1, 1), 2.0)),

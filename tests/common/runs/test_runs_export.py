@@ -252,7 +252,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
     [
         (
             "too=onnx",
-            r"unknown word too=onnx; did you mean to=onnx\? \(valid: to, path, normalise, latency, and",
+            r"unknown word too=onnx; did you mean to=onnx\? \(valid: to, path, normalise, latency, ",
         ),
         ("--to=onnx", r"unknown word --to=onnx; did you mean to=onnx\?"),
         ("normalize=false", r"did you mean normalise=false\?"),

@@ -11,8 +11,8 @@ from torch import nn
 
 from common.base.errors import UserError
 from common.models.peleenet import PeleeNet
+from papers.pelee.drawing import pictures_of
 from papers.pelee.module import biases_of
-from papers.pelee.pictures import pictures_of
 from papers.pelee.speed import Speed, SpeedModule
 
 

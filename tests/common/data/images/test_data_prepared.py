@@ -52,7 +52,7 @@ def test_the_centre_is_that_of_the_folders_own_evaluation(tmp_path: Path, size: 
 def test_what_fits_is_filled_up_as_by_the_set_of_masks_itself(
     tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = CamVid(size=[36, 48], kind="segmentation", **OPTIONS)
+    data = CamVid(size=[36, 48], crop=None, kind="segmentation", **OPTIONS)
     picture = noise(*size)
     Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / "mask.png")
     own, labels = data.example(Record(saved(tmp_path, picture), str(tmp_path / "mask.png")), None)

@@ -240,7 +240,7 @@ def test_repaired_images_are_counted_once_each(make: Callable[..., Any], tmp_pat
     data.setup()
     taken(data.loader(seed=0), 9)
     list(data.batches("train", 2))
-    expected = {"images of one channel, made RGB": 2, "images with alpha, made RGB without it": 2}
+    expected = {"images of one channel, made RGB": 2, "images with alpha, made RGB on white": 2}
     assert data.repairs == expected
     list(data.batches("test", 2))
     assert data.repairs == dict.fromkeys(expected, 4)
