@@ -6,7 +6,6 @@ which other programs do not change.
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.figures import Figure, command
+from benchmarks.figures import Figure, command, seconds
 from papers.channelnets.classifier import ConvolutionalClassifier
 from papers.channelnets.layers import ChannelwiseConv, GroupChannelwiseConv
 
@@ -51,20 +50,8 @@ def passes(
 
 def ratio(ours: Callable[[], None], peer: Callable[[], None], cuda: bool, rounds: int) -> float:
     """How many times as long the peer takes, by the median of rounds after one that is not counted."""
-    clock = time.perf_counter if cuda else time.process_time
-    ratios = []
-    for _ in range(rounds + 1):
-        times = []
-        for call in (ours, peer):
-            if cuda:
-                torch.cuda.synchronize()
-            start = clock()
-            call()
-            if cuda:
-                torch.cuda.synchronize()
-            times.append(clock() - start)
-        ratios.append(times[1] / times[0])
-    return statistics.median(ratios[1:])
+    times = seconds({"ours": ours, "peer": peer}, cuda, rounds)
+    return statistics.median(b / a for a, b in zip(times["ours"], times["peer"], strict=True))
 
 
 def main(tiny: bool = False) -> dict[str, Figure]:

@@ -10,7 +10,6 @@ each with all that are left by NumPy. All are measured in turn; times are the le
 """
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from benchmarks.figures import Figure, command
+from benchmarks.figures import Figure, command, elapsed
 from common.detection.loss import multibox_loss
 from common.detection.nms import suppress
 from common.detection.ssd import SSD
@@ -77,12 +76,6 @@ def loops(boxes: np.ndarray, iou: float) -> np.ndarray:
     return np.stack([loop(group, iou) for group in groups]).reshape(boxes.shape[:-1])
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def main(tiny: bool = False, turns: int = TURNS) -> dict[str, Figure]:
     """Measure the loss, then suppression."""
     images, turns = (2, 1) if tiny else (IMAGES, turns)
@@ -129,7 +122,7 @@ def suppression(images: int, turns: int) -> dict[str, Figure]:
         if not (suppress(boxes, there, IOU).numpy() == loops(array, IOU)).all():
             raise AssertionError(f"{name}: suppression and the loop keep other boxes")
         pairs = [
-            (seconds(lambda b=boxes, t=there: suppress(b, t, IOU)), seconds(lambda a=array: loops(a, IOU)))
+            (elapsed(lambda b=boxes, t=there: suppress(b, t, IOU)), elapsed(lambda a=array: loops(a, IOU)))
             for _ in range(turns)
         ]
         ours, theirs = (min(times) for times in zip(*pairs, strict=True))

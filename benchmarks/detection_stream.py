@@ -11,7 +11,6 @@ measured in turn; the ratios are medians over the turns.
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import torch
 from PIL import Image
 
 from benchmarks.figures import Figure, command
-from benchmarks.folder_stream import WORKERS, pillow_rate
+from benchmarks.folder_stream import WORKERS, images_a_second, pillow_rate
 from common.data.detection.detection_data import Augment
 from common.data.detection.voc import Bccd
 
@@ -74,15 +73,7 @@ def stream_rate(data_dir: Path, augment: Augment, batch: int) -> float:
         augment=augment,
     )
     data.setup()
-    blocks = iter(data.loader(seed=0))
-    # two batches a worker are decoded ahead: those that are waiting when the clock starts are made up for
-    # by those that are waiting when it stops
-    for _ in range(2 * WORKERS):
-        next(blocks)
-    seen, start = 0, time.perf_counter()
-    while seen < data.size("train"):
-        seen += sum(len(item.images) for item in next(blocks))
-    return seen / (time.perf_counter() - start)
+    return images_a_second(data)
 
 
 def main(tiny: bool = False, images: int = IMAGES, turns: int = TURNS) -> dict[str, Figure]:

@@ -10,16 +10,13 @@ processes are up before.
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.figures import Figure, command
+from benchmarks.figures import Figure, command, elapsed
 from common.architectures.evaluate import Job, Workers, evaluate_all
 from common.data.segmentation.camvid import CamVid
 from papers.dpc.backbones import padded
@@ -76,13 +73,6 @@ def recipe(steps: int, batch: int) -> Recipe:
     return Recipe(partial(torch.optim.Adam, lr=0.01), 0.9, steps, batch, 0, 0.0, None, "test", "cpu")
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """How long it takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def cells_a_minute(folder: Path, side: int, steps: int, batch: int, turns: int) -> float:
     """How many times as fast a cell is trained on cached maps as within a whole network."""
     data, template = images(side, IMAGES, batch), network(side, "mobilenet_v2", 16, 256)
@@ -94,7 +84,7 @@ def cells_a_minute(folder: Path, side: int, steps: int, batch: int, turns: int) 
     for _ in range(turns):
         cell = CellSpace().sample(random)
         pair = [
-            seconds(partial(train_briefly, side_.build(cell), side_.data, side_.task(), settings, steps))
+            elapsed(partial(train_briefly, side_.build(cell), side_.data, side_.task(), settings, steps))
             for side_ in (cached, whole)
         ]
         times.append(pair[1] / pair[0])
@@ -119,8 +109,8 @@ def two_processes(folder: Path, steps: int, count: int, turns: int) -> float:
     torch.set_num_threads(2)
     try:
         ratios = [
-            seconds(lambda: evaluate_all(jobs(f"two {turn}"), pair))  # noqa: B023
-            / seconds(lambda: evaluate_all(jobs(f"one {turn}"), Workers()))  # noqa: B023
+            elapsed(lambda: evaluate_all(jobs(f"two {turn}"), pair))  # noqa: B023
+            / elapsed(lambda: evaluate_all(jobs(f"one {turn}"), Workers()))  # noqa: B023
             for turn in range(turns)
         ]
     finally:

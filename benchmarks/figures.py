@@ -88,6 +88,13 @@ def seconds(
     return {name: times[discarded:] for name, times in found.items()}
 
 
+def elapsed(work: Callable[[], object]) -> float:
+    """How long it takes by the clock, for work of several threads or processes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
 def number(value: float) -> str:
     """Three digits, and whole thousands: `0.945`, `13.6`, `1,080`."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

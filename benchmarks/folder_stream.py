@@ -22,6 +22,7 @@ from PIL import Image
 
 from benchmarks.figures import Figure, command
 from common.data.images.image_folder import ImageFolder
+from common.data.shared.streamed import StreamedData
 
 IMAGES, SIZE, CLASSES, WORKERS, BATCH, TURNS = 2_000, 224, 10, 2, 100, 5
 
@@ -76,8 +77,12 @@ def stream_rate(folder: Path, augment: Literal["none", "flip", "resized_crop"], 
         augment=augment,
     )
     data.setup()
-    loader = data.loader(seed=0)
-    blocks = iter(loader)
+    return images_a_second(data)
+
+
+def images_a_second(data: StreamedData) -> float:
+    """Out of one epoch of the training loader of a set of images, after its first batches."""
+    blocks = iter(data.loader(seed=0))
     # two batches a worker are decoded ahead: those that are waiting when the clock starts are made up for
     # by those that are waiting when it stops
     for _ in range(2 * WORKERS):

@@ -9,16 +9,16 @@ work stretches least. Exits with 1 if the folded network takes longer than the p
 """
 
 import statistics
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from pytorchcv.models.peleenet import peleenet
-from torch import Tensor, nn
+from torch import nn
 
-from benchmarks.figures import Figure, command
+from benchmarks.figures import Figure, command, seconds
 from common.models.folding import folded
 from common.models.peleenet import PeleeNet
 
@@ -45,14 +45,6 @@ def theirs(network: PeleeNet) -> nn.Module:
     return peer
 
 
-@torch.inference_mode()
-def seconds(network: nn.Module, images: Tensor) -> float:
-    """CPU seconds of one forward pass."""
-    started = time.process_time()
-    network(images)
-    return time.process_time() - started
-
-
 def main(tiny: bool = False) -> dict[str, Figure]:
     """Measure batches of 1 and of 8."""
     torch.manual_seed(0)
@@ -69,11 +61,13 @@ def main(tiny: bool = False) -> dict[str, Figure]:
                 torch.testing.assert_close(
                     form(images), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max())
                 )
-        times: dict[str, list[float]] = {name: [] for name in [*networks, "peer"]}
-        for _ in range(1 if tiny else TURNS):
-            for name, form in [*networks.items(), ("peer", peer)]:
-                layout = torch.channels_last if name.endswith("last") else torch.contiguous_format
-                times[name].append(seconds(form, images.contiguous(memory_format=layout)))
+        layouts = {name: torch.channels_last for name in networks if name.endswith("last")}
+        calls = {
+            name: partial(form, images.contiguous(memory_format=layouts.get(name, torch.contiguous_format)))
+            for name, form in [*networks.items(), ("peer", peer)]
+        }
+        with torch.inference_mode():
+            times = seconds(calls, False, 1 if tiny else TURNS, discarded=0)
         for name in networks:
             ratio = statistics.median(times[name]) / statistics.median(times["peer"])
             goal = AT_MOST if name == "folded" else None

@@ -10,8 +10,7 @@ from common.base.limits import require
 
 
 class ArchitectureSearcher(ABC):
-    """A way to choose the next architecture. It has no state but its settings: all follows from the
-    record."""
+    """A way to choose the next architecture, with no state but its settings: all follows from the record."""
 
     NAME: ClassVar[str]
 

@@ -27,6 +27,11 @@ class Limits(TypedDict):
 STANDARD: Final[Limits] = {"score": 0.01, "top": 400, "iou": 0.45, "keep": 200}
 
 
+def above(score: float) -> Limits:
+    """The standard limits, with boxes of a probability above `score` alone."""
+    return {**STANDARD, "score": score}
+
+
 class Detections(NamedTuple):
     """What was found in an image, the surest first.
 

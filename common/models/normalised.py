@@ -6,6 +6,15 @@ import torch
 from torch import Tensor, nn
 
 
+def as_stored(inputs: Tensor, facts: dict[str, Any]) -> Tensor:
+    """A network's inputs [b, *shape] as the data set stores them: n(x) of `Normalised` undone.
+
+    What has a scale of 0, and so no spread, is at its offset. Rows that were divided by their norm stay so.
+    """
+    offset, scale = (torch.tensor(facts[key], dtype=torch.float32) for key in ("offset", "scale"))
+    return torch.where(scale == 0, 0.0, inputs / scale) + offset
+
+
 class Normalised(nn.Module):
     """A network with its data set's normalisation before it, and for regression the targets' undone after it.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.images.prepared import resized
-from common.detection.nms import STANDARD, Detections, detections
+from common.detection.nms import Detections, above, detections
 
 # a pixel that no class was given to; masks of classes are uint8
 NO_CLASS = 255
@@ -101,8 +101,7 @@ def answers_of(
 def _objects(outputs: Sequence[Tensor], wholes: list[tuple[int, int]], score: float) -> list[Answer]:
     """The boxes of a batch, in pixels of the pictures."""
     offsets, logits, priors = outputs
-    top, iou, keep = STANDARD["top"], STANDARD["iou"], STANDARD["keep"]
-    found = detections(offsets, logits, priors, score=score, top=top, iou=iou, keep=keep)
+    found = detections(offsets, logits, priors, **above(score))
     return [objects(one, whole) for one, whole in zip(found, wholes, strict=True)]
 
 

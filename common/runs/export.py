@@ -2,11 +2,9 @@
 
 import difflib
 import json
-import logging
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -280,12 +278,9 @@ def in_float_layers(network: "nn.Module") -> "nn.Module":
 
 def _stored(inputs: "Tensor", facts: dict[str, Any], normalise: bool) -> "NDArray[Any]":
     """Inputs of the network as its file takes them: with `normalise` as the data set stores them."""
-    import torch
+    from common.models.normalised import as_stored
 
-    if not normalise:
-        return inputs.numpy()
-    offset, scale = (torch.tensor(facts[key], dtype=torch.float32) for key in ("offset", "scale"))
-    return (torch.where(scale == 0, 0.0, inputs / scale) + offset).numpy()
+    return (as_stored(inputs, facts) if normalise else inputs).numpy()
 
 
 def _write_int8(path: Path, plain: Path, found: Trained, normalise: bool) -> dict[str, str]:
@@ -529,15 +524,13 @@ def _write_onnx(path: Path, network: "nn.Module", found: Trained, task: str) -> 
     """Write a network on batches."""
     import torch
 
+    from common.models.served import quiet_exporter
     from common.pictures.answers import WithPriors
 
     shape = tuple(found.facts["shape"])
     if task == "detection":
         network = WithPriors(network, cast("Tensor", found.network.priors)).eval()
-    # the exporter's own notes say nothing about a network
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_exporter():
         torch.onnx.export(
             network,
             (torch.zeros(2, *shape),),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from common.models.served import onnx_session
 from common.quantization.layers import QuantisedLayer
 from common.quantization.settings import INTEGER_BITS
 from common.runs.latency import BATCHES, REPEATS, WARM_UP
@@ -31,11 +32,7 @@ class Agreement:
 
 def session(path: Path, threads: int) -> "Callable[[NDArray[Any]], NDArray[Any]]":
     """An ONNX file as a function of one input."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    made = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    made = onnx_session(path, threads)
     name = made.get_inputs()[0].name
     return lambda inputs: made.run(None, {name: inputs})[0]
 

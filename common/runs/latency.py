@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from common.models.served import onnx_session
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -61,11 +63,7 @@ def latencies(
 
 
 def _session(path: Path) -> "Callable[[Tensor], object]":
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(path, torch.get_num_threads())
     name = session.get_inputs()[0].name
     return lambda inputs: session.run(None, {name: inputs.numpy()})
 

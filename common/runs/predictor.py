@@ -13,9 +13,11 @@ import torch
 
 from common.base.errors import UserError
 from common.base.preparation import Preparation
+from common.base.weights import read_weights
 from common.data.images.decoding import Picture
 from common.data.images.prepared import prepared
 from common.models.normalised import Normalised
+from common.models.served import onnx_session
 from common.pictures.answers import Answer, Classes, Mask, Objects, WithPriors, answers_of
 from common.runs.whole_onnx import ANSWERS, PICTURE
 
@@ -140,7 +142,7 @@ def _of_run(words: list[str]) -> Predictor:
 
 def _of_state(path: Path, imports: list[str]) -> Predictor:
     """The network of a state dict, built as the .json beside it says."""
-    from common.pruning.pruned import is_pruned, load_pruned
+    from common.pruning.pruned import is_pruned, restored
     from common.runs.built import built_network
     from common.runs.own import opt_in
 
@@ -159,10 +161,10 @@ def _of_state(path: Path, imports: list[str]) -> Predictor:
         opt_in(word.split("=", 1)[1])
     known = Told.of(str(path), told, _preparation(told))
     network = built_network(settings, str(about))
+    held = read_weights(path)
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
         if is_pruned(held):
-            network = load_pruned(path, network)
+            network = restored(held, path, network)
         else:
             network.load_state_dict(held)
     except UserError:
@@ -186,14 +188,10 @@ def _of_onnx(path: Path) -> Predictor:
     """The network of an ONNX file, whole or on batches."""
     if not find_spec("onnxruntime"):
         raise UserError(f"{path}: ONNX files need the package onnxruntime: pip install onnxruntime")
-    import onnxruntime
-
     if not path.is_file():
         raise UserError(f"{path}: no such file (valid: an ONNX file of export.py)")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnx_session(path, torch.get_num_threads())
     except Exception as error:
         raise UserError(f"{path} is no ONNX file that onnxruntime reads ({type(error).__name__})") from error
     told = {key: _read(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}

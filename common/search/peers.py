@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from common.base.errors import UserError
 from common.base.objective import Coordinate
-from common.search.searcher import Observations, Searcher
+from common.search.searcher import Observations, Searcher, require_box
 
 
 class SobolSearch(Searcher):
@@ -17,8 +16,7 @@ class SobolSearch(Searcher):
     NAME: ClassVar = "sobol"
 
     def prepare(self) -> None:
-        if self.task.objective.space.arms is not None:
-            raise UserError("method=search/sobol needs a box; valid: a dataset without arms")
+        require_box(self.task, "method=search/sobol")
 
     def propose(self, seen: Observations, q: int) -> Tensor:
         space = self.task.objective.space
@@ -44,8 +42,7 @@ class TPESearch(Searcher):
     NAME: ClassVar = "tpe"
 
     def prepare(self) -> None:
-        if self.task.objective.space.arms is not None:
-            raise UserError("method=search/tpe needs a box; valid: a dataset without arms")
+        require_box(self.task, "method=search/tpe")
 
     def propose(self, seen: Observations, q: int) -> Tensor:
         space = self.task.objective.space

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from common.base.errors import UserError
 from common.base.objective import Objective
 from common.numerics.sampling import ReplicateSampler
 from common.search.surrogate import Surrogate
@@ -71,6 +72,16 @@ class Task:
     def replicates(self) -> int:
         """R."""
         return len(self.seeds)
+
+
+def require_box(task: Task, what: str) -> None:
+    """Refuse a list of arms; `what` begins the line.
+
+    Raises:
+        UserError: see above.
+    """
+    if task.objective.space.arms is not None:
+        raise UserError(f"{what} needs a box; valid: a dataset without arms")
 
 
 class Searcher(ABC):

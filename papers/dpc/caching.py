@@ -30,8 +30,7 @@ class FeatureCache:
 
     Args:
         calibrate: first set the running statistics of the backbone's batch normalisations to those of the
-            training
-            images: what makes random weights usable. Not for backbones that were trained.
+            training images: what makes random weights usable. Not for backbones that were trained.
         mirror: keep the mirror image of each training image too, as random mirroring has no place in a cache.
         precision: of the maps: `float32`, or `bfloat16`, half as large.
     """
@@ -46,8 +45,7 @@ class CacheModule(PaperModule):
     """Sends all splits through the backbone, batch by batch, into files that are memory-mapped.
 
     One training step is one batch. The place is in the checkpoint, and what lies behind it in the files is
-    written
-    again where a killed run goes on: the same numbers.
+    written again where a killed run goes on: the same numbers.
 
     Args:
         data: images with a class for each pixel.

@@ -1,5 +1,4 @@
-"""The paper's search as a run: proposals, cells trained on cached maps and stopped early, the best in
-full."""
+"""The paper's search as a run: proposals, cells trained briefly on cached maps, the best in full."""
 
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
@@ -155,8 +154,7 @@ class CellSearchModule(ArchitectureSearchModule[Cell]):
     def results(self) -> dict[str, Any]:
         """The shared results, and what the paper's tables print.
 
-        space_size: cells of the space. top2, top3: scores in full of the second and third best.
-            proxy_minutes,
+        space_size: cells of the space. top2, top3: scores in full of the second and third. proxy_minutes,
         full_minutes: of one training in the search and in full, means.
         """
         scores = [item.score for item in self.ranked.best(3)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from common.numerics.linalg import cholesky
 
 Kernel = Literal["matern52", "se"]
+KERNELS: tuple[Kernel, ...] = ("matern52", "se")
 # a conditional variance below this share of the prior's is rounding error
 FLOOR = 1e-10
 

@@ -23,11 +23,10 @@ from torch.quasirandom import SobolEngine
 
 from common.base.errors import UserError
 from common.base.objective import Coordinate, Space
-from common.search.searcher import Observations, Searcher
-from papers.maxacq.posterior import Kernel, Posterior, Prior, condition
+from common.search.searcher import Observations, Searcher, require_box
+from papers.maxacq.posterior import KERNELS, Kernel, Posterior, Prior, condition
 from papers.maxacq.standardised import drawn_in, fit_standardised
 
-KERNELS: tuple[Kernel, ...] = ("matern52", "se")
 # points of a first look: spread over the space, and near each of the best observations
 SPREAD, AROUND, LEADERS = 1024, 64, 4
 # distances of the latter
@@ -100,8 +99,7 @@ class PracticalSearch(Searcher):
 
     def prepare(self) -> None:
         space, surrogate = self.task.objective.space, self.task.surrogate
-        if space.arms is not None:
-            raise UserError("method=search/practical needs a box; valid: a dataset without arms")
+        require_box(self.task, "method=search/practical")
         if surrogate.kernel not in KERNELS or surrogate.parts != [list(range(space.dim))]:
             raise UserError(
                 f"model.kernel={surrogate.kernel}: method=search/practical takes {', '.join(KERNELS)} of all "

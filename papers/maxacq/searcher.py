@@ -8,17 +8,16 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from common.base.errors import UserError
-from common.search.searcher import Observations, Searcher
+from common.search.searcher import Observations, Searcher, require_box
 from papers.maxacq.acquisition import Acquisition, Setting, setting
 from papers.maxacq.budget import Budget
 from papers.maxacq.fit import fit
 from papers.maxacq.maximise import CMAES, Adam, BoTorchLBFGS, Maximiser, RandomSearch, appraise, best_of
-from papers.maxacq.posterior import Posterior, Prior, condition
+from papers.maxacq.posterior import KERNELS, Posterior, Prior, condition
 from papers.maxacq.problem import Form, Problem, discretise, greedy, incremental, joint
 from papers.maxacq.standardised import fit_each
 
 MaximiserName = Literal["random", "cma", "adam", "botorch_lbfgs"]
-KERNELS = ("matern52", "se")
 # starts of Adam and L-BFGS, and the population of CMA-ES, for joint problems and for one point
 STARTS = {"joint": 64, "greedy": 32}
 POPULATION = 64
@@ -105,8 +104,7 @@ class AcquisitionSearch(Searcher):
     def prepare(self) -> None:
         """Refuse what has no box, or a prior that is not one kernel of all coordinates."""
         space, surrogate = self.task.objective.space, self.task.surrogate
-        if space.arms is not None:
-            raise UserError("method=acquisition/...: needs a box; valid: a dataset without arms")
+        require_box(self.task, "method=acquisition/...:")
         if surrogate.kernel not in KERNELS:
             raise UserError(
                 f"model.kernel={surrogate.kernel}: method=acquisition/... takes {', '.join(KERNELS)}"

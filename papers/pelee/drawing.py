@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from common.base.dataset import DataSet
 from common.data.images.decoding import Picture
-from common.detection.nms import STANDARD, detections
+from common.detection.nms import above, detections
+from common.models.normalised import as_stored
 from common.pictures.answers import objects
 from common.pictures.drawing import drawn
 
@@ -33,8 +34,7 @@ def draw_detections(network: nn.Module, data: DataSet, count: int, folder: str |
     with torch.no_grad():
         offsets, logits = network(inputs)
     priors: Any = network.priors
-    top, iou, keep = STANDARD["top"], STANDARD["iou"], STANDARD["keep"]
-    found = detections(offsets, logits, priors, score=SCORE, top=top, iou=iou, keep=keep)
+    found = detections(offsets, logits, priors, **above(SCORE))
     names = data.class_names() or [str(label) for label in range(data.classes or 0)]
     target = Path(folder) / "pictures"
     target.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,7 @@ def draw_detections(network: nn.Module, data: DataSet, count: int, folder: str |
 
 def pictures_of(inputs: Tensor, facts: dict[str, Any]) -> list[Picture]:
     """A network's inputs [b, 1 or 3, h, w] as the pictures that they were made of, see `DataSet.facts`."""
-    offset, scale = (torch.tensor(facts[key], dtype=torch.float32) for key in ("offset", "scale"))
-    stored = torch.where(scale == 0, 0.0, inputs.cpu() / scale) + offset
+    stored = as_stored(inputs.cpu(), facts)
     lowest, highest = facts["input_range"] or (float(stored.min()), float(stored.max()))
     grey = (stored - lowest) / max(highest - lowest, torch.finfo(torch.float32).tiny)
     pixels = (255 * grey.clamp(0, 1)).round().byte().expand(-1, 3, -1, -1)

@@ -1,11 +1,9 @@
 """How many images a second a network takes: a run that trains nothing and reads no data."""
 
 import copy
-import logging
 import math
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -20,6 +18,7 @@ from common.detection.ssd import SSD
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.models.folding import folded
+from common.models.served import onnx_session, quiet_exporter
 
 Call = Callable[[Tensor], Any]
 
@@ -218,20 +217,12 @@ def maps_and_scales(detector: SSD, shape: tuple[int, ...]) -> dict[str, float]:
 
 def _session(network: nn.Module, shape: tuple[int, ...]) -> Call:
     """The network in onnxruntime, from a model in memory; it takes any number of images of this shape."""
-    import onnxruntime
-
-    # the exporter's own notes say nothing about a network
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     example = torch.zeros(2, *shape, device=next(network.parameters()).device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_exporter():
         program = torch.onnx.export(
             network, (example,), dynamo=True, dynamic_shapes=({0: "batch"},), verbose=False
         )
     assert program is not None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    model = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(program.model_proto.SerializeToString(), torch.get_num_threads())
     name = session.get_inputs()[0].name
     return lambda inputs: session.run(None, {name: inputs.cpu().numpy()})
