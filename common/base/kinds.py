@@ -11,7 +11,7 @@ TASKS = {
     "analytic": ("analytic",),
     "online": ("online",),
     "segmentation": ("segmentation",),
-    "detection": ("detection",),
+    "detection": ("detection", "own"),
     "multi_task": ("multi_task",),
     "multi_label": ("multi_task",),
     "face_verification": ("own",),

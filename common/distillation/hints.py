@@ -156,7 +156,7 @@ class AttentionTransfer(LossTerms):
 
     def _seen(self, logits: Tensor, features: dict[str, Tensor]) -> tuple[Tensor, ...]:
         maps = [attention_map(features[name]) for _, name in self.pairs]
-        return (logits if self.kd_weight else logits.new_empty(0), *maps)
+        return (logits if self.kd_weight else maps[0].new_empty(0), *maps)
 
     def _beta(self) -> float:
         return self.beta if self.beta_decay == "none" else self.beta * max(0.0, 1 - self.epoch / self.epochs)

@@ -324,7 +324,7 @@ class FactorTransfer(LossTerms):
         factor = features[self.teachers_feature]
         if self.paraphraser is not None:
             factor = self.paraphraser.logits(factor)
-        return (logits if self.kd_weight else logits.new_empty(0)), factor
+        return (logits if self.kd_weight else factor.new_empty(0)), factor
 
     def _factor_shape(self, shape: Size) -> Size:
         """The shape of the teacher's factor; the paraphraser must be of this teacher."""

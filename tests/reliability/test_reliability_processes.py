@@ -183,8 +183,12 @@ def ray_cluster(ray_alone: None) -> Iterator[str]:
 
 
 def test_a_sweep_through_a_ray_cluster_of_two_nodes_gives_the_results_of_a_serial_one(
-    serial: dict[str, dict[str, Any]], ray_cluster: str, quick: Run, tmp_path: Path
+    soak: bool, request: pytest.FixtureRequest, quick: Run, tmp_path: Path
 ) -> None:
+    """Starting and stopping the cluster takes most of a minute; `test_launchers.py` has one of one node."""
+    if not soak:
+        pytest.skip("a cluster of two nodes is started by `make soak` alone")
+    serial, ray_cluster = request.getfixturevalue("serial"), request.getfixturevalue("ray_cluster")
     words = ["hydra/launcher=ray", f"+hydra.launcher.ray.init.address={ray_cluster}"]
     # the launcher's own setting, which a cluster that is up does not take
     words += ["+hydra.launcher.ray.init.object_store_memory=null", f"output_dir={tmp_path / 'outputs'}"]

@@ -102,6 +102,37 @@ def test_without_the_teachers_term_the_gradient_is_cross_entropys(
         torch.testing.assert_close(grad, parameter.grad)
 
 
+class Detector(ResNet):
+    """It gives two tensors, as detectors do."""
+
+    def forward(self, inputs: Tensor) -> Any:
+        logits = super().forward(inputs)
+        return logits, 2 * logits
+
+
+class OfTheFirst(Classification):
+    """Judges the first of two outputs."""
+
+    def fit_of(self, model: nn.Module, outputs: Any, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        return super().fit_of(model, outputs[0], inputs, targets)
+
+
+def test_attention_of_networks_with_several_outputs_is_transferred_as_that_of_classifiers(
+    batch: tuple[Tensor, Tensor],
+) -> None:
+    found = []
+    for kind, task in ((ResNet, Classification(10)), (Detector, OfTheFirst(10))):
+        torch.manual_seed(0)
+        student, teacher = (
+            kind(shape=SHAPE, classes=10, blocks=[1, 1], width=width, block="basic", shortcut="B")
+            for width in (4, 8)
+        )
+        method = attached(at(teacher), student)
+        method.task = task
+        found.append(method.loss(student, *batch))
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize(("blocks", "weight"), [(1, 3.0), (2, 1.5), (3, 1.0)])
 def test_at_weighs_each_layer_by_three_over_their_number(
     blocks: int, weight: float, batch: tuple[Tensor, Tensor]
