@@ -88,14 +88,16 @@ class Encoding:
 class PracticalSearch(Searcher):
     """Log expected improvement on a standardised surrogate; see the module's text.
 
-    A point that was evaluated is not proposed again, unless nothing else is left. Without a valid observation
-    it proposes points that fill the space. One replicate is searched after the other: none depends on them.
+    A point that was evaluated, or is under way, is not proposed again, unless nothing else is left. Without a
+    valid observation it proposes points that fill the space. One replicate is searched after the other: none
+    depends on them.
 
     Raises:
         UserError: arms, or a kernel that is not one of all coordinates.
     """
 
     NAME: ClassVar = "practical"
+    PENDING: ClassVar = True
 
     def prepare(self) -> None:
         space, surrogate = self.task.objective.space, self.task.surrogate
@@ -111,10 +113,12 @@ class PracticalSearch(Searcher):
         space = self.task.objective.space
         # all draws of a round at once: they depend on its size alone
         draws = self.task.random.uniform(1 + LEADERS * AROUND * space.dim * q)
-        x = [
-            Round(space, self.kernel, seen.x[r], seen.y[r], draws[r]).points(q)
-            for r in range(self.task.replicates)
-        ]
+        x = []
+        for r in range(self.task.replicates):
+            step = Round(space, self.kernel, seen.x[r], seen.y[r], draws[r])
+            if seen.pending is not None:
+                step.await_all(seen.pending[r])
+            x.append(step.points(q))
         return torch.stack(x)
 
 
@@ -154,14 +158,21 @@ class Round:
         known = Prior("matern52", scale, one, one, FEASIBLE_NOISE * one)
         return condition(known, self.encode(self.u)[None], ok.to(self.u)[None])
 
+    def await_all(self, x: Tensor) -> None:
+        """Take points x [p, d], whose evaluation is under way, as if they had come out at their means."""
+        for point in (x - self.lower) / self.width:
+            self._await(point)
+
+    def _await(self, point: Tensor) -> None:
+        if self.belief is not None:
+            self.belief = self.belief.with_pending(self.encode(point)[None])
+        self.pending = torch.cat([self.pending, point[None]])
+
     def points(self, q: int) -> Tensor:
         """The next q points [q, d]."""
         for i in range(q):
-            point = self._next(i)
-            if self.belief is not None:
-                self.belief = self.belief.with_pending(self.encode(point)[None])
-            self.pending = torch.cat([self.pending, point[None]])
-        return self.lower + self.pending * self.width
+            self._await(self._next(i))
+        return self.lower + self.pending[len(self.pending) - q :] * self.width
 
     def _next(self, number: int) -> Tensor:
         pool = self._pool(number)
