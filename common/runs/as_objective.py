@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,13 +11,15 @@ from torch import Tensor
 from common.base.crew import Crew
 from common.base.dataset import check
 from common.base.errors import UserError
-from common.base.objective import Objective
+from common.base.objective import Earlier, Objective
 from common.runs.crew import HERE, LauncherCrew, LocalCrew
 from common.runs.listed import make_runs
 from common.runs.objective import check_metric
+from common.runs.recorded import recorded
 from common.search.cube import assigned, cube
 from common.search.halving import check_rungs
 from common.search.settings import settings
+from common.tables.tables import ROOT
 
 
 class Runs(Objective):
@@ -72,6 +75,7 @@ class Runs(Objective):
         self.launcher = launcher
         self.shared += [] if launcher in HERE else [f"hydra/launcher={launcher}"]
         self.rungs = check_rungs(rungs or ())
+        self.warm_start, self.output_dir = warm_start, output_dir
 
     def draw(self, seeds: list[int]) -> None:
         self.seeds = seeds
@@ -87,6 +91,13 @@ class Runs(Objective):
     def crew(self, size: int) -> Crew:
         kind = LocalCrew if self.launcher in HERE else LauncherCrew
         return kind(size, self.command, self._read, self.shared, self.metric)
+
+    def earlier(self) -> Sequence[Earlier]:
+        if self.warm_start is None:
+            return ()
+        words = shlex.split(self.warm_start)
+        folders = (Path(self.output_dir), ROOT / "results")
+        return recorded(words, self.settings, self.metric, self.sign, self.words, folders)
 
     def values(self, x: Tensor) -> Tensor:
         jobs = [[self.command(r, point) for point in points] for r, points in enumerate(x)]

@@ -13,7 +13,7 @@ from torch.quasirandom import SobolEngine
 from common.base.errors import UserError
 from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
-from common.base.objective import Objective
+from common.base.objective import Earlier, Objective
 from common.numerics.sampling import ReplicateSampler
 from common.search.evaluate import evaluate
 from common.search.searcher import Observations, Searcher, Task, check_inside
@@ -116,11 +116,14 @@ class SearchModule(PaperModule):
         self.f = empty[..., 0]
         # of each round: evaluations made, and f at the answers, [R]
         self.answers = torch.zeros(replicates, 0, dtype=torch.float64, device=device)
-        earlier = tuple(self.data.earlier())
-        self.set = Task(self.data, self.model, self.seeds, self.total, random, device, earlier)
+        self.set = Task(self.data, self.model, self.seeds, self.total, random, device, self._earlier())
         self.searcher.start(self.set)
         if self._resumed is not None:
             self._restore(self._resumed)
+
+    def _earlier(self) -> tuple[Earlier, ...]:
+        """What is known before anything is evaluated."""
+        return tuple(self.data.earlier())
 
     def _streams(self, seed: int, device: torch.device) -> ReplicateSampler:
         return ReplicateSampler(seed, len(self.seeds), None, device, torch.float64)

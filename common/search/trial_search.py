@@ -1,6 +1,8 @@
 """A search whose evaluations are trainings: asynchronous, resumable at any time, with an answer in words."""
 
+import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from common.base.crew import Crew
 from common.base.module import UNDER_WAY, Progress
+from common.base.objective import Earlier, Space
 from common.search.module import SearchModule
 from common.search.searcher import Observations
 from common.search.trial_loop import TrialLoop
@@ -17,7 +20,7 @@ from common.search.trials import Trial, Trials
 
 # of waiting for a trial in one training step, so that a search can be stopped
 WAIT_SECONDS = 0.5
-TRIALS = "trials.jsonl"
+TRIALS, EARLIER = "trials.jsonl", "earlier.json"
 
 
 class TrialSearchModule(SearchModule):
@@ -46,6 +49,31 @@ class TrialSearchModule(SearchModule):
         self.followed = 0
         # the file may be ahead of the checkpoint, never behind it
         self._look_at_ended(len(self.history.get("step", [])))
+
+    def _earlier(self) -> tuple[Earlier, ...]:
+        """As it was when the search began: a search that goes on finds its own trials among earlier runs."""
+        path = Path(self.trainer.default_root_dir) / UNDER_WAY / EARLIER
+        if not path.exists():
+            found = super()._earlier()
+            if found:
+                _keep(found, path)
+            return found
+        return tuple(
+            Earlier(
+                one["name"],
+                torch.tensor(one["x"], dtype=torch.float64),
+                torch.tensor(one["y"], dtype=torch.float64),
+                one["same"],
+            )
+            for one in json.loads(path.read_text())
+        )
+
+    def _initial(self) -> Tensor:
+        """Half of the first points are the best of what is known from earlier, where anything is."""
+        points = super()._initial()
+        best = best_of_earlier(self.set.earlier, self.data.space, (points.shape[1] + 1) // 2)
+        points[:, : len(best)] = best
+        return points
 
     @property
     def done(self) -> bool:
@@ -167,6 +195,26 @@ class Dismissal(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
         if (crew := getattr(self.module, "crew", None)) is not None:
             crew.close()
+
+
+def best_of_earlier(earlier: Sequence[Earlier], space: Space, count: int) -> Tensor:
+    """The best points of each function in turn, none twice: at most `count` of them, [n, d]."""
+    ranked = [space.snapped(one.x[one.y.argsort(descending=True, stable=True)]) for one in earlier]
+    found: list[Tensor] = []
+    for place in range(max((len(points) for points in ranked), default=0)):
+        for points in ranked:
+            new = place < len(points) and not any(points[place].equal(other) for other in found)
+            if new and len(found) < count:
+                found.append(points[place])
+    return torch.stack(found) if found else space.lower.new_zeros(0, space.dim)
+
+
+def _keep(found: Sequence[Earlier], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    known = [{"name": e.name, "x": e.x.tolist(), "y": e.y.tolist(), "same": e.same} for e in found]
+    partial.write_text(json.dumps(known))
+    partial.replace(path)
 
 
 def _whole(trial: Trial) -> float:
