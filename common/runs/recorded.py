@@ -31,8 +31,8 @@ def recorded(
     """Earlier runs as functions on the cube of the settings that are searched.
 
     This is the hook of whatever learns from other tasks (`Task.earlier`). A run counts if its config has what
-    `words` say, a value within the range of each setting (where that one exists there), and the metric. Runs that differ in nothing but these settings and the seed are one
-    function: a task.
+    `words` say, a value within the range of each setting (where that one exists there), and the metric. Runs
+    that differ in nothing but these settings and the seed are one function: a task.
 
     Args:
         words: such as `paper=yogi`, `dataset=digits`, `paper.epochs=3`.

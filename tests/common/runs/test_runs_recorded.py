@@ -21,7 +21,9 @@ def result(lr: float = 0.01, **given: Any) -> dict[str, Any]:
     """A run of yogi on digits, with what is given by its place otherwise."""
     made: dict[str, Any] = dict.fromkeys(REQUIRED, "") | {
         "paper": "yogi", "scale": "paper", "seed": 0, "metrics": {"validation_loss": 0.5}, "entries": [],
-        "choices": {"dataset": "digits", "model": "logistic", "method": "optimizer/yogi", "schedule": "constant"},
+        "choices": {
+            "dataset": "digits", "model": "logistic", "method": "optimizer/yogi", "schedule": "constant",
+        },
         "config": {
             "method": {"lr": lr, "eps": 1e-4, "_target_": "x"}, "dataset": {"seed": 0, "limit": None},
             "paper": {"epochs": 3.0}, "seed": 0,
