@@ -61,11 +61,10 @@ def make(workers: int) -> list[dict[str, Any] | None]:
                 break
             for measured in crew.wait(60.0):
                 busy -= 1
-                said = f": {measured.said}" if measured.said else ""
-                print(
-                    f"{count + 1} of {len(missing)}: {' '.join(every[measured.number][-4:])}{said}",
-                    flush=True,
-                )
+                if measured.said:
+                    print(f"{' '.join(every[measured.number][-4:])}: {measured.said}", flush=True)
+            if count % 50 == 0:
+                print(f"{count} of {len(missing)}", flush=True)
     finally:
         crew.close()
     evidence = Evidence.read(ROOT / "outputs", Path("none"))
