@@ -305,7 +305,14 @@ def _job_of_sweep(config: DictConfig, folder: Path) -> float | None:
             status |= {"text": f"{'; '.join(outcome.since)}; {status['text']}", "since": outcome.since}
         value = objective_value(outcome.result["metrics"], config.objective)
         if config.objective is not None:
-            status |= {"objective": value, "direction": _direction()}
+            # a search looks at its objective alone, and so does who follows it
+            text = "; ".join([*outcome.since, f"{config.objective} {number(value)}"])
+            status |= {
+                "objective": value,
+                "direction": _direction(),
+                "metric": config.objective,
+                "text": text,
+            }
         print(f"[{_label()}] result: {outcome.path}", flush=True)
     except Exception as error:
         if type(error).__name__ == "Interrupted":
