@@ -8,7 +8,7 @@ TESTS ?= tests
 # each begins with a half of the tests as they stand, so that what a file's tests share is made once
 WORKERS := -n 2 --dist worksteal
 
-.PHONY: help setup setup-full demo claims report test test-fast soak check bench entries check-entries hooks image clean
+.PHONY: help setup setup-full demo claims report test test-fast soak check bench bench-tune entries check-entries hooks image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -60,6 +60,9 @@ check: setup-full  ## ruff, the floors of imports, mypy and the tests
 
 bench: setup-full  ## every benchmark (or BENCH=name) against its peer; writes benchmarks/results.json and README's table
 	$(PY) -m benchmarks $(BENCH)
+
+bench-tune: setup-full  ## tune.py's searcher beside BoTorch, Optuna and random search; an hour or more, can be stopped
+	$(PY) -m benchmarks.tune
 
 entries: setup  ## the name of every entry, one a line
 	@$(PY) -m common.tables.tables

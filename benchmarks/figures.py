@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results.json", FOLDER.parent / "README.md"
 BEGIN, END = "<!-- figures of benchmarks/results.json, by make bench -->", "<!-- end of the figures -->"
 # what stands in this folder and measures nothing
-OTHERS = {"__init__", "__main__", "figures"}
+OTHERS = {"__init__", "__main__", "figures", "tune", "tune_table"}
 
 Main = Callable[..., dict[str, "Figure"]]
 

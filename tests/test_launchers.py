@@ -128,7 +128,10 @@ def test_a_search_names_the_best_of_its_runs_and_judges_by_the_validation_split(
         result = json.loads((tmp_path / status["result"]).read_text())
         assert status["objective"] == result["metrics"]["validation_loss"]
     best = min(judged, key=lambda status: status["objective"])
-    assert f"best: {best['job']} (" in done.stdout
+    assert (
+        f"best: {best['job']} (validation_loss {best['objective']:.5g}); the run that has it" in done.stdout
+    )
+    assert "test_" not in done.stdout
 
 
 def test_a_job_that_dies_without_a_word_counts_as_failed(calls: Calls, tmp_path: Path) -> None:

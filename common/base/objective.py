@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from common.base.crew import Crew
 from common.base.dataset import check
 from common.base.generated import Function
 
@@ -130,6 +131,23 @@ def box(dim: int, lower: float, upper: float) -> Space:
     )
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What is known of another function on the same space, as that of the same settings on other data.
+
+    Attributes:
+        name: what the function is, in words.
+        x: points, float64 [n, d].
+        y: its values there, finite and to be large as f is, [n]; their level and scale may be others.
+        same: whether it is f itself, measured before.
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor
+    same: bool = False
+
+
 class Objective(Function):
     """Functions to maximise, one for each of R replicates; there are no examples.
 
@@ -147,15 +165,19 @@ class Objective(Function):
 
     Attributes of those that stand for something outside (`command`):
         metric, sign: f is `sign` times what is called `metric`.
+        rungs: shares of an evaluation's full length, ascending to 1, at which it can pause.
 
     Raises:
         UserError: a value out of range.
     """
 
     KIND: ClassVar = "objective"
+    # whether an evaluation takes so long that a crew makes them apart from each other
+    LONG: ClassVar[bool] = False
 
     metric: str = "f"
     sign: float = 1.0
+    rungs: tuple[float, ...] = (1.0,)
 
     def __init__(self, *, kind: str, space: Space, noise: float) -> None:
         super().__init__()
@@ -176,6 +198,18 @@ class Objective(Function):
     @abstractmethod
     def optimum(self) -> Tensor | None:
         """max f of each function, [R]; None where it is not known."""
+
+    def crew(self, size: int) -> Crew:
+        """So many workers who evaluate, of an objective that is LONG.
+
+        Raises:
+            UserError: they cannot be had.
+        """
+        raise NotImplementedError(f"{self.NAME} is evaluated by `values`")
+
+    def earlier(self) -> Sequence[Earlier]:
+        """What is known of other functions on this space before anything is evaluated."""
+        return ()
 
     def command(self, replicate: int, point: Tensor) -> list[str] | None:
         """The words of the run that an evaluation at a point [d] is; None where it is none."""

@@ -44,6 +44,7 @@ TOP_LEVEL = {
     "record": bool,
     "results_dir": str,
     "objective": str | None,
+    "pause": float | None,
     "teacher": str | None,
     "start": str | None,
     "gpu_precision": str,

@@ -2,10 +2,12 @@
 
 import errno
 import gc
+import math
 import multiprocessing
 import os
 import re
 import shlex
+import statistics
 import sys
 import time
 import traceback
@@ -79,14 +81,15 @@ def in_order(words: list[str]) -> list[str]:
     return [*overrides, *options]
 
 
-def run_list(jobs: list[list[str]], words: list[str]) -> int:
+def run_list(jobs: list[list[str]], words: list[str], folder: Path | None = None) -> int:
     """Make a list of runs as one sweep; the exit code is 1 if one failed.
 
     Args:
         jobs: the overrides of each run.
         words: what they share: the launcher, the logger, ...
+        folder: of the sweep's status files; None: a new one.
     """
-    folder = sweep.new_sweep()
+    folder = folder or sweep.new_sweep()
     return _summed_up(guarded(lambda: _launch_list(jobs, words, folder)), folder)
 
 
@@ -112,13 +115,42 @@ def is_plain(words: list[str]) -> bool:
     return not any(word.startswith("-") or "hydra.mode=" in word for word in words)
 
 
-def run_once(words: list[str]) -> None:
-    """Make a single run as `hydra.main` would, which composes first of all to read `hydra.mode`."""
+def make_one(words: list[str]) -> Outcome:
+    """Make a single run in a process that makes several, one after the other; nothing is printed.
+
+    Raises:
+        Exception: whatever it raises, such as Interrupted or Paused.
+    """
+    words = with_table_kind(quoted(words))
+    check_words(words)
+    catalogue.register(words)
+    load_plugins(words)
+    ended: list[Outcome | Exception] = []
+
+    def keep(config: DictConfig) -> None:
+        # not through Hydra, which would print lines of its own about it
+        try:
+            ended.append(_job(config))
+        except Exception as error:
+            ended.append(error)
+
+    run_once(words, keep)
+    if isinstance(ended[0], Exception):
+        raise ended[0]
+    return ended[0]
+
+
+def run_once(words: list[str], function: Callable[[DictConfig], Any] | None = None) -> None:
+    """Make a single run as `hydra.main` would, which composes first of all to read `hydra.mode`.
+
+    Args:
+        function: that is called with its config; by default `task`.
+    """
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(CONFIG_PATH, job_name="run", version_base="1.3"):
         engine = GlobalHydra.instance().hydra
         assert engine is not None
-        engine.run("config", task, [*words, *catalogue.searched(), "hydra.mode=RUN"])
+        engine.run("config", function or task, [*words, *catalogue.searched(), "hydra.mode=RUN"])
 
 
 def _launch_by_hydra(words: list[str], folder: Path | None) -> None:
@@ -273,11 +305,22 @@ def _job_of_sweep(config: DictConfig, folder: Path) -> float | None:
             status |= {"text": f"{'; '.join(outcome.since)}; {status['text']}", "since": outcome.since}
         value = objective_value(outcome.result["metrics"], config.objective)
         if config.objective is not None:
-            status |= {"objective": value, "direction": _direction()}
+            # a search looks at its objective alone, and so does who follows it
+            text = "; ".join([*outcome.since, f"{config.objective} {number(value)}"])
+            status |= {
+                "objective": value,
+                "direction": _direction(),
+                "metric": config.objective,
+                "text": text,
+            }
         print(f"[{_label()}] result: {outcome.path}", flush=True)
     except Exception as error:
         if type(error).__name__ == "Interrupted":
             raise KeyboardInterrupt from error
+        if type(error).__name__ == "Paused":
+            paused = {"state": "skipped", "text": str(error), "paused": vars(error)}
+            sweep.leave_status(folder, job, status | paused | {"seconds": time.monotonic() - started})
+            return None
         status |= {"state": "failed", "text": one_line(error)}
         print(f"error: [{_label()}] {one_line(error)}", file=sys.stderr, flush=True)
     sweep.leave_status(folder, job, status | {"seconds": time.monotonic() - started})
@@ -367,18 +410,33 @@ def _concluded(conclusion: dict[str, Any]) -> list[str]:
     """What a search over runs found: its trials from the best on, and the command that makes the best."""
     if "trials" not in conclusion:
         return []
-    metric = conclusion["metric"]
-    done = [trial for trial in conclusion["trials"] if trial[metric] is not None]
-    lines = [f"  {len(conclusion['trials'])} trials, {len(conclusion['trials']) - len(done)} of them failed"]
+    trials, metric = conclusion["trials"], conclusion["metric"]
+    done = [trial for trial in trials if trial[metric] is not None]
+    stopped = sum(trial["share"] < 1.0 for trial in done)
+    lines = [
+        f"  {len(trials)} trials, {len(trials) - len(done)} of them failed"
+        + (f", {stopped} stopped early" if stopped else "")
+    ]
     if "words" not in conclusion:
         return lines
-    down = conclusion["value"] <= min(trial[metric] for trial in done)
-    for trial in sorted(done, key=lambda trial: trial[metric], reverse=not down)[:LISTED]:
+    sign = -1 if conclusion["goal"] == "maximize" else 1
+    for trial in sorted(done, key=lambda trial: (-trial["share"], sign * trial[metric]))[:LISTED]:
         words = " ".join(f"{key}={value}" for key, value in trial["settings"].items())
-        lines.append(f"  {metric} {number(trial[metric]):<12} {words}")
+        part = "" if trial["share"] >= 1.0 else f"  (at {trial['share']:.0%} of its length)"
+        lines.append(f"  {metric} {number(trial[metric]):<12} {words}{part}")
+    found = conclusion["replicates"]
+    if len(found) > 1:
+        lines.append(f"best {metric} of each replicate: {', '.join(map(number, found))}{_spread(found)}")
     lines.append(f"best {metric}: {number(conclusion['value'])}; the run that has it:")
     lines.append(f"  python run.py {shlex.join(conclusion['words'])}")
     return lines
+
+
+def _spread(found: list[float]) -> str:
+    """Mean and standard deviation of what the replicates found, as the end of a line."""
+    if any(value is None or not math.isfinite(value) for value in found):
+        return ""
+    return f" (mean {number(statistics.mean(found))}, standard deviation {number(statistics.stdev(found))})"
 
 
 def help_text() -> str:

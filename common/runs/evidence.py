@@ -28,6 +28,7 @@ NEUTRAL = {
     "logger.",
     "objective",
     "output_dir",
+    "pause",
     "record",
     "results_dir",
     "trainer",

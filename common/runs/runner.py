@@ -39,6 +39,7 @@ from common.runs.keys import INNER, STAGED, START, identity, run_key
 from common.runs.loggers import close, run_facts
 from common.runs.own import opted_in
 from common.runs.own_model import checked, settings_of, taken
+from common.runs.pause import Pause
 from common.runs.pipeline import Stages, described, make_stages, under_way
 from common.runs.processes import Processes, Shares, processes_of, trainer_settings
 from common.runs.record import record, results_folder
@@ -172,6 +173,8 @@ def _run(
     callbacks: list[pl.Callback] = [checkpoints]
     if processes.first:
         callbacks.append(ProgressReport(request.label, request.terminal))
+    if config.get("pause") is not None:
+        callbacks.append(Pause(float(config.pause), config.objective, checkpoints))
     debug: Debug | None = None
     if config.get("debug") is not None:
         debug = _instantiate(config.debug)

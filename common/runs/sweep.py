@@ -5,6 +5,7 @@ Launchers hand results back in ways of their own, or crash; a file does not.
 
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,17 @@ def summarise(sweep: Path) -> int:
     Console(width=_width()).print(_table(statuses))
     best = _best(statuses)
     if best is not None:
-        print(f"best: {best['job']} ({number(best['objective'])})")
+        print(f"best: {best['job']} ({best['metric']} {number(best['objective'])}); the run that has it:")
+        print(f"  python run.py {shlex.join(own_words(best['overrides']))}")
     older = sum(status["state"] == "skipped" and bool(status.get("since")) for status in statuses)
     changed = f", {older} of them made by earlier code or data: force=true makes all anew" if older else ""
     print(f"sweep: {passed} passed, {failed} failed, {skipped} skipped as done{changed} ({sweep})")
     return 1 if failed else 0
+
+
+def own_words(overrides: list[str]) -> list[str]:
+    """A job's words without those of the search that it was a part of."""
+    return [word for word in overrides if not word.lstrip("+").startswith(("hydra", "objective="))]
 
 
 def _best(statuses: list[dict[str, Any]]) -> dict[str, Any] | None:

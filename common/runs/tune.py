@@ -17,7 +17,7 @@ HELP = """Search the settings of any run: which words make a metric of it best.
   python tune.py paper=yogi dataset=digits dataset.validation=0.2 model=lenet_300_100 \\
     'method=choice(optimizer/adam,optimizer/yogi)' 'method.lr=log(1e-4,1e-1)' \\
     'method.eps=log(1e-8,1e-1) if method=optimizer/adam' 'dataset.batch_size=logint(16,256)' \\
-    metric=validation_accuracy evaluations=20 batch=2 hydra/launcher=joblib
+    metric=validation_accuracy evaluations=20 batch=2 rungs=[0.11,0.33]
 
 A word with one of these values is searched; all others are those of the run, as run.py takes them:
 
@@ -29,19 +29,22 @@ Words of the search itself:
   metric=validation_loss    what is looked at: any metric of the run that is not the test set's
   goal=minimize             or maximize, as metrics have that end with accuracy, miou, ap or bleu
   evaluations=20            trainings in all; initial=... of them spread over the space before it learns
-  batch=1                   trainings at a time, which hydra/launcher=joblib, ray, ... makes in parallel
+  batch=1                   trainings at a time: in processes of this machine, or by hydra/launcher=ray, ...
+  rungs=null                shares of a training, as [0.11,0.33], behind which only the best go on
+  warm_start=null           words of earlier runs whose results it begins with, as 'paper=yogi dataset=digits'
   replicates=1              searches, each with a seed of its own, and with `evaluations` trainings of its own
   searcher=search/practical search/random, search/sobol, search/tpe, acquisition/ei and the others of maxacq
   seed, output_dir, data_dir, force, logger as in run.py (of the search)
 
-A run that fails is a failed trial: it is said, and the search goes on. No training is made twice: killed and
-started again, or with more evaluations, the search takes what is there. No test number is looked at, or
-shown, before you run the command that it ends with."""
+A training that is free to begin gets the best point given all that have ended, and those under way. One that
+fails is a failed trial: it is said, and the search goes on. Nothing is made twice: killed and started again,
+the search takes what is there, and a training that was under way goes on from its checkpoint. No test number
+is looked at, or shown, before you run the command that it ends with."""
 # words of the search, and what they are called in `paper=maxacq dataset=runs`
 OWN = {
     "metric": "dataset.metric", "goal": "dataset.goal", "evaluations": "paper.evaluations",
     "initial": "paper.initial", "batch": "paper.batch", "replicates": "paper.repeats", "searcher": "method",
-    "hydra/launcher": "dataset.launcher",
+    "hydra/launcher": "dataset.launcher", "rungs": "dataset.rungs", "warm_start": "dataset.warm_start",
 }  # fmt: skip
 # words that run.py takes for the search
 ABOUT = ("seed", "output_dir", "data_dir", "force", "logger", "record", "checkpoint_every")
@@ -87,7 +90,7 @@ def search_words(words: list[str]) -> list[str]:
         "dataset=runs",
         f"dataset.words={as_text(shlex.join(of_run))}",
         f"dataset.parameters=[{parameters}]",
-        *(f"{OWN[name]}={value}" for name, value in own.items()),
+        *(f"{OWN[name]}={as_text(value) if '=' in value else value}" for name, value in own.items()),
         *about,
     ]
 

@@ -21,6 +21,10 @@ BETWEEN = re.compile(r",(?![^()]*\))")
 
 MULTIRUN = ("-m", "--multirun")
 
+# words that go without saying beside others, where none says otherwise: a search over runs knows nothing of
+# what it maximises, which the paper's own method does
+UNSAID = {("paper=maxacq", "dataset=runs"): "method=search/practical"}
+
 
 # choices whose config leaves the target to the command line; naming a target alone means the first
 OPEN = {
@@ -40,7 +44,7 @@ def quoted(words: Iterable[str]) -> list[str]:
 
 
 def completed(words: list[str]) -> list[str]:
-    """The words, with what goes without saying where one of them names a class that no config file is about.
+    """The words, with what goes without saying (`UNSAID`), as where one names a class of no config.
 
     `model._target_=my_nets.Net` without a `model=` means `model=own`, so that no key of the paper's own model
     is left over; `method._target_=torch.optim.RAdam` without a `method=` means `method=optimizer/any`. Keys
@@ -55,6 +59,9 @@ def completed(words: list[str]) -> list[str]:
         if chosen and chosen[-1] in choices:
             path = f"{group.replace('/', '.')}."
             words = [f"++{word}" if word.startswith(path) else word for word in words]
+    for beside, word in UNSAID.items():
+        if set(beside) <= set(words) and not any(w.startswith(f"{word.split('=')[0]}=") for w in words):
+            words.append(word)
     return words
 
 

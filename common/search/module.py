@@ -13,10 +13,10 @@ from torch.quasirandom import SobolEngine
 from common.base.errors import UserError
 from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
-from common.base.objective import Objective
+from common.base.objective import Earlier, Objective
 from common.numerics.sampling import ReplicateSampler
 from common.search.evaluate import evaluate
-from common.search.searcher import Observations, Searcher, Task
+from common.search.searcher import Observations, Searcher, Task, check_inside
 from common.search.surrogate import Surrogate
 
 # seconds of rounds in one training step: Lightning's own 1-2 ms vanish beside it
@@ -116,9 +116,14 @@ class SearchModule(PaperModule):
         self.f = empty[..., 0]
         # of each round: evaluations made, and f at the answers, [R]
         self.answers = torch.zeros(replicates, 0, dtype=torch.float64, device=device)
-        self.searcher.start(Task(self.data, self.model, self.seeds, self.total, random, device))
+        self.set = Task(self.data, self.model, self.seeds, self.total, random, device, self._earlier())
+        self.searcher.start(self.set)
         if self._resumed is not None:
             self._restore(self._resumed)
+
+    def _earlier(self) -> tuple[Earlier, ...]:
+        """What is known before anything is evaluated."""
+        return tuple(self.data.earlier())
 
     def _streams(self, seed: int, device: torch.device) -> ReplicateSampler:
         return ReplicateSampler(seed, len(self.seeds), None, device, torch.float64)
@@ -145,7 +150,7 @@ class SearchModule(PaperModule):
             start = time.perf_counter()
             x = self.searcher.propose(self.seen, min(self.batch, left))
             self.propose_seconds += time.perf_counter() - start
-        self._check_proposal(x)
+        check_inside(self.searcher, x)
         x = self.data.space.snapped(x)
         f, said = evaluate(self.data, x, self.workers)
         noise = self.own.normal((x.shape[1],)) * self.data.noise
@@ -158,6 +163,8 @@ class SearchModule(PaperModule):
 
     def _initial(self) -> Tensor:
         count, dim = self.initial, self.data.space.dim
+        if count == 0:
+            return torch.zeros(len(self.seeds), 0, dim, dtype=torch.float64, device=self.device)
         if self.design == "uniform":
             return self.data.space.scaled(self.own.uniform(count * dim).reshape(-1, count, dim))
         drawn = [
@@ -165,14 +172,6 @@ class SearchModule(PaperModule):
             for seed in self.seeds
         ]
         return self.data.space.scaled(torch.stack(drawn).to(self.device))
-
-    def _check_proposal(self, x: Tensor) -> None:
-        space = self.data.space
-        outside = ~((x >= space.lower - 1e-9) & (x <= space.upper + 1e-9))
-        if outside.any():
-            raise UserError(
-                f"method={self.searcher.NAME} proposed a point that is not in the space: {x[outside][0]:.6g}"
-            )
 
     def _tell_failures(self, first: int, said: str | None) -> None:
         failed = ~self.seen.y[:, first:].isfinite()
@@ -238,31 +237,6 @@ class SearchModule(PaperModule):
             np.savez_compressed(
                 path, x=self.seen.x.cpu().numpy(), y=self.seen.y.cpu().numpy(), f=self.f.cpu().numpy()
             )
-
-    def conclusion(self) -> dict[str, Any]:
-        """Of evaluations that are runs: the best one's words, what it measured, and all trials.
-
-        A trial is what a point means in the user's own units, and the metric; null where it failed.
-        """
-        best = self.data.command(0, self.seen.x[0, 0])
-        if best is None:
-            return {}
-        trials = [
-            {
-                "replicate": r,
-                "settings": self.data.assigned(self.seen.x[r, t]),
-                self.data.metric: self.data.sign * float(self.f[r, t]) if self.f[r, t].isfinite() else None,
-            }
-            for t in range(self.seen.count)
-            for r in range(len(self.seeds))
-        ]
-        known = torch.where(self.f.isfinite(), self.f, torch.full_like(self.f, -torch.inf))
-        found: dict[str, Any] = {"metric": self.data.metric, "trials": trials}
-        if bool(self.f.isfinite().any()):
-            r, t = divmod(int(known.argmax()), self.seen.count)
-            words = self.data.command(r, self.seen.x[r, t])
-            found |= {"words": words, "value": self.data.sign * float(self.f[r, t])}
-        return found
 
     def progress(self) -> Progress:
         best = self.history.get("best", [None])[-1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.base.errors import UserError
-from common.base.objective import Objective
+from common.base.objective import Earlier, Objective
 from common.numerics.sampling import ReplicateSampler
 from common.search.surrogate import Surrogate
 
@@ -21,10 +21,12 @@ class Observations:
     Attributes:
         x: points, [R, t, d].
         y: noisy values, [R, t]; NaN where an evaluation failed.
+        pending: points whose evaluation is under way, [R, p, d]; None where there is none.
     """
 
     x: Tensor
     y: Tensor
+    pending: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -41,6 +43,17 @@ class Observations:
         ranked = torch.where(self.valid, self.y, torch.full_like(self.y, -torch.inf))
         index = ranked.argmax(1)
         return self.x[torch.arange(len(index), device=index.device), index]
+
+    def believed(self) -> "Observations":
+        """With the pending points as if they had come out as the mean of what was observed (a constant liar).
+
+        They fail where nothing was observed. For searchers that know nothing of pending points.
+        """
+        if self.pending is None:
+            return self
+        mean = self.y.nanmean(1, keepdim=True) if self.count else self.y.new_full((len(self.y), 1), torch.nan)
+        lies = mean.expand(-1, self.pending.shape[1])
+        return Observations(self.x, self.y).plus(self.pending, lies)
 
     def plus(self, x: Tensor, y: Tensor) -> "Observations":
         """With another q evaluations, x [R, q, d] and y [R, q]."""
@@ -59,6 +72,7 @@ class Task:
         evaluations: the budget T, the initial points in it.
         random: streams of random numbers, one a replicate, for the searcher alone; saved by the loop.
         device: where tensors are.
+        earlier: what is known of other functions on the same space; searchers that use it say so.
     """
 
     objective: Objective
@@ -67,6 +81,7 @@ class Task:
     evaluations: int
     random: ReplicateSampler
     device: torch.device
+    earlier: Sequence[Earlier] = ()
 
     @property
     def replicates(self) -> int:
@@ -91,6 +106,8 @@ class Searcher(ABC):
     """
 
     NAME: ClassVar[str]
+    # whether `propose` reads `seen.pending`; otherwise it is given `seen.believed()`
+    PENDING: ClassVar[bool] = False
     task: Task
 
     def start(self, task: Task) -> None:
@@ -138,3 +155,17 @@ class RandomSearch(Searcher):
         keys = self.task.random.uniform(space.arms).clone()
         keys.scatter_add_(1, seen.x[..., 0].long(), torch.ones_like(seen.y))
         return keys.argsort(1)[:, :q, None].to(torch.float64)
+
+
+def check_inside(searcher: Searcher, x: Tensor) -> None:
+    """Refuse a proposal [..., d] that is not in the space.
+
+    Raises:
+        UserError: see above.
+    """
+    space = searcher.task.objective.space
+    outside = ~((x >= space.lower - 1e-9) & (x <= space.upper + 1e-9))
+    if outside.any():
+        raise UserError(
+            f"method={searcher.NAME} proposed a point that is not in the space: {x[outside][0]:.6g}"
+        )

@@ -15,6 +15,7 @@ from common.numerics.sampling import ReplicateSampler
 from common.search.module import SearchModule, SearchSettings
 from common.search.searcher import Observations, Searcher, Task
 from common.search.surrogate import Surrogate
+from common.search.trial_search import TrialSearchModule
 from papers.maxacq.acquisition import MyopicMaximal
 from papers.maxacq.budget import Budget
 from papers.maxacq.definition import decomposition_gap
@@ -51,6 +52,8 @@ def make_module(
     Raises:
         UserError: a value out of range, or a method without an acquisition function to measure.
     """
+    if measure == "search" and settings["data"].LONG:
+        return TrialSearchModule(method=method, **settings)
     if measure == "search":
         return SearchModule(method=method, **settings)
     if not isinstance(method, AcquisitionSearch):

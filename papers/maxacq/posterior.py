@@ -218,7 +218,7 @@ class Posterior:
         R, S, q, d = X.shape
         W = self.prior.covariance(X.reshape(R, S * q, d), self.points) @ self.inverse.mT
         mean = self.prior.mean[:, None, None] + (W @ self.whitened[..., None]).reshape(R, S, q)
-        return W.reshape(R, S, q, -1), mean
+        return W.reshape(R, S, q, W.shape[-1]), mean
 
     def with_pending(self, x: Tensor) -> "Posterior":
         """With one more pending point x [R, d]."""

@@ -3,7 +3,9 @@
 What the paper's searcher assumes (a scale near 1, a box of numbers, no failures) does not hold of a training
 run. This searcher is built of the same posterior; the rest is the practice of its field, and not the paper's:
 
-    surrogate     values standardised, all hyperparameters fitted in each round (`papers.maxacq.standardised`)
+    surrogate     values standardised, all hyperparameters fitted in every round
+                  (`papers.maxacq.standardised`);
+                  where other functions are known, of what their trend leaves over (`papers.maxacq.trend`)
     acquisition   log EI(x) + log p(x), EI over the largest posterior mean of the points that were observed,
                   p the belief that an evaluation at x succeeds
     batches       one point after the other, the outcomes of pending ones at their means
@@ -26,6 +28,7 @@ from common.base.objective import Coordinate, Space
 from common.search.searcher import Observations, Searcher, require_box
 from papers.maxacq.posterior import KERNELS, Kernel, Posterior, Prior, condition
 from papers.maxacq.standardised import drawn_in, fit_standardised
+from papers.maxacq.trend import Trend, trend_of
 
 # points of a first look: spread over the space, and near each of the best observations
 SPREAD, AROUND, LEADERS = 1024, 64, 4
@@ -88,14 +91,16 @@ class Encoding:
 class PracticalSearch(Searcher):
     """Log expected improvement on a standardised surrogate; see the module's text.
 
-    A point that was evaluated is not proposed again, unless nothing else is left. Without a valid observation
-    it proposes points that fill the space. One replicate is searched after the other: none depends on them.
+    A point that was evaluated, or is under way, is not proposed again, unless nothing else is left. Without a
+    valid observation it proposes points that fill the space. One replicate is searched after the other: none
+    depends on them.
 
     Raises:
         UserError: arms, or a kernel that is not one of all coordinates.
     """
 
     NAME: ClassVar = "practical"
+    PENDING: ClassVar = True
 
     def prepare(self) -> None:
         space, surrogate = self.task.objective.space, self.task.surrogate
@@ -105,17 +110,32 @@ class PracticalSearch(Searcher):
                 f"model.kernel={surrogate.kernel}: method=search/practical takes {', '.join(KERNELS)} of all "
                 "coordinates (model.groups=full)"
             )
+        self._made: tuple[Trend | None] | None = None
         self.kernel: Kernel = "se" if surrogate.kernel == "se" else "matern52"
 
     def propose(self, seen: Observations, q: int) -> Tensor:
         space = self.task.objective.space
+        trend = self._trend()
         # all draws of a round at once: they depend on its size alone
         draws = self.task.random.uniform(1 + LEADERS * AROUND * space.dim * q)
-        x = [
-            Round(space, self.kernel, seen.x[r], seen.y[r], draws[r]).points(q)
-            for r in range(self.task.replicates)
-        ]
+        x = []
+        for r in range(self.task.replicates):
+            step = Round(space, self.kernel, seen.x[r], seen.y[r], draws[r], trend)
+            if seen.pending is not None:
+                step.await_all(seen.pending[r])
+            x.append(step.points(q))
         return torch.stack(x)
+
+    def _trend(self) -> Trend | None:
+        """That of the task's earlier functions, made once."""
+        if self._made is None:
+            space = self.task.objective.space
+            encode = Encoding(space.coordinates or (Coordinate(),) * space.dim)
+            known = [
+                ((one.x - space.lower) / (space.upper - space.lower), one.y) for one in self.task.earlier
+            ]
+            self._made = (trend_of(self.kernel, [(encode(u), y) for u, y in known]),)
+        return self._made[0]
 
 
 class Round:
@@ -124,9 +144,12 @@ class Round:
     Args:
         space: where; x [n, d], y [n]: what was observed, y NaN where an evaluation failed.
         draws: numbers in [0, 1): the seed of the spread points, then those that move points.
+        trend: what other functions say of this one; None: nothing.
     """
 
-    def __init__(self, space: Space, kernel: Kernel, x: Tensor, y: Tensor, draws: Tensor) -> None:
+    def __init__(
+        self, space: Space, kernel: Kernel, x: Tensor, y: Tensor, draws: Tensor, trend: Trend | None = None
+    ) -> None:
         self.width = space.upper - space.lower
         self.lower, self.space = space.lower, space
         self.coordinates = space.coordinates or (Coordinate(),) * space.dim
@@ -134,16 +157,21 @@ class Round:
         self.discrete = [i for i, one in enumerate(self.coordinates) if one.levels is not None]
         self.u, self.y, self.draws = (x - self.lower) / self.width, y, draws
         self.pending = self.u[:0]
+        self.trend: Trend | None = None
         ok = y.isfinite()
         self.ranked = self.u[ok][y[ok].argsort(descending=True)]
         self.belief: Posterior | None = None
         self.feasible: Posterior | None = None
         if bool(ok.any()):
             values = drawn_in(y[ok])
+            self.trend = None if trend is None else trend.fitted(self.encode(self.u[ok]), values)
+            if self.trend is not None:
+                values = values - self.trend(self.encode(self.u[ok]))
             prior = fit_standardised(kernel, self.encode(self.u[ok]), values)
             self.belief = condition(prior, self.encode(self.u[ok])[None], values[None])
             # of noisy observations the largest is not the best
-            self.alpha = self.belief.marginal(self.encode(self.u[ok])[None])[0].max()
+            seen = self.encode(self.u[ok])
+            self.alpha = self._mean(seen, self.belief.marginal(seen[None])[0][0]).max()
             if not bool(ok.all()):
                 self.feasible = self._success(prior, ok)
 
@@ -154,14 +182,21 @@ class Round:
         known = Prior("matern52", scale, one, one, FEASIBLE_NOISE * one)
         return condition(known, self.encode(self.u)[None], ok.to(self.u)[None])
 
+    def await_all(self, x: Tensor) -> None:
+        """Take points x [p, d], whose evaluation is under way, as if they had come out at their means."""
+        for point in (x - self.lower) / self.width:
+            self._await(point)
+
+    def _await(self, point: Tensor) -> None:
+        if self.belief is not None:
+            self.belief = self.belief.with_pending(self.encode(point)[None])
+        self.pending = torch.cat([self.pending, point[None]])
+
     def points(self, q: int) -> Tensor:
         """The next q points [q, d]."""
         for i in range(q):
-            point = self._next(i)
-            if self.belief is not None:
-                self.belief = self.belief.with_pending(self.encode(point)[None])
-            self.pending = torch.cat([self.pending, point[None]])
-        return self.lower + self.pending * self.width
+            self._await(self._next(i))
+        return self.lower + self.pending[len(self.pending) - q :] * self.width
 
     def _next(self, number: int) -> Tensor:
         pool = self._pool(number)
@@ -182,11 +217,16 @@ class Round:
         assert self.belief is not None
         points = self.encode(u)[None]
         mean, variance = self.belief.marginal(points)
-        level = torch.cat([self.alpha[None], self.belief.pending_mean[0]]).max()
-        value = log_expected_improvement(mean[0], variance[0].sqrt(), level)
+        awaited = self._mean(self.encode(self.pending), self.belief.pending_mean[0])
+        level = torch.cat([self.alpha[None], awaited]).max()
+        value = log_expected_improvement(self._mean(points[0], mean[0]), variance[0].sqrt(), level)
         if self.feasible is not None:
             value = value + self.feasible.marginal(points)[0][0].clamp(LEAST_FEASIBLE, 1.0).log()
         return value
+
+    def _mean(self, points: Tensor, residual: Tensor) -> Tensor:
+        """The posterior mean of f at encoded points, by that of what the trend leaves over."""
+        return residual if self.trend is None else residual + self.trend(points)
 
     def _known(self, u: Tensor) -> Tensor:
         """Which of the points [P, d] were evaluated, or are about to be."""

@@ -121,8 +121,12 @@ def greedy(problem: Problem, maximise: Maximise, budget: Budget) -> Tensor:
     return torch.stack(chosen, 1)
 
 
-def incremental(problem: Problem, maximise: Maximise, budget: Budget, states: int) -> Tensor:
-    """Greedy maximisation of the incremental form of q-EI by `states` fantasy states: [R, q, d]."""
+def incremental(problem: Problem, maximise: Maximise, budget: Budget, states: int, pending: Tensor) -> Tensor:
+    """Greedy maximisation of the incremental form of q-EI by `states` fantasy states: [R, q, d].
+
+    Args:
+        pending: points that were chosen before, [R, p, d].
+    """
     incumbent = problem.given.incumbent
     step = IncrementalProblem(
         ExpectedImprovement(),
@@ -134,6 +138,8 @@ def incremental(problem: Problem, maximise: Maximise, budget: Budget, states: in
         incumbent.new_zeros(len(incumbent), 0, states),
         incumbent[:, None].expand(-1, states),
     )
+    for x in pending.unbind(1):
+        step = step.following(x)
     chosen = []
     for _ in range(problem.batch):
         x = maximise(step, budget.share(1 / problem.batch))[:, 0]

@@ -55,6 +55,7 @@ class AcquisitionSearch(Searcher):
     """
 
     NAME: ClassVar = "acquisition"
+    PENDING: ClassVar = True
 
     def __init__(
         self,
@@ -165,7 +166,8 @@ class AcquisitionSearch(Searcher):
         elif self.form == "greedy":
             x = greedy(problem, self.maximiser, budget)
         else:
-            x = incremental(problem, self.maximiser, budget, self.fantasies)
+            pending = seen.x[:, :0] if seen.pending is None else (seen.pending - self.lower) / self.width
+            x = incremental(problem, self.maximiser, budget, self.fantasies, pending)
         return self.lower + x * self.width
 
     def _setting(self, posterior: Posterior, seen: Observations) -> Setting:
@@ -182,8 +184,11 @@ class AcquisitionSearch(Searcher):
         return Setting(posterior, posterior, given.incumbent, given.pending, b)
 
     def problem(self, seen: Observations, q: int) -> Problem:
-        """The inner problem of the next q points."""
+        """The inner problem of the next q points, given those that are under way."""
         given = self._setting(self.posterior(seen), seen)
+        if seen.pending is not None and self.form != "incremental":
+            for x in ((seen.pending - self.lower) / self.width).unbind(1):
+                given = given.with_pending(x)
         return Problem(self.acquisition, given, q, q, self.task.objective.space.dim, self.task.random)
 
     def _budget(self, problem: Problem) -> Budget:

@@ -12,7 +12,7 @@ from common.runs.as_objective import Runs
 SETTINGS: dict[str, Any] = {
     "kind": "objective", "words": "paper=saddle dataset=b1 paper.max_iterations=3000", "metric": "f_final",
     "goal": "minimize", "parameters": ["paper.eps=log(0.01,1)"],
-    "lengthscale": 0.3, "launcher": "basic", "data_dir": "data",
+    "lengthscale": 0.3, "launcher": "basic", "rungs": None, "warm_start": None, "data_dir": "data",
 }  # fmt: skip
 
 

@@ -28,3 +28,17 @@ def test_rows_of_earlier_code_say_so_and_so_does_the_last_line(
     assert "the code has changed since; loss 1" in out
     last = "sweep: 1 passed, 0 failed, 2 skipped as done, 1 of them made by earlier code or data: "
     assert f"{last}force=true makes all anew" in out
+
+
+def test_a_search_names_its_metric_and_the_command_of_its_best_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, value in enumerate((0.5, None, 0.25)):
+        words = ["paper=yogi", f"method.lr={number}", "hydra/sweeper=optuna", "objective=validation_loss"]
+        judged = {"objective": value, "metric": "validation_loss", "direction": "minimize"}
+        status = {"job": f"method.lr={number}", "overrides": words, "state": "passed", "seconds": 1.0}
+        leave_status(tmp_path, number, {**status, **judged, "text": f"validation_loss {value}"})
+    summarise(tmp_path)
+    out = capsys.readouterr().out
+    assert "best: method.lr=2 (validation_loss 0.25); the run that has it:\n" in out
+    assert "\n  python run.py paper=yogi method.lr=2\n" in out

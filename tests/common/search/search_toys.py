@@ -79,7 +79,8 @@ def surrogate(dim: int = 2, **given: Any) -> Surrogate:
 
 def module(data: Objective | None = None, method: Searcher | None = None, **given: Any) -> SearchModule:
     data = data or Bowl()
-    parts = {"data": data, "model": surrogate(data.space.dim), "method": method or RandomSearch()}
+    parts: dict[str, Any] = {"data": data, "model": surrogate(data.space.dim)}
+    parts["method"] = method or RandomSearch()
     return SearchModule(**parts, **(SETTINGS | given))
 
 

@@ -110,7 +110,7 @@ def test_starts_are_drawn_by_marginal_values_and_have_no_point_twice() -> None:
 def test_what_is_found_is_in_the_cube_and_better_than_a_random_batch(name: str, form: str) -> None:
     inner, budget = problem(points=2), Budget(evaluations=96)
     if form == "incremental":
-        x = incremental(inner, MAXIMISERS[name], budget, 8)
+        x = incremental(inner, MAXIMISERS[name], budget, 8, inner.given.pending)
     else:
         x = (joint if form == "joint" else greedy)(inner, MAXIMISERS[name], budget)
     assert x.shape == (2, 2, 2) and (x >= 0).all() and (x <= 1).all()

@@ -1,0 +1,170 @@
+"""Results of earlier runs as what is known before a search: the hook of all that learns from other tasks."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from common.base.errors import UserError
+from common.base.objective import Earlier
+from common.runs.evidence import Evidence, asked, asked_forms, key_of
+from common.runs.words import quoted, text_of
+from common.search.cube import cube
+from common.search.settings import Setting
+
+NOTHING = object()
+
+
+def recorded(
+    words: Sequence[str],
+    found: Sequence[Setting],
+    metric: str,
+    sign: float,
+    own: Sequence[str],
+    folders: tuple[Path, Path],
+) -> list[Earlier]:
+    """Earlier runs as functions on the cube of the settings that are searched.
+
+    This is the hook of whatever learns from other tasks (`Task.earlier`). A run counts if its config has what
+    `words` say, a value within the range of each setting (where that one exists there), and the metric. Runs
+    that differ in nothing but these settings and the seed are one function: a task.
+
+    Args:
+        words: such as `paper=yogi`, `dataset=digits`, `paper.epochs=3`.
+        found: the settings; keys as in the config, or those of a group.
+        metric, sign: f is `sign` times the metric.
+        own: the words of the runs that are searched: a function of the same ones is the very same.
+        folders: of outputs, and of committed results.
+
+    Returns:
+        A task each, those of most different points first.
+
+    Raises:
+        UserError: no run counts.
+    """
+    matching = [one for one in Evidence.read(*folders).all() if all(_has(one, word) for word in words)]
+    tasks: dict[str, tuple[str, bool, list[list[float]], list[float]]] = {}
+    space = cube(found)
+    for result in matching:
+        value, units = result["metrics"].get(metric), _units(result, found)
+        if units is None or not isinstance(value, int | float) or not math.isfinite(value):
+            continue
+        key = _rest(result, found)
+        task = tasks.setdefault(key, (_name(result), _is_own(result, found, own), [], []))
+        task[2].append(space.snapped(torch.tensor(units, dtype=torch.float64)).tolist())
+        task[3].append(sign * float(value))
+    if not tasks:
+        count = len(matching)
+        said = f"{count} are recorded, none with these keys and {metric}" if count else "none is recorded"
+        raise UserError(
+            f"warm_start={' '.join(words)}: of such runs {said} (valid: words of runs that were made, as "
+            "'paper=yogi dataset=digits', or null)"
+        )
+    ranked = sorted(tasks.values(), key=lambda task: -len({tuple(x) for x in task[2]}))
+    return [
+        Earlier(name, torch.tensor(x, dtype=torch.float64), torch.tensor(y, dtype=torch.float64), same)
+        for name, same, x, y in ranked
+    ]
+
+
+def value_at(result: dict[str, Any], key: str) -> Any:
+    """What the run of a result has at a key of its words; `NOTHING` where it has none."""
+    if key == "paper":
+        return result["paper"]
+    if key in result["choices"]:
+        return result["choices"][key]
+    node: Any = result["config"]
+    for part in re.split(r"[./@]", key):
+        if not isinstance(node, dict) or part not in node:
+            return NOTHING
+        node = node[part]
+    return node
+
+
+def _has(result: dict[str, Any], word: str) -> bool:
+    """Whether a run has what a word says."""
+    key, _, value = word.lstrip("+").partition("=")
+    if key == "scale":
+        return bool(result["scale"] == value)
+    there = value_at(result, key)
+    return there is not NOTHING and _same(there, text_of(value) or value)
+
+
+def _same(there: Any, text: str) -> bool:
+    """Whether a value of a config is what a text says."""
+    if str(there) == text:
+        return True
+    try:
+        said = yaml.safe_load(text)
+        return bool(said == there) or float(said) == float(there)
+    except (yaml.YAMLError, TypeError, ValueError):
+        return False
+
+
+def _units(result: dict[str, Any], found: Sequence[Setting]) -> list[float] | None:
+    """Where a run lies in the cube; None where it does not."""
+    units: list[float] = []
+    chosen: dict[str, str] = {}
+    for one in found:
+        if one.only_if is not None and chosen.get(one.only_if[0]) != one.only_if[1]:
+            units.append(0.5)
+            continue
+        there = value_at(result, one.key)
+        if one.form == "choice":
+            text = next((choice for choice in one.choices if _same(there, choice)), None)
+        else:
+            text = None if isinstance(there, bool) or not isinstance(there, int | float) else repr(there)
+        unit = None if text is None else one.unit(text)
+        if text is None or unit is None:
+            return None
+        chosen[one.key] = text
+        units.append(unit)
+    return units
+
+
+def _rest(result: dict[str, Any], found: Sequence[Setting]) -> str:
+    """What else decides a run's result: equal for runs that differ in the settings and the seed alone.
+
+    The scale is no part of it: what it sets stands in the config.
+    """
+    config = _without_seed(json.loads(json.dumps(result["config"])), result["seed"])
+    searched = {one.key for one in found}
+    for key in searched:
+        if key in result["choices"]:
+            # another choice of a group brings keys of its own
+            config.pop(key.split("/")[0], None)
+            continue
+        node, *parts = config, *re.split(r"[./@]", key)
+        for part in parts[:-1]:
+            node = node.get(part, {}) if isinstance(node, dict) else {}
+        if isinstance(node, dict):
+            node.pop(parts[-1], None)
+    choices = {group: name for group, name in result["choices"].items() if group not in searched}
+    return json.dumps([result["paper"], choices, config], sort_keys=True, default=str)
+
+
+def _without_seed(node: Any, seed: int) -> Any:
+    """A config without the run's seed, which stands in the parts that draw by it too."""
+    if not isinstance(node, dict):
+        return node
+    return {k: _without_seed(v, seed) for k, v in node.items() if not (k == "seed" and v == seed)}
+
+
+def _name(result: dict[str, Any]) -> str:
+    groups = ("dataset", "model", "method")
+    return " ".join([f"paper={result['paper']}", *(f"{g}={result['choices'][g]}" for g in groups)])
+
+
+def _is_own(result: dict[str, Any], found: Sequence[Setting], own: Sequence[str]) -> bool:
+    """Whether a run was asked for by the words of those that are searched, but for settings and seed."""
+    left_out = {*(one.key for one in found), "seed"}
+
+    def essence(words: Sequence[str]) -> set[str]:
+        return {word for word in words if key_of(word) not in left_out}
+
+    return any(essence(form) == essence(asked(quoted(own))) for form in asked_forms(result))
