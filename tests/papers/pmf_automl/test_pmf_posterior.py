@@ -1,0 +1,99 @@
+"""The growing posterior against scikit-learn's, expected improvement against numerical integration."""
+
+import numpy as np
+import pytest
+import torch
+from pmf_automl_toys import model
+from scipy.integrate import quad
+from scipy.stats import norm
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+from papers.pmf_automl.gp_lvm import Kernel
+from papers.pmf_automl.posterior import GrowingPosterior, expected_improvement, most_promising
+
+
+def number(value: float) -> torch.Tensor:
+    return torch.tensor([value], dtype=torch.float64)
+
+
+def fixed() -> tuple[torch.Tensor, Kernel]:
+    found = model(30)
+    kernel = found.kernel()
+    return found.X.detach(), Kernel(**{name: value.detach() for name, value in vars(kernel).items()})
+
+
+def grown(white: bool = True) -> tuple[GrowingPosterior, list[int], torch.Tensor]:
+    X, kernel = fixed()
+    y = torch.rand(20, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    posterior = GrowingPosterior(X, kernel, torch.full((30,), 0.4, dtype=torch.float64), white, capacity=2)
+    seen = list(range(0, 30, 3)) + list(range(1, 30, 3))
+    for pipeline, value in zip(seen, y, strict=True):
+        posterior.observe(pipeline, float(value))
+    return posterior, seen, y
+
+
+def test_growing_row_by_row_gives_scikit_learns_posterior() -> None:
+    posterior, seen, y = grown()
+    X, k = fixed()
+    kernel = ConstantKernel(float(k.variance)) * RBF(k.lengthscale.numpy()) + WhiteKernel(float(k.white))
+    peer = GaussianProcessRegressor(kernel, alpha=float(k.noise), optimizer=None).fit(
+        X[seen].numpy(), y.numpy() - 0.4
+    )
+    mean, deviation = peer.predict(X.numpy(), return_std=True)
+    np.testing.assert_allclose(posterior.mean.numpy(), mean + 0.4, atol=1e-8)
+    np.testing.assert_allclose(posterior.variance.numpy(), deviation**2, atol=1e-8)
+
+
+def test_the_latent_variance_is_the_official_one_without_white_noise() -> None:
+    difference = grown(True)[0].variance - grown(False)[0].variance
+    assert torch.allclose(difference, fixed()[1].white, atol=1e-10)
+
+
+def test_far_away_nothing_is_known() -> None:
+    X, kernel = fixed()
+    X = torch.cat([X, torch.full((1, 3), 1e3, dtype=torch.float64)])
+    posterior = GrowingPosterior(X, kernel, torch.zeros(31, dtype=torch.float64), True)
+    posterior.observe(0, 0.9)
+    assert float(posterior.variance[-1]) == pytest.approx(float(kernel.variance + kernel.white))
+    assert float(posterior.mean[-1]) == pytest.approx(0.0)
+
+
+def test_without_noise_the_posterior_goes_through_what_was_seen_also_for_equal_pipelines() -> None:
+    X, kernel = fixed()
+    X = torch.cat([X, X[:1]])
+    tiny = Kernel(
+        kernel.variance, torch.tensor(0.0).double(), torch.tensor(1e-14).double(), kernel.lengthscale
+    )
+    posterior = GrowingPosterior(X, tiny, torch.zeros(31, dtype=torch.float64), False)
+    posterior.observe(0, 0.7)
+    posterior.observe(30, 0.7)
+    assert float(posterior.mean[0]) == pytest.approx(0.7, abs=1e-6)
+    assert bool(posterior.mean.isfinite().all()) and bool((posterior.variance > -1e-9).all())
+
+
+@pytest.mark.parametrize(("mean", "variance", "best"), [(0.5, 0.04, 0.6), (0.7, 0.01, 0.6), (0.2, 0.5, 0.9)])
+def test_expected_improvement_is_its_integral(mean: float, variance: float, best: float) -> None:
+    found = expected_improvement(number(mean), number(variance), best)
+    density = norm(mean, variance**0.5).pdf
+    expected = quad(
+        lambda f: (f - best - 0.01) * density(f), best + 0.01, mean + 12 * variance**0.5, epsabs=1e-13
+    )[0]
+    assert float(found) == pytest.approx(expected, rel=1e-7)
+
+
+def test_improvement_is_never_negative_rises_with_mean_and_variance_and_is_certain_at_the_end() -> None:
+    grid = torch.linspace(-1, 2, 40, dtype=torch.float64)
+    for variance in (0.0, 1e-6, 0.3):
+        by_mean = expected_improvement(grid, torch.full_like(grid, variance), 0.5)
+        assert bool((by_mean >= 0).all()) and bool((by_mean.diff() >= -1e-12).all())
+    certain = expected_improvement(grid, torch.zeros_like(grid), 0.5)
+    assert torch.allclose(certain, (grid - 0.51).clamp_min(0), atol=1e-10)
+    by_variance = expected_improvement(torch.full_like(grid, 0.2), grid.clamp_min(0), 0.5)
+    assert bool((by_variance.diff() >= 0).all())
+
+
+def test_where_nothing_can_improve_the_least_hopeless_is_taken() -> None:
+    mean, variance = torch.tensor([0.1, 0.3, 0.2]).double(), torch.full((3,), 1e-12, dtype=torch.float64)
+    free = torch.tensor([True, False, True])
+    assert most_promising(mean, variance, free, 0.9, 0.01) == 2
