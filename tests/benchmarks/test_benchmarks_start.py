@@ -6,13 +6,6 @@ from benchmarks.start import LIMIT, PEER, cpu_seconds, main
 
 
 @pytest.mark.slow
-def test_the_tiny_form_measures_what_is_refused() -> None:
-    figures = main(tiny=True)
-    assert set(figures) == {"refused word", "refused key"}
-    assert 0 < figures["refused word"].value < figures["refused key"].value
-
-
-@pytest.mark.slow
 def test_a_command_that_ends_otherwise_than_it_should_is_no_measurement() -> None:
     with pytest.raises(RuntimeError, match="exit code 3"):
         cpu_seconds(["-c", "raise SystemExit(3)"], dict(os.environ))

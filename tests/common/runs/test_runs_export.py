@@ -211,7 +211,7 @@ def test_onnx_has_batch_normalisation_folded_unless_that_is_left_out(
 ) -> None:
     import onnx
 
-    asked, _ = made(tmp_path, "paper=yogi", "dataset=digits", "model=peleenet_digits")
+    asked, _ = made(tmp_path, "paper=yogi", "dataset=digits", "model=resnet_digits_narrow")
     (path,) = export(asked, PLAIN).files
     folded = onnx.load(path)
     call, _ = opened(onnxruntime, path)
