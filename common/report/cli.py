@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from common.base.errors import UserError
@@ -46,6 +47,10 @@ def _report(words: list[str]) -> None:
     evidence.say_replaced()
     # the front page of the site counts over all papers
     report = build(evidence, None if given["to"] == "html" else wanted)
+    if given["to"] == "html":
+        from common.report.searches import searches
+
+        report = replace(report, searches=tuple(searches(evidence)))
     target(report, wanted, Path(given["into"]))
 
 

@@ -234,10 +234,11 @@ class Paper:
 
 @dataclass(frozen=True)
 class Report:
-    """All papers, in the order of the front page."""
+    """All papers, in the order of the front page, and searches over runs (`common.report.searches`)."""
 
     papers: list[Paper]
     results: int
+    searches: tuple[Any, ...] = ()
 
     def paper(self, name: str) -> Paper:
         return next(paper for paper in self.papers if paper.name == name)

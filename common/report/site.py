@@ -48,7 +48,7 @@ class Page:
 
 
 def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
-    """Write the front page and the pages of some papers.
+    """Write the front page and the pages of some papers, and of all searches over runs.
 
     Returns:
         The page to open: the front page, or that of the only paper.
@@ -60,6 +60,9 @@ def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
         page = draw_page(paper)
         _write_figures(page, into)
         _write(into / f"{paper.name}.html", environment.get_template("paper.html").render(page=page))
+    for search in report.searches:
+        text = environment.get_template("search.html").render(search=search)
+        _write(into / f"{search.name}.html", text)
     linked = {paper.name for paper in report.papers if (into / f"{paper.name}.html").exists()}
     groups = by_group(report.papers)
     front = environment.get_template("index.html").render(report=report, groups=groups, linked=linked)

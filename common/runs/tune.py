@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from common.base.errors import UserError
 from common.runs.evidence import key_of
 from common.runs.objective import check_metric
-from common.runs.words import as_text
+from common.runs.words import as_text, text_of
 from common.search.settings import Setting, is_setting, settings, words_at
 
 HELP = """Search the settings of any run: which words make a metric of it best.
@@ -90,9 +90,14 @@ def search_words(words: list[str]) -> list[str]:
         "dataset=runs",
         f"dataset.words={as_text(shlex.join(of_run))}",
         f"dataset.parameters=[{parameters}]",
-        *(f"{OWN[name]}={as_text(value) if '=' in value else value}" for name, value in own.items()),
+        *(f"{OWN[name]}={_in_quotes(value)}" for name, value in own.items()),
         *about,
     ]
+
+
+def _in_quotes(value: str) -> str:
+    """A value that is itself made of words, as that of warm_start, in quotes; others as they are."""
+    return as_text(text_of(value) or value) if "=" in value else value
 
 
 def _divided(words: list[str]) -> tuple[list[str], dict[str, str], list[str], list[str]]:

@@ -77,6 +77,38 @@
     }
     apply();
   };
+  // tables that can be sorted: a button in each heading, numbers by their size, what is missing last
+  for (const table of document.querySelectorAll("table[data-sortable]")) {
+    const headings = [...table.tHead.rows[0].cells];
+    const value = (row, column) => {
+      const cell = row.cells[column];
+      return "value" in cell.dataset ? cell.dataset.value : cell.textContent.trim();
+    };
+    const compare = (a, b) => {
+      if (a === "" || b === "") return (a === "") - (b === "");
+      const [x, y] = [Number(a), Number(b)];
+      return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
+    };
+    headings.forEach((heading, column) => {
+      if ("unsorted" in heading.dataset) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      button.addEventListener("click", () => {
+        const up = heading.getAttribute("aria-sort") !== "ascending";
+        for (const other of headings) other.removeAttribute("aria-sort");
+        heading.setAttribute("aria-sort", up ? "ascending" : "descending");
+        const rows = [...table.tBodies[0].rows];
+        rows.sort((a, b) => {
+          const [x, y] = [value(a, column), value(b, column)];
+          return x === "" || y === "" || up ? compare(x, y) : compare(y, x);
+        });
+        table.tBodies[0].append(...rows);
+      });
+    });
+  }
   document.addEventListener("change", (event) => {
     if (keys.includes(event.target.name)) { apply(); toAddress(); }
   });

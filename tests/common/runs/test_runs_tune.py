@@ -33,6 +33,18 @@ def test_words_are_divided_between_the_search_and_its_runs() -> None:
     ]
 
 
+def test_words_of_the_search_itself_are_handed_over_and_quoted_where_they_are_words() -> None:
+    given = ["rungs=[0.1,0.3]", "warm_start='paper=saddle dataset=b1'", "batch=2", "hydra/launcher=ray"]
+    words = search_words([*RUN, EPS, "metric=f_final", *given])
+    for word in (
+        *("dataset.rungs=[0.1,0.3]", "dataset.warm_start='paper=saddle dataset=b1'"),
+        *("paper.batch=2", "dataset.launcher=ray"),
+    ):
+        assert word in words
+    bare = search_words([*RUN, EPS, "metric=f_final", "warm_start=paper=saddle dataset=b1"])
+    assert "dataset.warm_start='paper=saddle dataset=b1'" in bare
+
+
 def test_an_accuracy_is_to_be_large_unless_it_is_said_otherwise() -> None:
     words = ["paper=yogi", "dataset=digits", "dataset.validation=0.2", "method.lr=log(1e-4,1)"]
     assert "dataset.goal=maximize" in search_words([*words, "metric=validation_accuracy"])
