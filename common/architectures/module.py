@@ -153,6 +153,7 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
 
     def _proposals(self, count: int) -> list[A]:
         found: list[A] = []
+        self.evaluated.pending = found
         pending = set(self.evaluated.keys)
         while len(found) < count and not self.used_up:
             # a stream of its own for each proposal: nothing of it has to be kept
@@ -169,6 +170,7 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
                     f"[{self.searcher.NAME}] {TRIES} proposals in a row were evaluated before: "
                     f"the search ends after {len(self.evaluated) + len(found)} of {self.total} evaluations"
                 )
+        self.evaluated.pending = []
         return found
 
     def _train_in_full(self) -> None:

@@ -57,10 +57,17 @@ class Evaluated(Generic[A]):
 
 @dataclass
 class Record(Generic[A]):
-    """All evaluations of a search, in the order of their proposals."""
+    """All evaluations of a search, in the order of their proposals.
+
+    Attributes:
+        items: what was evaluated.
+        keys: of these architectures.
+        pending: what is proposed and not yet evaluated: the earlier proposals of a round.
+    """
 
     items: list[Evaluated[A]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    pending: list[A] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.items)

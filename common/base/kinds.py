@@ -18,5 +18,6 @@ TASKS = {
     "convex_problem": ("convex",),
     "saddle_problem": ("constraint",),
     "objective": ("surrogate",),
+    "network_function": ("regression", "classification"),
     "no_data": ("surrogate", "certificate"),
 }

@@ -22,8 +22,9 @@ CONF = Path(__file__).parents[3] / "conf" / "model"
 # channels have an order, or pass groups and shuffles, have tests of their own
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?|_target_: (papers\.(saddle\.sets|sdp_cert|mgda\.networks\.LinearEncoder|spider"
-    r"|yogi|accelegrad|channelnets|pelee\.detector)|common\.search\.surrogate|common\.detection"
-    r"|common\.models\.(linear|online_function|shufflenet))|backbone: xception"
+    r"|yogi|accelegrad|channelnets|pelee\.detector|nasbot\.network\.GraphRegression)"
+    r"|common\.search\.surrogate|common\.detection|common\.models\.(linear|online_function|shufflenet))"
+    r"|backbone: xception"
 )
 SHAPES = [((3, 32, 32), 5), ((1, 28, 28), 5), ((1, 8, 8), 5), ((20,), 3)]
 
