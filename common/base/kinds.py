@@ -18,5 +18,6 @@ TASKS = {
     "convex_problem": ("convex",),
     "saddle_problem": ("constraint",),
     "objective": ("surrogate",),
+    "design_tasks": ("design",),
     "no_data": ("surrogate", "certificate"),
 }
