@@ -19,5 +19,6 @@ TASKS = {
     "saddle_problem": ("constraint",),
     "objective": ("surrogate",),
     "network_function": ("regression", "classification"),
+    "design_tasks": ("design",),
     "no_data": ("surrogate", "certificate"),
 }

@@ -64,6 +64,8 @@ INHERITANCE = {
     "selection": Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True, start=True),
     "features": Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True, start=True),
     "full_features": Inheritance(teacher=False, one_teacher=False, same_inputs=True),
+    "pretrained": Inheritance(teacher=False, one_teacher=False, same_inputs=False, model=True),
+    "reference": Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True),
 }
 # words of a run, without effect on its numbers, that its stages get too
 KEPT = {"output_dir", "data_dir", "logger", "checkpoint_every", "record", "results_dir", "trainer", "import"}
