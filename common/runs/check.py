@@ -53,6 +53,27 @@ TOP_LEVEL = {
 }
 
 
+# what Lightning's Trainer is told beside what a run itself sets; its other arguments have no effect here, or
+# another one than their names say
+TRAINER = ("accelerator", "devices", "strategy", "precision", "deterministic", "benchmark", "detect_anomaly")
+LENGTH = "a run's length is that of its paper, as paper.epochs"
+# what is meant by those that users try
+MEANT = {
+    "max_epochs": LENGTH,
+    "max_steps": LENGTH,
+    "min_epochs": LENGTH,
+    "min_steps": LENGTH,
+    "max_time": f"{LENGTH}, and Ctrl-C stops it with a checkpoint",
+    "fast_dev_run": "debug=one_step",
+    "overfit_batches": "debug=overfit",
+    "limit_train_batches": "dataset.limit",
+    "profiler": "debug=profile",
+    "gradient_clip_val": "clip=<norm>",
+    "accumulate_grad_batches": "dataset.batch_size",
+}
+LARGEST_SEED = 2**32 - 1
+
+
 def check_parts(config: DictConfig) -> None:
     """Check that all is there of which a run builds something.
 
@@ -95,6 +116,33 @@ def check_top_level(config: DictConfig) -> None:
             raise UserError(unknown("key", key, known))
         if key in TOP_LEVEL:
             _check_value(key, config[key], TOP_LEVEL[key])
+    if not 0 <= config.get("seed", 0) <= LARGEST_SEED:
+        raise UserError(f"seed={config.seed}; valid: a whole number from 0 to {LARGEST_SEED}")
+    if OmegaConf.is_dict(config.get("trainer")):
+        _check_trainer(config.trainer)
+
+
+def _check_trainer(trainer: DictConfig) -> None:
+    """Refuse arguments of Lightning's Trainer that a run does not heed.
+
+    Raises:
+        UserError: the first of them, with what is meant.
+    """
+    for key in map(str, trainer):
+        if key not in TRAINER and key not in SPECIAL:
+            meant = f"; what is meant may be {MEANT[key]}" if key in MEANT else ""
+            raise UserError(f"trainer.{key}: a run does not heed it{meant} (valid: {', '.join(TRAINER)})")
+    strategy, devices = trainer.get("strategy"), trainer.get("devices", 1)
+    if strategy == "ddp":
+        return
+    several = "several processes make a run by torchrun --nproc-per-node=N run.py ... trainer=ddp"
+    if strategy not in (None, "auto"):
+        raise UserError(f"trainer.strategy={strategy}: valid: auto, or trainer=ddp ({several})")
+    if devices != 1 and not (OmegaConf.is_list(devices) and len(devices) == 1):
+        raise UserError(
+            f"trainer.devices={devices}: one process on one device makes this run (valid: 1, or the number of a "
+            f"device, as [0]; {several})"
+        )
 
 
 def needs_import(target: Any) -> bool:

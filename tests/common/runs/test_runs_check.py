@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from common.base.errors import UserError
-from common.runs.check import accepted, check_config, load_target
+from common.runs.check import accepted, check_config, check_top_level, load_target
 
 ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1, "betas": [0.9, 0.99], "eps": 1}
 
@@ -16,6 +16,37 @@ def check(**changes: object) -> None:
 
 def test_a_fitting_config_passes_and_a_whole_number_may_stand_for_a_float() -> None:
     check()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"devices": 2}, "one process on one device.*torchrun"),
+        ({"devices": "auto"}, "one process on one device"),
+        ({"devices": [0, 1]}, "one process on one device"),
+        ({"num_nodes": 2}, "trainer.num_nodes: a run does not heed it"),
+        ({"strategy": "fsdp"}, "trainer.strategy=fsdp: valid: auto, or trainer=ddp"),
+        ({"max_steps": 3}, r"trainer.max_steps.*paper.epochs"),
+        ({"max_time": "00:00:00:01"}, r"trainer.max_time.*Ctrl-C"),
+        ({"overfit_batches": 1}, "debug=overfit"),
+    ],
+)
+def test_an_argument_of_the_trainer_that_a_run_does_not_heed_is_refused(
+    trainer: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_top_level(OmegaConf.create({"trainer": trainer}))
+
+
+@pytest.mark.parametrize("trainer", [{"devices": 1}, {"devices": [3]}, {"strategy": "ddp", "devices": 2}])
+def test_one_device_by_its_number_and_ddp_are_trainers(trainer: dict[str, object]) -> None:
+    check_top_level(OmegaConf.create({"trainer": {"_target_": "x", "accelerator": "cpu", **trainer}}))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(UserError, match=f"seed={seed}; valid: a whole number from 0 to 4294967295"):
+        check_top_level(OmegaConf.create({"seed": seed}))
 
 
 def test_an_unknown_key_is_refused_by_name_with_the_valid_ones() -> None:
