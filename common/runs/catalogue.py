@@ -147,6 +147,12 @@ def find_entry(name: str) -> Entry:
     paper = name.split(".")[0]
     found = {entry.name: entry for entry in runnable(paper)} if paper in papers() else all_entries()
     if name not in found:
+        table = f"{name.rstrip('.*')}."
+        if any(entry.startswith(table) for entry in found):
+            raise UserError(
+                f"entry={name} names several rows (valid: all of them by -m 'entry=glob({table}*)', or one, "
+                f"as entry={next(entry for entry in found if entry.startswith(table))})"
+            )
         raise UserError(unknown("entry", name, list(found)))
     return found[name]
 

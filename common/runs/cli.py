@@ -22,8 +22,9 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from common.base.errors import UserError
@@ -31,7 +32,7 @@ from common.runs import catalogue, hydra_speed, keys, own, sweep
 from common.runs.batch import Batch
 from common.runs.finished import finished
 from common.runs.objective import objective_value
-from common.runs.plugins import check_plugins, load_plugins
+from common.runs.plugins import check_plugins, choices_of, load_plugins
 from common.runs.refusal import check_words
 from common.runs.request import Outcome, Request
 from common.runs.result import made_at, number
@@ -249,14 +250,36 @@ def _hydra_line(error: Exception, words: list[str]) -> str:
         return (
             f"{text.splitlines()[0]}: values with other signs than . / - _ need two quotes: 'key=\"value\"'"
         )
+    match = re.search(r"Could not find '(hydra/(?:launcher|sweeper))/([\w.-]+)'", text)
+    if match:
+        return unknown(match[1], match[2], choices_of(match[1]))
+    unread = _unread(words)
+    if unread is not None:
+        return unread
     if text.startswith("Ambiguous value"):
         return f"{text.splitlines()[0]}: several values are a sweep (-m), or a list (key=[a,b])"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
+def _unread(words: list[str]) -> str | None:
+    """The first word that Hydra's grammar cannot read, and how it is written; None where it reads all."""
+    parser = OverridesParser.create()
+    for word in words:
+        if word.startswith("-"):
+            continue
+        try:
+            parser.parse_override(word)
+        except HydraException:
+            return (
+                f"{word} cannot be read (valid: key=value; key=[a,b] for a list, key=a,b with -m for a "
+                "sweep; values with other signs than . / - _ need two quotes: 'key=\"value\"')"
+            )
+    return None
+
+
 def _unknown_key(key: str, words: list[str]) -> str:
-    """An unknown key, and those that its parent has."""
+    """An unknown key, and those that its parent has; at the top also where else there is one of its name."""
     words = [word for word in words if word not in MULTIRUN and not word.startswith(("+", f"{key}="))]
     words = [re.sub(r"=([^,(\[{]+),.*", r"=\1", word) for word in words if not word.startswith("hydra")]
     parent, _, leaf = key.rpartition(".")
@@ -266,12 +289,29 @@ def _unknown_key(key: str, words: list[str]) -> str:
             node: Any = hydra.compose(
                 "config", [*(word for word in words if "glob(" not in word), *catalogue.searched()]
             )
+        places = _places(node, key) if not parent else []
         for part in filter(None, parent.split(".")):
             node = node[part]
         valid = [str(name) for name in node if name != "accepts" and not str(name).startswith("_")]
     except Exception:
         return f"unknown key {key}"
+    if places:
+        return f"unknown key {key}; did you mean {' or '.join(places[:3])}? (valid: keys by their full names)"
     return unknown("key", leaf, valid).replace(f"key={leaf}", f"key {key}", 1)
+
+
+def _places(node: DictConfig, name: str) -> list[str]:
+    """The dotted keys of a config that end with a name, those of the fewest parts first."""
+    found, here = [], [("", node)]
+    while here:
+        path, one = here.pop(0)
+        for key in one:
+            full = f"{path}{key}"
+            if str(key) == name:
+                found.append(full)
+            if not OmegaConf.is_missing(one, key) and OmegaConf.is_dict(one._get_node(key)):
+                here.append((f"{full}.", one[key]))
+    return found
 
 
 def task(config: DictConfig) -> float | None:

@@ -22,6 +22,11 @@ KNOWN = {choice: plugin for choice, (plugin, _) in PLUGINS.items()} | {
 }
 
 
+def choices_of(group: str) -> list[str]:
+    """What `hydra/launcher=` or `hydra/sweeper=` may choose."""
+    return ["basic", *(word.removeprefix(f"{group}=") for word in KNOWN if word.startswith(f"{group}="))]
+
+
 def check_plugins(words: list[str]) -> None:
     """Refuse a launcher or a sweeper whose extra is not installed.
 

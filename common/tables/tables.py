@@ -88,7 +88,8 @@ def unknown(what: str, value: str, valid: list[str]) -> str:
     near = difflib.get_close_matches(value, valid, n=3, cutoff=0.5)
     near += [name for name in valid if name.split("/")[-1] == value and name not in near]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    shown = ", ".join(valid) if len(valid) <= 40 else f"{len(valid)} names: make -s entries lists them"
+    lists = {"entry": "make -s entries", "claim": "the report (python report.py)"}.get(what, "run.py --help")
+    shown = ", ".join(valid) if len(valid) <= 40 else f"{len(valid)} names: {lists} lists them"
     return f"unknown {what}={value}{hint} (valid: {shown})"
 
 

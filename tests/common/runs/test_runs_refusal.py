@@ -1,0 +1,64 @@
+"""What is refused by its words alone, in the words of who meant something else."""
+
+import pytest
+from hydra.errors import ConfigCompositionException
+
+from common.base.errors import UserError
+from common.runs.catalogue import find_entry, register
+from common.runs.cli import one_line
+from common.runs.refusal import check_words
+from common.tables.tables import unknown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["paper", "=", "spider"], "valid: paper=spider, without spaces around ="),
+        (["paper", "=spider"], "valid: paper=spider, without"),
+        (["“paper=spider”"], "“ is a typographic quote"),
+        (["paper=spider", "output_dir=“my runs”"], "“ is a typographic quote"),
+    ],
+)
+def test_spaces_around_equals_and_typographic_quotes_are_refused_with_what_was_meant(
+    words: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_words(words)
+
+
+def test_a_quote_within_a_name_is_a_sign_like_others() -> None:
+    check_words(["paper=spider", "output_dir='runs of Anna’s'"])
+
+
+def test_a_table_where_an_entry_is_wanted_names_the_glob_of_its_rows() -> None:
+    with pytest.raises(
+        UserError, match=r"-m 'entry=glob\(yogi.table_ae\.\*\)', or one, as entry=yogi.table_ae"
+    ):
+        find_entry("yogi.table_ae")
+
+
+def test_where_too_many_names_are_valid_the_command_that_lists_them_is_told() -> None:
+    many = [f"name_{number}" for number in range(50)]
+    assert "50 names: run.py --help lists them" in unknown("model", "nope", many)
+    assert "50 names: make -s entries lists them" in unknown("entry", "nope", many)
+
+
+def test_a_launcher_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    error = ConfigCompositionException("In 'hydra/config': Could not find 'hydra/launcher/slurm'")
+    said = one_line(error, ["paper=yogi", "hydra/launcher=slurm"])
+    assert "unknown hydra/launcher=slurm; did you mean submitit_slurm" in said
+    assert "valid: basic, ray, joblib, submitit_local, submitit_slurm" in said
+
+
+@pytest.mark.parametrize("word", ["paper.epochs=1,", "output_dir=a(b", "dataset.path=[a"])
+def test_a_word_that_hydra_cannot_read_is_named(word: str) -> None:
+    said = one_line(ConfigCompositionException("mismatched input '<EOF>'"), ["paper=yogi", word])
+    assert said.startswith(f"{word} cannot be read (valid: key=value")
+
+
+@pytest.mark.parametrize(("key", "places"), [("lr", "method.lr"), ("epochs", "paper.epochs")])
+def test_a_key_without_its_group_is_told_with_it(key: str, places: str) -> None:
+    register(["paper=yogi", "dataset=digits"])
+    error = ConfigCompositionException(f"Could not override '{key}'.")
+    said = one_line(error, ["paper=yogi", "dataset=digits", f"{key}=1"])
+    assert said.startswith(f"unknown key {key}; did you mean {places}")
