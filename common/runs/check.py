@@ -140,8 +140,8 @@ def _check_trainer(trainer: DictConfig) -> None:
         raise UserError(f"trainer.strategy={strategy}: valid: auto, or trainer=ddp ({several})")
     if devices != 1 and not (OmegaConf.is_list(devices) and len(devices) == 1):
         raise UserError(
-            f"trainer.devices={devices}: one process on one device makes this run (valid: 1, or the number of "
-            f"a device, as [0]; {several})"
+            f"trainer.devices={devices}: one process on one device makes this run (valid: 1, or the number "
+            f"of a device, as [0]; {several})"
         )
 
 
