@@ -321,7 +321,7 @@ def report(kept: Kept) -> str:
         "# The practical searcher beside its peers",
         "",
         f"Written by `make bench-tune` (`benchmarks/tune.py` says what is measured); commit "
-        f"{about['commit']}, {about['finished']}, {about['load']}. A proposal at n = 50, d = 6 takes "
+        f"{about['commit']}, {about['finished']}, {about['cpu']}. A proposal at n = 50, d = 6 takes "
         f"{about['proposal_cpu_seconds']:.2f} CPU seconds on one thread.",
         "",
         "Median simple regret, and the ratio ours / peer (geometric mean over seeds) with its 95% interval: "
@@ -346,6 +346,12 @@ def report(kept: Kept) -> str:
             counted = f"{seeds} ({len(kept.paired(own, (plain, 'botorch'), look))})"
             row = [problem.name, str(count), counted, *cells, *ratios]
             lines.append(f"| {' | '.join(row)} |")
+    lines += ["", "In other units, the ratio to the regrets in plain ones (1 where units do not matter):", ""]
+    for problem in problems(0):
+        if problem.name.startswith("hartmann6 "):
+            pairs = [kept.paired((problem.name, "ours"), ("hartmann6", "ours"), look) for look in range(2)]
+            shown = [_shown(*ratio(some, problem.least)) for some in pairs if some]
+            lines.append(f"- {problem.name}: {' after 20, '.join(shown)} after 50 evaluations")
     return "\n".join(lines) + "\n"
 
 
@@ -362,14 +368,16 @@ def main(seeds: int = 20, budget: int = 50) -> None:
     """Search what is missing, and write the table of what there is."""
     torch.set_num_threads(1)
     kept = Kept.read()
-    if seeds:
-        about = environment(CPU)
+    about = environment(CPU)
+    kept.circumstances.update(
+        commit=about["commit"], finished=about["finished"], cpu=about["cpu"],
+        proposal_cpu_seconds=proposal_seconds(),
+    )  # fmt: skip
+    try:
         search_all(seeds, budget, kept)
-        kept.circumstances.update(
-            commit=about["commit"], finished=about["finished"], load="one thread",
-            proposal_cpu_seconds=proposal_seconds(),
-        )  # fmt: skip
-        kept.write()
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on")
+    kept.write()
     REPORT.write_text(report(kept))
     print(f"{REPORT}")
 

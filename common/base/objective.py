@@ -1,5 +1,6 @@
 """What a search maximises: R functions at once, on a box or over a list of arms."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from torch import Tensor
 from common.base.crew import Crew
 from common.base.dataset import check
 from common.base.generated import Function
+
+# points of a finite space that are counted
+MANY = 10_000
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,17 @@ class Space:
             return torch.ones_like(x, dtype=torch.bool)
         columns = list(x.unbind(-1))
         return torch.stack([self._means(one, columns).expand(x.shape[:-1]) for one in self.coordinates], -1)
+
+    def size(self) -> int | None:
+        """How many different points there are; None where there are more than `MANY`, or a number is free."""
+        if self.coordinates is None:
+            return None
+        values = [one.values for one in self.coordinates]
+        known = [one for one in values if one is not None]
+        if len(known) < len(values) or math.prod(len(one) for one in known) > MANY:
+            return None
+        grid = torch.cartesian_prod(*(torch.tensor(one, dtype=torch.float64) for one in known))
+        return len(self.snapped(grid.reshape(-1, self.dim)).unique(dim=0))
 
     def _means(self, one: Coordinate, columns: Sequence[Tensor]) -> Tensor:
         if one.only_if is None:

@@ -44,6 +44,7 @@ class TrialLoop:
     def __init__(self, task: Task, searcher: Searcher, trials: Trials, crew: Crew, initial: Tensor) -> None:
         self.objective, self.total, self.trials, self.crew = task.objective, task.evaluations, trials, crew
         self.rungs, self.initial, self.device = task.objective.rungs, initial, task.device
+        self.size = self.objective.space.size()
         self.searchers = []
         for seed in task.seeds:
             one = copy.deepcopy(searcher)
@@ -85,25 +86,30 @@ class TrialLoop:
             if trial.number not in self.busy and (trial.running is not None or not trial.values):
                 return trial, trial.running or self.rungs[0]
         owns = [self.trials.of(r) for r in range(len(self.searchers))]
-        last = [len(own) >= self.total for own in owns]
+        last = [len(own) >= self.total or self._used_up(own) for own in owns]
         for own in owns:
             if (found := promoted(own, self.rungs, last=False)) is not None:
                 return found
-        fewest = min(range(len(owns)), key=lambda r: len(owns[r]))
-        if not last[fewest]:
-            return fewest, self.rungs[0]
+        left = [r for r in range(len(owns)) if not last[r]]
+        if left:
+            return min(left, key=lambda r: len(owns[r])), self.rungs[0]
         for own in owns:
             waiting = any(trial.running is not None for trial in own)
             if not waiting and (found := promoted(own, self.rungs, last=True)) is not None:
                 return found
         return None
 
+    def _used_up(self, own: list[Trial]) -> bool:
+        """Whether a replicate has tried all that there is."""
+        return self.size is not None and len({trial.point for trial in own}) >= self.size
+
     def _proposed(self, r: int) -> Trial:
         own = self.trials.of(r)
         space, earlier = self.objective.space, [trial.point for trial in own]
         if len(own) < self.initial.shape[1]:
             point = space.snapped(self.initial[r, len(own)])
-            return self.trials.propose(r, point.tolist())
+            if tuple(point.tolist()) not in earlier:
+                return self.trials.propose(r, point.tolist())
         began = time.perf_counter()
         seen = self.seen(r)
         searcher = self.searchers[r]

@@ -126,6 +126,10 @@ class TrialSearchModule(SearchModule):
     def on_train_end(self) -> None:
         if self.done:
             self.crew.close()
+            if self.loop.size is not None and len(self.loop.trials.all) < self.total * len(self.seeds):
+                print(
+                    f"[{self.data.NAME}] all {self.loop.size} settings that there are were tried", flush=True
+                )
             own = [self.loop.trials.of(r) for r in range(len(self.seeds))]
             x = torch.tensor([[trial.point for trial in some] for some in own], dtype=torch.float64)
             self.f = torch.tensor([[_whole(trial) for trial in some] for some in own], dtype=torch.float64)

@@ -20,6 +20,12 @@ RUN = (
 SEARCH = [
     *("paper=maxacq", "dataset=runs", f"dataset.words='{RUN}'"),
     "dataset.parameters=['method.lr=log(1e-3,1)']",
+    *(
+        "paper=maxacq",
+        "dataset=runs",
+        f"dataset.words='{RUN}'",
+        "dataset.parameters=['method.lr=log(1e-3,1)']",
+    ),
     *("paper.evaluations=4", "paper.initial=3", "paper.batch=2", "logger=none"),
 ]
 

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from common.base.crew import Measured
 from common.base.errors import UserError
 from common.runs.as_objective import Runs
+from common.runs.crew import LauncherCrew, LocalCrew
 
 SETTINGS: dict[str, Any] = {
     "kind": "objective", "words": "paper=saddle dataset=b1 paper.max_iterations=3000", "metric": "f_final",
@@ -57,6 +59,23 @@ def test_values_are_the_metrics_of_runs_which_are_kept_and_a_failed_run_is_nan_a
         line for line in capsys.readouterr().err.splitlines() if line.startswith("error: [paper.eps=-0.4")
     ]
     assert len(said) == 1 and "valid" in said[0]
+
+
+def test_a_metric_that_the_run_lacks_ends_a_search_with_those_that_it_has(tmp_path: Path) -> None:
+    crew = runs(tmp_path).crew(1)
+    assert isinstance(crew, LocalCrew)
+    metrics = {"f_start": 1.0, "test_loss": 0.5}
+    with pytest.raises(UserError, match=r"no such metric \(valid: f_start\)"):
+        crew._measured(0, {"metrics": metrics, "share": 1.0})
+    assert crew._measured(0, {"metrics": {"f_final": 2.0}, "share": 0.5}) == Measured(0, -2.0, 0.5)
+    assert crew._measured(0, {"metrics": {"f_final": None}, "share": 1.0}).value != 0
+
+
+def test_each_launcher_has_its_crew(tmp_path: Path) -> None:
+    for launcher, kind in (("basic", LocalCrew), ("joblib", LocalCrew), ("ray", LauncherCrew)):
+        crew = runs(tmp_path, launcher=launcher).crew(2)
+        assert type(crew) is kind and crew.size == 2
+        crew.close()
 
 
 def test_runs_that_all_cannot_be_launched_end_with_their_line(tmp_path: Path) -> None:

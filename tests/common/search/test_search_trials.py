@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.base.crew import Crew, Measured
 from common.base.errors import UserError
+from common.base.objective import Coordinate, Space
 from common.search.halving import check_rungs, promoted, told
 from common.search.peers import SobolSearch, TPESearch
 from common.search.searcher import Observations, RandomSearch, Searcher
@@ -188,6 +189,30 @@ def test_a_searcher_is_told_the_values_of_one_rung_and_the_others_are_pending() 
     assert promoted(trials, (0.1, 0.3, 1.0), last=False) == (trials[1], 0.3)
     assert promoted(trials[:1], (0.1, 0.5, 1.0), last=False) is None
     assert promoted(trials[:1], (0.1, 0.5, 1.0), last=True) == (trials[0], 1.0)
+
+
+def test_a_finite_space_is_tried_once_and_then_the_search_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Few(Slow):
+        """Three choices, of which the second alone brings two more."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            three, two = (1 / 6, 0.5, 5 / 6), (0.25, 0.75)
+            coordinates = (Coordinate(three, False), Coordinate(two, only_if=(0, 1)))
+            self.space = Space(self.space.lower, self.space.upper, None, coordinates)
+
+    assert Few().space.size() == 4 and Slow().space.size() is None
+    m = fit(module(Few(), batch=2), tmp_path)
+    assert m.seen.x.shape == (1, 4, 2) and len(m.seen.x[0].unique(dim=0)) == 4
+    assert "all 4 settings that there are were tried" in capsys.readouterr().out
+
+
+def test_what_cannot_be_written_is_said_by_the_name_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "under_way").write_text("a file where a folder should be")
+    with pytest.raises(OSError, match="under_way"):
+        Trials(log(tmp_path)).propose(0, [0.5])
 
 
 def test_a_failed_trial_is_said_once_with_its_reason_and_when_all_fail_the_search_ends(
