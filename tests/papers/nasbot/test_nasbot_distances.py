@@ -14,7 +14,7 @@ from common.base.errors import UserError
 from papers.nasbot import otmann as command
 from papers.nasbot.distances import STRUCTURAL_WEIGHTS, Otmann, label_penalties
 from papers.nasbot.graph import LABELS, Kind, Layer, Network
-from papers.nasbot.transport import SWITCHES, balanced
+from papers.nasbot.transport import SWITCHES, balanced, least_cost
 
 KINDS: list[Kind] = ["cnn", "mlp"]
 
@@ -199,3 +199,17 @@ def test_the_command_says_what_is_wrong_with_a_file_in_one_line(
     assert command.main([str(path), str(path)]) == 1
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1 and "a.json" in told
+
+
+def test_a_list_of_pairs_gives_the_value_of_all_of_them() -> None:
+    random = np.random.default_rng(0)
+    for share in (0.1, 0.3, 0.9):
+        n, m = 12, 9
+        supplies, demands = random.random(n), random.random(m)
+        supplies, demands = np.append(supplies, demands.sum()), np.append(demands, supplies.sum())
+        costs = np.where(random.random((n + 1, m + 1)) < share, random.random((n + 1, m + 1)), 3.0)
+        costs[-1], costs[:, -1] = 1.0, 1.0
+        costs[-1, -1] = 0.0
+        supplies, demands = supplies / supplies.sum(), demands / demands.sum()
+        expected, _ = balanced(supplies, demands, costs)
+        assert least_cost(supplies, demands, costs, 2.0) == pytest.approx(expected, rel=1e-12)
