@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +158,20 @@ def test_the_solver_is_pots_emd() -> None:
 def test_switches_that_keep_backends_away_are_put_back() -> None:
     balanced(np.ones(1), np.ones(1), np.zeros((1, 1)))
     assert not set(SWITCHES) & set(os.environ)
+
+
+@pytest.mark.slow
+def test_a_distance_loads_no_library_of_tensors() -> None:
+    code = (
+        "import sys\n"
+        "from papers.nasbot.distances import Otmann\n"
+        "from papers.nasbot.pools import vgg\n"
+        "Otmann().pair(vgg(1), vgg(2))\n"
+        "print([name for name in ('torch', 'jax', 'tensorflow', 'cupy') if name in sys.modules])"
+    )
+    root = Path(__file__).resolve().parents[3]
+    found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_two_kinds_and_wrong_weights_get_one_line() -> None:
