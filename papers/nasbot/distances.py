@@ -30,7 +30,7 @@ from scipy.spatial.distance import cdist
 
 from common.base.errors import UserError
 from papers.nasbot.graph import CONVOLUTIONS, LABELS, POOLS, RECTIFIERS, RESIDUALS, SIGMOIDS, Kind, Network
-from papers.nasbot.transport import balanced
+from papers.nasbot.transport import balanced, least_cost
 
 STRUCTURAL_WEIGHTS = (0.1, 0.25, 0.61, 1.5)
 # of mass without a partner, a unit
@@ -39,6 +39,8 @@ NON_ASSIGNMENT = 1.0
 NEVER = 3.0
 # numbers of costs that are made at once
 BLOCK = 1_000_000
+# a normalised distance below this is 0 but for the rounding of sums; networks have none that is so small
+ROUNDING = 1e-14
 # of a matching that is told, the least share of the smaller network's mass
 LEAST_SHARE = 1e-9
 
@@ -214,7 +216,8 @@ class Otmann:
                     start_j, end_j = right.starts[place[int(columns[k])] :][:2]
                     for w, one in enumerate(costs):
                         part = np.ascontiguousarray(one[above:below, start_j:end_j])
-                        found[w, k] = balanced(supplies, demands, part)[0]
+                        value = least_cost(supplies, demands, part, 2 * NON_ASSIGNMENT)
+                        found[w, k] = 0.0 if value < ROUNDING else min(value, 1.0)
 
 
 def _costs(left: _Stack, right: _Stack, weight: float, never: float) -> np.ndarray:

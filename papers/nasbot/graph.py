@@ -354,7 +354,7 @@ def _layer_of(data: Any, number: int, form: str) -> Layer:
 
 
 def _check_layers(kind: Any, layers: Sequence[Layer]) -> None:
-    if kind not in LABELS:
+    if not isinstance(kind, str) or kind not in LABELS:
         raise UserError(f"kind {kind!r} of a network; valid: {', '.join(LABELS)}")
     if len(layers) < 3:
         raise UserError(

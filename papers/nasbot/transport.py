@@ -10,6 +10,8 @@ import numpy as np
 
 # pivots of one problem; those of networks take some hundreds
 MOST_PIVOTS = 1_000_000
+# of all pairs, the share up to which a list of those that may be used is faster than all of them
+SPARSE = 0.45
 # what keeps POT from importing a library of tensors, of which the simplex uses none
 SWITCHES = tuple(f"POT_BACKEND_DISABLE_{name}" for name in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"))
 
@@ -29,11 +31,25 @@ def _no_backends() -> Iterator[None]:
 
 
 @cache
-def _simplex() -> Any:
-    """POT's inner solver, a C++ function of supplies, demands and costs."""
+def _simplex() -> tuple[Any, Any]:
+    """POT's inner solvers in C++: of the costs of all pairs, and of a list of pairs."""
     with _no_backends():
-        from ot.lp.emd_wrap import emd_c
-    return emd_c
+        from ot.lp.emd_wrap import emd_c, emd_c_sparse
+    return emd_c, emd_c_sparse
+
+
+def least_cost(supplies: np.ndarray, demands: np.ndarray, costs: np.ndarray, never: float) -> float:
+    """The value of `balanced` where pairs that cost `never` or more are in no optimum.
+
+    Where those are most, the simplex is given the others alone: fewer pivots.
+    """
+    used = costs < never
+    if np.count_nonzero(used) > SPARSE * costs.size:
+        return balanced(supplies, demands, costs)[0]
+    sources, targets = (ends.astype(np.uint64) for ends in used.nonzero())
+    found = _simplex()[1](supplies, demands, sources, targets, costs[used], MOST_PIVOTS)
+    _refuse(found[-1])
+    return float(found[3])
 
 
 def balanced(supplies: np.ndarray, demands: np.ndarray, costs: np.ndarray) -> tuple[float, np.ndarray]:
@@ -44,7 +60,11 @@ def balanced(supplies: np.ndarray, demands: np.ndarray, costs: np.ndarray) -> tu
     Raises:
         RuntimeError: the solver has not found the optimum.
     """
-    plan, value, _, _, status = _simplex()(supplies, demands, costs, MOST_PIVOTS, 1)
+    plan, value, _, _, status = _simplex()[0](supplies, demands, costs, MOST_PIVOTS, 1)
+    _refuse(status)
+    return float(value), plan
+
+
+def _refuse(status: int) -> None:
     if status != 1:
         raise RuntimeError(f"POT's network simplex ended with status {status}, not at the optimum")
-    return float(value), plan

@@ -17,7 +17,7 @@ from benchmarks.figures import BEGIN, END, README, Figure, merge, names, options
 from common.base.errors import UserError
 
 # what `make setup-full` installs for benchmarks, and `make setup` does not
-PEERS = {"pytorchcv", "botorch", "cvxpy", "gpytorch", "pytorch_optimizer", "torchjd"}
+PEERS = {"pytorchcv", "botorch", "cvxpy", "gpytorch", "ot", "pytorch_optimizer", "torchjd"}
 RECORD = {
     *("value", "unit", "what", "peer", "at_most", "at_least"),
     *("commit", "processor", "threads", "date"),

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from common.base.errors import UserError
 from papers.nasbot import otmann as command
 from papers.nasbot.distances import STRUCTURAL_WEIGHTS, Otmann, label_penalties
 from papers.nasbot.graph import LABELS, Kind, Layer, Network
-from papers.nasbot.transport import SWITCHES, balanced
+from papers.nasbot.transport import SWITCHES, balanced, least_cost
 
 KINDS: list[Kind] = ["cnn", "mlp"]
 
@@ -158,6 +160,20 @@ def test_switches_that_keep_backends_away_are_put_back() -> None:
     assert not set(SWITCHES) & set(os.environ)
 
 
+@pytest.mark.slow
+def test_a_distance_loads_no_library_of_tensors() -> None:
+    code = (
+        "import sys\n"
+        "from papers.nasbot.distances import Otmann\n"
+        "from papers.nasbot.pools import vgg\n"
+        "Otmann().pair(vgg(1), vgg(2))\n"
+        "print([name for name in ('torch', 'jax', 'tensorflow', 'cupy') if name in sys.modules])"
+    )
+    root = Path(__file__).resolve().parents[3]
+    found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_two_kinds_and_wrong_weights_get_one_line() -> None:
     with pytest.raises(UserError, match="cnn and mlp"):
         Otmann().pair(cnn(Layer("conv3", 8, 1)), mlp(Layer("relu", 8)))
@@ -199,3 +215,17 @@ def test_the_command_says_what_is_wrong_with_a_file_in_one_line(
     assert command.main([str(path), str(path)]) == 1
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1 and "a.json" in told
+
+
+def test_a_list_of_pairs_gives_the_value_of_all_of_them() -> None:
+    random = np.random.default_rng(0)
+    for share in (0.1, 0.3, 0.9):
+        n, m = 12, 9
+        supplies, demands = random.random(n), random.random(m)
+        supplies, demands = np.append(supplies, demands.sum()), np.append(demands, supplies.sum())
+        costs = np.where(random.random((n + 1, m + 1)) < share, random.random((n + 1, m + 1)), 3.0)
+        costs[-1], costs[:, -1] = 1.0, 1.0
+        costs[-1, -1] = 0.0
+        supplies, demands = supplies / supplies.sum(), demands / demands.sum()
+        expected, _ = balanced(supplies, demands, costs)
+        assert least_cost(supplies, demands, costs, 2.0) == pytest.approx(expected, rel=1e-12)
