@@ -271,8 +271,8 @@ def _dataset_words(parent: DictConfig, config: DictConfig, own: set[str]) -> lis
     there: Any = OmegaConf.to_container(config.dataset, resolve=False)
     taken = {
         key: value
-        for key, value in wanted.items()
-        if key != "seed" and there.get(key) != value and f"dataset.{key}" not in own
+        for key, value in _differing(wanted, there)
+        if key != "seed" and not _is_said(f"dataset.{key}", own)
     }
     # where nothing is drawn the seed changes nothing, and runs of all seeds share the stage
     if draws(there | taken) and parent.dataset.seed != config.dataset.seed and "dataset.seed" not in own:
@@ -288,9 +288,28 @@ def _model_words(parent: DictConfig, config: DictConfig, own: set[str]) -> list[
         return []
     return [
         f"++model.{key}={_quoted(value)}"
-        for key, value in wanted.items()
-        if there.get(key) != value and f"model.{key}" not in own
+        for key, value in _differing(wanted, there)
+        if not _is_said(f"model.{key}", own)
     ]
+
+
+def _differing(wanted: dict[str, Any], there: Any, within: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings, by dotted key, that are not the same there; of nodes within nodes each by itself.
+
+    Hydra's grammar reads no node whose keys are quoted.
+    """
+    others = there if isinstance(there, dict) else {}
+    for key, value in wanted.items():
+        if isinstance(value, dict) and value:
+            yield from _differing(value, others.get(key), f"{within}{key}.")
+        elif others.get(key) != value:
+            yield f"{within}{key}", value
+
+
+def _is_said(key: str, own: set[str]) -> bool:
+    """Whether words set a key, or a node that it stands in."""
+    parts = key.split(".")
+    return any(".".join(parts[:end]) in own for end in range(1, len(parts) + 1))
 
 
 def draws(dataset: dict[str, Any]) -> bool:

@@ -284,6 +284,20 @@ def test_every_recorded_paraphraser_is_of_the_teacher_of_its_run() -> None:
 DETECTOR = ["paper=yogi", "dataset=digit_scenes", "model=ssd_digits", "method=optimizer/adam", "logger=none"]
 
 
+def test_settings_within_settings_are_taken_over_one_by_one() -> None:
+    words = [
+        "paper=transfer_automl",
+        "dataset=image_tasks",
+        "method=automl/t_naml",
+        "dataset.tasks=[cifar10]",
+    ]
+    text = "dataset.tasks=[mnist] dataset.sets.svhn.limit=7 method=automl/multitask_naml"
+    parent, request = compose([*words, "dataset.sets.mnist.limit=9", "dataset.sets.svhn.limit=8"])
+    config, _ = stage_run(text, "pretrained", parent, request)
+    assert (config.dataset.sets.mnist.limit, config.dataset.sets.svhn.limit) == (9, 7)
+    assert config.dataset.tasks == ["mnist"]
+
+
 def test_a_detector_may_start_from_a_classifier_of_other_data() -> None:
     text = "dataset=digits model=resnet_digits model.width=16"
     config, _ = stage_run(text, START, *compose([*DETECTOR, f"start='{text}'"]))
