@@ -1,0 +1,169 @@
+"""ABLR: the features of many tasks learnt together, each task with its own Bayesian linear regression.
+
+Minimised over the features' parameters z and log 1/alpha_t, log beta_t of each task t is the sum of the
+tasks' criteria (`papers.ablr.regression`), by L-BFGS-B. Cost of one value: O(sum_t N_t D^2 + T D^3).
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Generator, Tensor
+
+from papers.ablr.features import Features
+from papers.ablr.regression import Form, heads
+
+# 1/alpha within [1e-3, 1e3] and beta within [1, 1e6]; a start at beta = 1e3 is so badly conditioned that the
+# features hardly move in hundreds of iterations
+INVERSE_ALPHA, BETA = (1e-3, 1e3), (1.0, 1e6)
+FIRST_INVERSE_ALPHA, FIRST_BETA = 1.0, 10.0
+
+
+@dataclass(frozen=True)
+class Points:
+    """What was observed of one task: inputs x [N, P] in [0, 1], and values y [N] in their own units."""
+
+    x: Tensor
+    y: Tensor
+
+
+def standardised(y: Tensor) -> tuple[Tensor, float, float]:
+    """y with mean 0 and standard deviation 1, that mean, and that deviation (1 where there is no spread)."""
+    if not len(y):
+        return y, 0.0, 1.0
+    level, scale = float(y.mean()), float(y.std(correction=0))
+    if scale <= 1e-12 * float(y.abs().max()):
+        return torch.zeros_like(y), level, 1.0
+    return (y - level) / scale, level, scale
+
+
+def copula(y: Tensor) -> Tensor:
+    """y by its ranks as normal quantiles (ties share theirs): what is left when units are forgotten."""
+    order = y[:, None] > y[None]
+    equal = y[:, None] == y[None]
+    share = (order.sum(1) + 0.5 * equal.sum(1)) / len(y)
+    return torch.special.ndtri(share.to(torch.float64))
+
+
+class SharedRegression:
+    """The model of T tasks.
+
+    Args:
+        features: the map; a copy of it is kept. tasks: at least one; N_t = 0 is allowed.
+        generator: of the features' first parameters.
+
+    Attributes:
+        z: parameters of the features; log_scale [T] log 1/alpha, log_beta [T].
+        evaluations: of the criterion and its gradient, of the last fit.
+    """
+
+    def __init__(self, features: Features, tasks: Sequence[Points], generator: Generator) -> None:
+        self.features = copy.copy(features)
+        self.tasks = list(tasks)
+        self.z = self.features.start(tasks[0].x.shape[1], generator)
+        self.log_scale = torch.full((len(tasks),), float(np.log(FIRST_INVERSE_ALPHA)), dtype=torch.float64)
+        self.log_beta = torch.full((len(tasks),), float(np.log(FIRST_BETA)), dtype=torch.float64)
+        self.evaluations = 0
+        self._group()
+
+    def _group(self) -> None:
+        """Tasks with more points than features in the primal form, the others in the dual one; padded."""
+        D = self.features.dim
+        self.inputs = torch.cat([task.x for task in self.tasks])
+        first = np.cumsum([0, *(len(task.y) for task in self.tasks)])
+        self.groups: list[tuple[Form, Tensor, Tensor, Tensor, Tensor]] = []
+        forms: tuple[tuple[Form, bool], ...] = (("primal", True), ("dual", False))
+        for form, large in forms:
+            own = [t for t, task in enumerate(self.tasks) if (len(task.y) > D) == large]
+            if not own:
+                continue
+            size = max(len(self.tasks[t].y) for t in own)
+            place = torch.zeros(len(own), size, dtype=torch.int64)
+            valid = torch.zeros(len(own), size, dtype=torch.bool)
+            y = torch.zeros(len(own), size, dtype=torch.float64)
+            for row, t in enumerate(own):
+                n = len(self.tasks[t].y)
+                place[row, :n] = torch.arange(int(first[t]), int(first[t]) + n)
+                valid[row, :n], y[row, :n] = True, self.tasks[t].y
+            self.groups.append((form, torch.tensor(own), place, valid, y))
+
+    def criterion(self, z: Tensor, log_scale: Tensor, log_beta: Tensor) -> Tensor:
+        """The sum of the tasks' criteria."""
+        phi = self.features.map(z, self.inputs) if len(self.inputs) else z.new_zeros(1, self.features.dim)
+        return self._sum(phi, log_scale, log_beta)
+
+    def _sum(self, phi: Tensor, log_scale: Tensor, log_beta: Tensor) -> Tensor:
+        total = phi.new_zeros(())
+        for form, own, place, valid, y in self.groups:
+            alpha, beta = torch.exp(-log_scale[own]), log_beta[own].exp()
+            total = total + heads(phi[place], y, valid, alpha, beta, form).criterion.sum()
+        return total
+
+    def fit(self, iterations: int) -> float:
+        """So many iterations of L-BFGS-B from the parameters as they are; the criterion at the end."""
+        k, T = len(self.z), len(self.tasks)
+
+        def downhill(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            at = torch.from_numpy(flat).requires_grad_()
+            value = self.criterion(at[:k], at[k : k + T], at[k + T :])
+            (slope,) = torch.autograd.grad(value, at)
+            return float(value.detach()), slope.numpy()
+
+        start = torch.cat([self.z, self.log_scale, self.log_beta]).numpy()
+        bounds = [(-self.features.largest, self.features.largest)] * k
+        bounds += [tuple(np.log(INVERSE_ALPHA))] * T + [tuple(np.log(BETA))] * T
+        low, high = np.array(bounds).T
+        found = minimize(
+            downhill, np.clip(start, low, high), jac=True, method="L-BFGS-B", bounds=bounds,
+            options={"maxiter": iterations, "maxfun": 2 * iterations + 5},
+        )  # fmt: skip
+        self.evaluations = int(found.nfev)
+        if np.isfinite(found.x).all() and np.isfinite(found.fun):
+            best = torch.from_numpy(found.x)
+            self.z, self.log_scale, self.log_beta = best[:k], best[k : k + T], best[k + T :]
+        return float(found.fun)
+
+    def fit_heads(self, iterations: int) -> float:
+        """As `fit`, the features staying as they are: alpha and beta alone; features are computed once."""
+        T = len(self.tasks)
+        with torch.no_grad():
+            phi = self.features.map(self.z, self.inputs)
+
+        def downhill(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            at = torch.from_numpy(flat).requires_grad_()
+            value = self._sum(phi, at[:T], at[T:])
+            (slope,) = torch.autograd.grad(value, at)
+            return float(value.detach()), slope.numpy()
+
+        bounds = [tuple(np.log(INVERSE_ALPHA))] * T + [tuple(np.log(BETA))] * T
+        found = minimize(
+            downhill, torch.cat([self.log_scale, self.log_beta]).numpy(), jac=True, method="L-BFGS-B",
+            bounds=bounds, options={"maxiter": iterations},
+        )  # fmt: skip
+        best = torch.from_numpy(found.x)
+        self.log_scale, self.log_beta = best[:T], best[T:]
+        return float(found.fun)
+
+    def predict(self, x: Tensor, tasks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Mean and variance without noise of some tasks at x [C, P]: [len(tasks), C] each."""
+        phi = self.features.map(self.z, x)
+        means, variances = [], []
+        for t in tasks:
+            task = self.tasks[t]
+            form: Form = "primal" if len(task.y) > self.features.dim else "dual"
+            valid = torch.ones(1, len(task.y), dtype=torch.bool)
+            alpha, beta = torch.exp(-self.log_scale[t : t + 1]), self.log_beta[t : t + 1].exp()
+            own = self.features.map(self.z, task.x) if len(task.y) else phi[:0]
+            mean, variance = heads(own.detach()[None], task.y[None], valid, alpha, beta, form).predict(phi)
+            means.append(mean)
+            variances.append(variance)
+        return torch.cat(means), torch.cat(variances)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"z": self.z, "log_scale": self.log_scale, "log_beta": self.log_beta}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.z, self.log_scale, self.log_beta = state["z"], state["log_scale"], state["log_beta"]
