@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from common.architectures.evaluate import Job, Workers, evaluate_all
 from common.architectures.objective import ArchitectureObjective
 from common.architectures.record import Evaluated, Record, pareto_front
-from common.architectures.searchers import ArchitectureSearcher
+from common.architectures.searchers import ArchitectureSearcher, Planned
 from common.architectures.space import A
 from common.base.errors import UserError
 from common.base.limits import require
@@ -103,6 +103,8 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
         self.evaluated: Record[A] = Record()
         self.ranked: Record[A] = Record()
         self.compared: Record[A] = Record()
+        # scores that the searcher expected, by key
+        self.expected: dict[str, float] = {}
         self.used_up = False
         # its parameters are those of no network: Lightning wants one to count its steps by
         self.clock = torch.nn.Parameter(torch.zeros(()))
@@ -155,6 +157,8 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
         found: list[A] = []
         self.evaluated.pending = found
         pending = set(self.evaluated.keys)
+        found = self._planned(count)
+        pending = self.evaluated.keys | {one.key for one in found}
         while len(found) < count and not self.used_up:
             # a stream of its own for each proposal: nothing of it has to be kept
             random = np.random.default_rng((self.seed % 2**64, len(self.evaluated) + len(found)))
@@ -172,6 +176,25 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
                 )
         self.evaluated.pending = []
         return found
+
+    def _planned(self, count: int) -> list[A]:
+        """What the searcher plans for the round as a whole; kept as a file until the run is done."""
+        space, path = self.objective.space, self.folder / UNDER_WAY / f"plan_{len(self.evaluated)}.json"
+        if path.exists():
+            kept = [
+                Planned(space.from_json(data), expected) for data, expected in json.loads(path.read_text())
+            ]
+        else:
+            # no proposal's stream has three numbers
+            random = np.random.default_rng((self.seed % 2**64, len(self.evaluated), 1))
+            kept = self.searcher.plan(space, self.evaluated, count, random)
+            if kept:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".partial")
+                partial.write_text(json.dumps([[one.architecture.to_json(), one.expected] for one in kept]))
+                partial.replace(path)
+        self.expected |= {one.architecture.key: one.expected for one in kept if one.expected is not None}
+        return [one.architecture for one in kept]
 
     def _train_in_full(self) -> None:
         best = [item.architecture for item in self.evaluated.best(self.rerank)]
@@ -202,6 +225,8 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
         values = {"score": item.score, **item.costs}
         if best:
             values["best"] = best[0].score
+        if item.architecture.key in self.expected:
+            values["expected"] = self.expected[item.architecture.key]
         self.record(
             len(self.evaluated), **{name: value for name, value in values.items() if math.isfinite(value)}
         )
@@ -282,6 +307,7 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
             "record": self.evaluated.to_json(),
             "ranked": self.ranked.to_json(),
             "compared": self.compared.to_json(),
+            "expected": self.expected,
             "used_up": self.used_up,
         }
 
@@ -290,6 +316,7 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
         self.evaluated = Record.from_json(state["record"], space)
         self.ranked = Record.from_json(state["ranked"], space)
         self.compared = Record.from_json(state["compared"], space)
+        self.expected = state.get("expected", {})
         self.used_up = state["used_up"]
 
 

@@ -1,12 +1,28 @@
 """What proposes architectures: random search, random search around the best so far, regularised evolution."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from common.architectures.record import Record
 from common.architectures.space import A, ArchitectureSpace, Random
 from common.base.errors import UserError
 from common.base.limits import require
+
+# a bound would refuse a NamedTuple of a type variable
+P = TypeVar("P")
+
+
+class Planned(NamedTuple, Generic[P]):
+    """What a searcher plans to evaluate.
+
+    Attributes:
+        architecture: what.
+        expected: the score that it expects; None where it says nothing.
+    """
+
+    architecture: P
+    expected: float | None = None
 
 
 class ArchitectureSearcher(ABC):
@@ -23,6 +39,21 @@ class ArchitectureSearcher(ABC):
             record: what was evaluated so far.
             random: a fresh generator for each proposal.
         """
+
+    def plan(
+        self, space: ArchitectureSpace[A], record: Record[A], count: int, random: Random
+    ) -> list[Planned[A]]:
+        """Up to `count` architectures of a round at once, none of which was evaluated; here none.
+
+        What a round is short of is proposed one by one. A plan is kept as a file until its round is
+        evaluated, so it may take its time.
+
+        Args:
+            space, record: as for `propose`.
+            count: of the round.
+            random: a fresh generator for each round.
+        """
+        return []
 
 
 class RandomSearch(ArchitectureSearcher):
@@ -92,3 +123,25 @@ class RegularisedEvolution(ArchitectureSearcher):
             return space.sample(random)
         drawn = [alive[int(number)] for number in random.integers(len(alive), size=self.tournament)]
         return space.mutate(max(drawn, key=lambda item: item.score).architecture, random)
+
+
+class EverySearch(ArchitectureSearcher):
+    """All architectures of a small space, one after the other, those that are the same function once."""
+
+    NAME: ClassVar = "every"
+
+    def propose(self, space: ArchitectureSpace[A], record: Record[A], random: Random) -> A:
+        """The first that was not evaluated; the last one of all where there is none."""
+        last = None
+        for architecture in space.every():
+            last = architecture
+            if architecture.key not in record.keys:
+                return architecture
+        assert last is not None
+        return last
+
+    def plan(
+        self, space: ArchitectureSpace[A], record: Record[A], count: int, random: Random
+    ) -> list[Planned[A]]:
+        rest: Iterator[A] = (one for one in space.every() if one.key not in record.keys)
+        return [Planned(one) for one, _ in zip(rest, range(count), strict=False)]

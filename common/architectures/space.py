@@ -1,10 +1,12 @@
 """Architectures as data, and the spaces that they are drawn from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+
+from common.base.errors import UserError
 
 Random = np.random.Generator
 
@@ -65,3 +67,11 @@ class ArchitectureSpace(ABC, Generic[A]):
         Raises:
             UserError: it is none, or not in the space.
         """
+
+    def every(self) -> Iterator[A]:
+        """All architectures, each function once, always in the same order.
+
+        Raises:
+            UserError: the space cannot be counted through, as here.
+        """
+        raise UserError(f"{type(self).__name__}: its {self.size} architectures are not counted through")

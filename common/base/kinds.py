@@ -16,6 +16,7 @@ TASKS = {
     "multi_label": ("multi_task",),
     "face_verification": ("own",),
     "convex_problem": ("convex",),
+    "language_modelling": ("own",),
     "saddle_problem": ("constraint",),
     "objective": ("surrogate",),
     "network_function": ("regression", "classification"),

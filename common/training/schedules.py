@@ -235,3 +235,33 @@ def noam_of_run(
         return peak * min(t / last, (last / t) ** 0.5)
 
     return Schedule(LambdaLR(optimizer, factor))
+
+
+def warm_restarts(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    steps_per_epoch: int,
+    cycles: int,
+    factor: int,
+    lowest: float,
+) -> Schedule:
+    """Cosine decay in cycles, each `factor` times as long as the last: SGDR (Loshchilov, Hutter 2017).
+
+    lr_t = lr (lowest + (1 - lowest) (1 + cos(pi s)) / 2), s in [0, 1) the part of the present cycle that is
+    over. With 6 cycles and factor 2 they make 1, 2, 4, ..., 32 parts of 63 of the run.
+
+    Raises:
+        UserError: no cycle, a factor below 1, a share `lowest` outside [0, 1].
+    """
+    require("at least 1", "schedule", cycles=cycles, factor=factor)
+    require("from 0 to 1", "schedule", lowest=lowest)
+    lengths = [factor**number for number in range(cycles)]
+    ends = [total_steps * sum(lengths[: number + 1]) / sum(lengths) for number in range(cycles)]
+
+    def rate(steps_made: int) -> float:
+        number = next((k for k, end in enumerate(ends) if steps_made < end), cycles - 1)
+        start = ends[number] - total_steps * lengths[number] / sum(lengths)
+        done = min(1.0, (steps_made - start) / (ends[number] - start))
+        return lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2
+
+    return Schedule(LambdaLR(optimizer, rate))

@@ -160,6 +160,11 @@ class SupervisedModule(PaperModule):
             return self.debug_steps
         return max(1, round(self.epochs * self.loader.steps_per_epoch))
 
+    @property
+    def epochs_made(self) -> float:
+        """Passes over the training split so far."""
+        return self.steps / self.loader.steps_per_epoch
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self.data.move(self.device)
         if self.device.type == "cuda":
@@ -208,7 +213,7 @@ class SupervisedModule(PaperModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         started = time.perf_counter()
         losses, watched = [], []
-        self.training_method.start_epoch(self.steps // self.loader.steps_per_epoch)
+        self.training_method.start_epoch(int(self.epochs_made))
         for item in block[: self.total_steps - self.steps]:
             inputs, targets = self.data.ready(item)
             optimizer.zero_grad(set_to_none=True)
@@ -285,7 +290,7 @@ class SupervisedModule(PaperModule):
 
     def _end_epoch(self) -> None:
         """Record the epoch's curves and let the schedule see its mean training loss."""
-        epoch = self.steps / self.loader.steps_per_epoch
+        epoch = self.epochs_made
         train_loss = self.epoch_loss / self.epoch_steps
         self.schedule.after_epoch(train_loss)
         values = {"running_loss": train_loss}
@@ -304,8 +309,8 @@ class SupervisedModule(PaperModule):
 
     def progress(self) -> Progress:
         loss = "" if self.last_loss is None else f"loss {self.last_loss:.4g}"
-        done = self.steps / self.loader.steps_per_epoch
-        return Progress(done, self.total_steps / self.loader.steps_per_epoch, "epochs", loss)
+        total = self.total_steps / self.loader.steps_per_epoch
+        return Progress(min(self.epochs_made, total), total, "epochs", loss)
 
     def results(self) -> dict[str, Any]:
         """Metrics of the final model on each split, and the last epoch's mean of what the task watches.
@@ -324,7 +329,7 @@ class SupervisedModule(PaperModule):
         if self.measure_gradient:
             found["grad_norm_sq"] = self.task.full_gradient_norm_sq(self.model, self.data)
         found |= {name: self.history[name][-1] for name in self.epoch_watched}
-        found |= {"steps": self.steps, "epochs": self.steps / self.loader.steps_per_epoch}
+        found |= {"steps": self.steps, "epochs": self.epochs_made}
         if self.stop is not None:
             found |= self.stop.results()
         found |= {"parameters": count_parameters(self.network())}

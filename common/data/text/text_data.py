@@ -217,17 +217,19 @@ class TextData(DataSet):
         """An endless loader of positions for `ready`; the text's order, whatever the seed."""
         return PositionLoader(self._train_streams.shape[1], self.bptt)
 
-    def ready(self, item: int) -> Batch:
-        """The batch at a position of the training streams."""
-        return self._window(self._train_streams, item)
+    def ready(self, item: int | tuple[int, int]) -> Batch:
+        """The batch at a position of the training streams; of (position, length) so many tokens of it."""
+        position, length = (item, self.bptt) if isinstance(item, int) else item
+        return self._window(self._train_streams, position, length)
 
     def batches(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
         """The whole split (but the tail of `streams`) as consecutive batches of `batch_size` streams."""
         streams = self.streams(split, batch_size)
-        return map(partial(self._window, streams), range(0, streams.shape[1] - 1, self.bptt))
+        window = partial(self._window, streams, length=self.bptt)
+        return map(window, range(0, streams.shape[1] - 1, self.bptt))
 
-    def _window(self, streams: Tensor, position: int) -> tuple[Tensor, Tensor]:
-        end = min(position + self.bptt, streams.shape[1] - 1)
+    def _window(self, streams: Tensor, position: int, length: int) -> tuple[Tensor, Tensor]:
+        end = min(position + length, streams.shape[1] - 1)
         return streams[:, position:end], streams[:, position + 1 : end + 1]
 
 
