@@ -154,10 +154,8 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
             self._look()
 
     def _proposals(self, count: int) -> list[A]:
-        found: list[A] = []
-        self.evaluated.pending = found
-        pending = set(self.evaluated.keys)
         found = self._planned(count)
+        self.evaluated.pending = found
         pending = self.evaluated.keys | {one.key for one in found}
         while len(found) < count and not self.used_up:
             # a stream of its own for each proposal: nothing of it has to be kept

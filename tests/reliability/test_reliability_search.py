@@ -18,8 +18,6 @@ RUN = (
     "checkpoint_every=0.1"
 )
 SEARCH = [
-    *("paper=maxacq", "dataset=runs", f"dataset.words='{RUN}'"),
-    "dataset.parameters=['method.lr=log(1e-3,1)']",
     *(
         "paper=maxacq",
         "dataset=runs",
