@@ -305,9 +305,9 @@ def _places(node: DictConfig, name: str) -> list[str]:
     found, here = [], [("", node)]
     while here:
         path, one = here.pop(0)
-        for key in one:
+        for key in map(str, one):
             full = f"{path}{key}"
-            if str(key) == name:
+            if key == name:
                 found.append(full)
             if not OmegaConf.is_missing(one, key) and OmegaConf.is_dict(one._get_node(key)):
                 here.append((f"{full}.", one[key]))
