@@ -24,17 +24,17 @@ def finished(config: DictConfig, request: Request) -> Outcome | None:
         UserError: a part is missing, a key of the top level does not fit, or the paper does not take the data
             set or the method.
     """
+    check_parts(config)
+    check_top_level(config)
     if config.force or config.record or config.trainer.get("strategy") == "ddp":
         return None
     # a debug run is made because something has changed
     if config.get("debug") is not None:
         return None
-    check_parts(config)
     key = run_key(config)
     check_accepted(key.split("/")[0], request.choices, config.accepts.methods)
     if not _judged_by_key(config, request):
         return None
-    check_top_level(config)
     path = Path(config.output_dir) / key / "result.json"
     result = read_result(path)
     if result is None or asked(request.overrides) not in asked_forms(result):
