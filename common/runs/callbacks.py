@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from common.base.errors import UserError
@@ -22,6 +23,18 @@ from common.runs.processes import Processes
 
 class Interrupted(UserError):
     """The user (Ctrl-C) or the machine (SIGTERM) asked the run to stop; its checkpoint is kept."""
+
+
+class InPlace(TorchCheckpointIO):
+    """Writes a checkpoint where it is to lie.
+
+    Lightning's own writer stages it in TMPDIR first, which may be full, or a small disk in memory.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        torch.save(checkpoint, path)
 
 
 class Checkpoints(pl.Callback):

@@ -59,7 +59,7 @@ def main() -> int:
         return 1
     if not set(MULTIRUN) & set(words):
         return guarded(lambda: _launch(words, None))
-    folder = sweep.new_sweep()
+    folder = sweep.new_sweep(words)
     return _summed_up(guarded(lambda: _launch(words, folder)), folder)
 
 
@@ -90,7 +90,7 @@ def run_list(jobs: list[list[str]], words: list[str], folder: Path | None = None
         words: what they share: the launcher, the logger, ...
         folder: of the sweep's status files; None: a new one.
     """
-    folder = folder or sweep.new_sweep()
+    folder = folder or sweep.new_sweep(words)
     return _summed_up(guarded(lambda: _launch_list(jobs, words, folder)), folder)
 
 
@@ -222,7 +222,7 @@ def one_line(error: BaseException, words: list[str] | None = None) -> str:
         return f"the disk is full ({where}): free some space; the same command goes on"
     if isinstance(error, OSError):
         return " ".join(str(error).split())
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (trace: {_keep_trace(error)})"
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (trace: {_keep_trace(error, words)})"
 
 
 def _find(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
@@ -232,9 +232,10 @@ def _find(error: BaseException | None, kind: type[BaseException]) -> BaseExcepti
     return error
 
 
-def _keep_trace(error: BaseException) -> Path:
-    """Write the traceback of an unforeseen error to a file."""
-    path = Path("outputs") / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+def _keep_trace(error: BaseException, words: list[str] | None) -> Path:
+    """Write the traceback of an unforeseen error to a file within the outputs."""
+    outputs = sweep.outputs_of(sys.argv[1:] if words is None else words)
+    path = outputs / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(traceback.format_exception(error)))
     return path

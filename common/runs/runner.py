@@ -26,7 +26,7 @@ from common.base.method import naming_inner
 from common.base.module import UNDER_WAY, PaperModule
 from common.base.stages import Stage
 from common.data.shared.fingerprint import changes, fingerprint_of
-from common.runs.callbacks import Checkpoints, ProgressReport
+from common.runs.callbacks import Checkpoints, InPlace, ProgressReport
 from common.runs.catalogue import check_accepted, find_entry
 from common.runs.check import accepted, check_config, check_parts, load_target, needs_import
 from common.runs.code import code_changes, code_hash, settings_hash
@@ -365,6 +365,7 @@ def _trainer(
     return _instantiate(
         config.trainer,
         callbacks=callbacks,
+        plugins=[InPlace()],
         logger=logger or False,
         max_epochs=-1,
         enable_checkpointing=False,

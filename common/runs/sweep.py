@@ -30,10 +30,17 @@ class ForgetConfigs(Callback):
         job_return.cfg = job_return.hydra_cfg = None
 
 
-def new_sweep() -> Path:
-    """A fresh folder for the status files of one sweep."""
+def outputs_of(words: list[str]) -> Path:
+    """The folder of outputs that a command line names; `outputs` where it names none."""
+    named = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("output_dir=")]
+    # a folder that depends on the job is no place for what all jobs share
+    return Path(named[-1] if named and not set(named[-1]) & set("$,(") else "outputs").expanduser()
+
+
+def new_sweep(words: list[str]) -> Path:
+    """A fresh folder for the status files of one sweep, within the outputs that its words name."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("outputs") / "sweeps" / f"{stamp}-{os.getpid()}"
+    return outputs_of(words) / "sweeps" / f"{stamp}-{os.getpid()}"
 
 
 def current() -> Path | None:

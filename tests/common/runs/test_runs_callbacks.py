@@ -1,9 +1,13 @@
 import random
+from pathlib import Path
 
 import numpy as np
+import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
 
-from common.runs.callbacks import random_states, restore_random_states
+from common.runs.callbacks import InPlace, random_states, restore_random_states
 
 
 def draws() -> list[float]:
@@ -21,3 +25,18 @@ def test_restored_random_states_draw_the_same_numbers_again() -> None:
 def test_random_states_load_without_pickle(tmp_path) -> None:  # type: ignore[no-untyped-def]
     torch.save(random_states(), tmp_path / "states.pt")
     restore_random_states(torch.load(tmp_path / "states.pt", weights_only=True))
+
+
+def test_a_checkpoint_is_written_where_it_lies_and_not_staged_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a folder for temporary files that takes none
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "full"))
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=0, logger=False, enable_checkpointing=False, plugins=[InPlace()],
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.strategy.connect(BoringModel())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert "state_dict" in torch.load(tmp_path / "last.ckpt", weights_only=True)

@@ -4,7 +4,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from common.runs.sweep import ForgetConfigs, leave_status, summarise
+from common.runs.sweep import ForgetConfigs, leave_status, new_sweep, summarise
 
 
 def test_of_a_job_that_has_ended_its_value_is_kept_and_its_configs_are_not() -> None:
@@ -42,3 +42,16 @@ def test_a_search_names_its_metric_and_the_command_of_its_best_run(
     out = capsys.readouterr().out
     assert "best: method.lr=2 (validation_loss 0.25); the run that has it:\n" in out
     assert "\n  python run.py paper=yogi method.lr=2\n" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["paper=yogi"], "outputs/sweeps"),
+        (["output_dir=elsewhere"], "elsewhere/sweeps"),
+        (["output_dir='two words'", "seed=0,1"], "two words/sweeps"),
+        (["output_dir=a,b"], "outputs/sweeps"),
+    ],
+)
+def test_a_sweep_notes_its_jobs_within_the_outputs_that_it_is_given(words: list[str], folder: str) -> None:
+    assert new_sweep(words).parent == Path(folder)
