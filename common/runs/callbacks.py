@@ -13,10 +13,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
 from common.base.errors import UserError
-from common.base.module import PaperModule
+from common.base.module import PaperModule, Progress
 from common.data.shared.fingerprint import fingerprint_of
 from common.runs.processes import Processes
 
@@ -165,7 +166,7 @@ class ProgressReport(pl.Callback):
         progress = pl_module.progress()
         self.done_before = progress.done
         if progress.done:
-            print(f"[{self.label}] goes on at {progress.done:,.6g} {progress.unit}", file=sys.stderr)
+            print(f"[{self.label}] goes on at {round_number(progress.done)} {progress.unit}", file=sys.stderr)
         if self.bar is not None:
             self.bar.start()
             self.task = self.bar.add_task(self.label, total=progress.total, text="", eta="ETA ...")
@@ -187,8 +188,7 @@ class ProgressReport(pl.Callback):
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=progress.done, text=progress.text, eta=eta)
             return
-        counted = f"{progress.done:,.6g}/{progress.total:,.6g} {progress.unit}"
-        print(f"[{self.label}] {counted}, {progress.text}, {eta}", file=sys.stderr, flush=True)
+        print(f"[{self.label}] {told(progress, eta)}", file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, PaperModule)
@@ -204,7 +204,18 @@ class ProgressReport(pl.Callback):
             self.bar.stop()
 
 
-def _bar() -> Progress:
+def told(progress: Progress, eta: str) -> str:
+    """How far a run is, in one line."""
+    counted = f"{round_number(progress.done)}/{round_number(progress.total)} {progress.unit}"
+    return ", ".join(filter(None, [counted, progress.text, eta]))
+
+
+def round_number(value: float) -> str:
+    """A whole number as it is, any other with three digits, or without decimals from 100 on."""
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.3g}"
+
+
+def _bar() -> Bar:
     from rich.console import Console
 
     columns: list[Any] = [
@@ -216,7 +227,7 @@ def _bar() -> Progress:
         TextColumn("{task.fields[eta]}"),
         TextColumn("{task.fields[text]}"),
     ]
-    return Progress(*columns, console=Console(stderr=True))
+    return Bar(*columns, console=Console(stderr=True))
 
 
 def _clock(seconds: float) -> str:
