@@ -2,15 +2,22 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from common.base.errors import UserError
+from common.runs.sweep import current
+
+# of WANDB_MODE
+OFFLINE = ("offline", "disabled", "dryrun")
+MODES = ("online", "shared", "run", *OFFLINE)
 
 
 def run_facts(choices: dict[str, str], entry: str | None, seed: int) -> dict[str, Any]:
@@ -62,8 +69,11 @@ def wandb_logger(
     method.
 
     Raises:
-        UserError: W&B does not take the run.
+        UserError: WANDB_MODE is none of W&B's, or W&B does not take the run.
     """
+    chosen = os.environ.get("WANDB_MODE")
+    if chosen and chosen not in MODES:
+        raise UserError(f"WANDB_MODE={chosen}; valid: {', '.join(MODES)}, or unset")
     os.environ.setdefault("WANDB_SILENT", "true")
     # W&B's reports on itself, which go out from offline runs too
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -73,7 +83,7 @@ def wandb_logger(
         # a job that broke off between its training and its result
         wandb.run.finish(exit_code=1)
     paper, table, run_id = facts["paper"], facts["table"], key.replace("/", "-")
-    mode = None if os.environ.get("WANDB_MODE") or logged_in() else "offline"
+    mode = None if chosen or logged_in() else "offline"
     for earlier in directory.glob(f"wandb/offline-run-*-{run_id}"):
         shutil.rmtree(earlier)
     logger = WandbRun(
@@ -96,9 +106,6 @@ def wandb_logger(
     except wandb.errors.Error as error:
         raise UserError(f"logger=wandb: {error} (WANDB_MODE=offline logs without a network)") from error
     return logger
-
-
-OFFLINE = ("offline", "disabled", "dryrun")
 
 
 def logged_in() -> bool:
@@ -150,3 +157,7 @@ def close(logger: Logger) -> None:
     logger.finalize("success")
     if isinstance(logger, WandbRun):
         logger.experiment.finish()
+        kept = sorted(Path(logger.save_dir or ".").glob(f"wandb/offline-run-*-{logger.version}"))
+        # a sweep would say it for each of its jobs
+        if kept and current() is None:
+            print(f"logged offline; to send it: wandb sync {quote(str(kept[-1]))}", file=sys.stderr)

@@ -92,6 +92,8 @@ def test_an_offline_run_read_back_equals_its_result(offline: Run, tmp_path: Path
     done = offline("paper=yogi", "dataset=digits", "scale=smoke", "paper.epochs=3", "seed=4")
     assert done.returncode == 0, done.stderr
     (directory,) = directories(done, tmp_path)
+    (kept,) = directory.glob("wandb/offline-run-*")
+    assert f"logged offline; to send it: wandb sync {kept.relative_to(tmp_path)}" in done.stderr
     result, found = json.loads((directory / "result.json").read_text()), logged(directory)
 
     history = result["history"]
@@ -214,6 +216,14 @@ def test_only_an_interrupted_run_goes_on_in_its_wandb_run(
     assert started["resume"] == resume
     assert started["id"] == "p-0123"
     assert started["project"] == "reprise"
+
+
+def test_a_mode_that_wandb_has_not_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "bogus")
+    with pytest.raises(UserError, match="WANDB_MODE=bogus; valid: online, shared, run, offline"):
+        wandb_logger(directory=tmp_path, key="p/0123", facts={}, project="reprise", entity=None)
 
 
 class Curves(PaperModule):
