@@ -459,7 +459,8 @@ def help_text() -> str:
         lines += [f"  {name:<40} {catalogue.describe(group, name)}" for name in catalogue.names(group)]
     lines += [
         "",
-        "Also: seed=0  data_dir=data  output_dir=outputs  force=true  checkpoint_every=10 (seconds)  pause=0.5",
+        "Also: seed=0  data_dir=data  output_dir=outputs  force=true  checkpoint_every=10 (seconds)",
+        "pause=0.5 stops a run halfway; without it the same command goes on",
         "Sweeps: hydra/launcher=joblib|submitit_local|submitit_slurm|ray; hydra/sweeper=optuna objective=...",
         "A finished command shows its result; an interrupted one goes on from its last checkpoint.",
     ]
