@@ -47,6 +47,9 @@ class Runs(Objective):
 
     NAME: ClassVar = "runs"
     LONG: ClassVar = True
+    # of the standardised values that a fixed surrogate is told
+    variance: ClassVar = 1.0
+    mean: ClassVar = 0.0
 
     def __init__(
         self,

@@ -501,6 +501,7 @@ def help_text() -> str:
     lines += [
         "",
         "Also: seed=0  data_dir=data  output_dir=outputs  force=true  checkpoint_every=10 (seconds)",
+        "pause=0.5 stops a run halfway; without it the same command goes on",
         "Sweeps: hydra/launcher=joblib|submitit_local|submitit_slurm|ray; hydra/sweeper=optuna objective=...",
         "A finished command shows its result; an interrupted one goes on from its last checkpoint.",
     ]

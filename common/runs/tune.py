@@ -33,7 +33,8 @@ Words of the search itself:
   rungs=null                shares of a training, as [0.11,0.33], behind which only the best go on
   warm_start=null           words of earlier runs whose results it begins with, as 'paper=yogi dataset=digits'
   replicates=1              searches, each with a seed of its own, and with `evaluations` trainings of its own
-  searcher=search/practical search/random, search/sobol, search/tpe, acquisition/ei and the others of maxacq
+  searcher=search/practical search/random, search/sobol, search/tpe, acquisition/ei and the others of maxacq;
+                            where keys act apart from each other also search/qff_ts, search/qff_ucb, ...
   seed, output_dir, data_dir, force, logger as in run.py (of the search)
 
 A training that is free to begin gets the best point given all that have ended, and those under way. One that
@@ -50,6 +51,15 @@ OWN = {
 ABOUT = ("seed", "output_dir", "data_dir", "force", "logger", "record", "checkpoint_every")
 DEFAULTS = {"metric": "validation_loss", "evaluations": "20", "replicates": "1", "batch": "1",
             "searcher": "search/practical"}  # fmt: skip
+# the surrogate that searchers of additive functions take: a part for each key, of standardised values
+ADDITIVE = ("model=gp_se", "model.groups=one_dim", "model.fit=fixed", "model.noise=0.1")
+TAKE_ADDITIVE = (
+    "search/qff_ts",
+    "search/qff_ucb",
+    "search/rff_ts",
+    "search/exact_gp_ts",
+    "search/exact_gp_ucb",
+)
 LARGE = ("accuracy", "miou", "ap", "bleu")
 
 
@@ -91,6 +101,7 @@ def search_words(words: list[str]) -> list[str]:
         f"dataset.words={as_text(shlex.join(of_run))}",
         f"dataset.parameters=[{parameters}]",
         *(f"{OWN[name]}={_in_quotes(value)}" for name, value in own.items()),
+        *(ADDITIVE if own["searcher"] in TAKE_ADDITIVE else ()),
         *about,
     ]
 

@@ -132,7 +132,8 @@ class TrialLoop:
     def seen(self, r: int) -> Observations:
         """What the searcher of a replicate is told, in the order in which trials ended.
 
-        Where trials pause at rungs, it is told the values of one rung; the trials without one there are
+        A surrogate that is fixed models values of mean 0 and variance 1, so it is told standardised ones.
+        Where trials pause at rungs, all values are those of one rung; the trials without one there are
         pending, as are those under way.
         """
         own, dim = self.trials.of(r), self.objective.space.dim
@@ -147,6 +148,8 @@ class TrialLoop:
         y = [trial.values[trial.share if trial.failed else share] for trial in rows]
         x, under_way = (self._points(some, dim) for some in (rows, pending))
         values = torch.tensor(y, dtype=torch.float64, device=self.device)
+        if self.searchers[r].task.surrogate.fit == "fixed":
+            values = standardised(values)
         return Observations(x, values[None], under_way if pending else None)
 
     def _points(self, trials: list[Trial], dim: int) -> Tensor:
@@ -179,3 +182,12 @@ class TrialLoop:
                 f"dataset={self.objective.NAME}: all {len(ended)} trials failed, the first with: {said} "
                 "(valid: mend that; the same command begins anew)"
             )
+
+
+def standardised(y: Tensor) -> Tensor:
+    """Values y [n] with mean 0 and standard deviation 1 over those that are finite; alike ones are all 0."""
+    known = y[y.isfinite()]
+    if not len(known):
+        return y
+    scale = known.std() if len(known) > 1 else known.new_zeros(())
+    return (y - known.mean()) / torch.where(scale > 0, scale, torch.ones_like(scale))

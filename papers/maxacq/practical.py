@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from common.base.errors import UserError
-from common.base.objective import Coordinate, Space
+from common.base.objective import Coordinate, Earlier, Space
 from common.search.searcher import Observations, Searcher, require_box
 from papers.maxacq.posterior import KERNELS, Kernel, Posterior, Prior, condition
 from papers.maxacq.standardised import drawn_in, fit_standardised
@@ -120,19 +120,27 @@ class PracticalSearch(Searcher):
         draws = self.task.random.uniform(1 + LEADERS * AROUND * space.dim * q)
         x = []
         for r in range(self.task.replicates):
-            step = Round(space, self.kernel, seen.x[r], seen.y[r], draws[r], trend)
+            known_x = torch.cat([seen.x[r], *(one.x.to(seen.x) for one in self._same())])
+            known_y = torch.cat([seen.y[r], *(one.y.to(seen.y) for one in self._same())])
+            step = Round(space, self.kernel, known_x, known_y, draws[r], trend)
             if seen.pending is not None:
                 step.await_all(seen.pending[r])
             x.append(step.points(q))
         return torch.stack(x)
 
+    def _same(self) -> list[Earlier]:
+        """What was observed of the very function before, which counts as an observation."""
+        return [one for one in self.task.earlier if one.same]
+
     def _trend(self) -> Trend | None:
-        """That of the task's earlier functions, made once."""
+        """That of the task's other functions, made once."""
         if self._made is None:
             space = self.task.objective.space
             encode = Encoding(space.coordinates or (Coordinate(),) * space.dim)
             known = [
-                ((one.x - space.lower) / (space.upper - space.lower), one.y) for one in self.task.earlier
+                ((one.x - space.lower) / (space.upper - space.lower), one.y)
+                for one in self.task.earlier
+                if not one.same
             ]
             self._made = (trend_of(self.kernel, [(encode(u), y) for u, y in known]),)
         return self._made[0]
@@ -164,8 +172,11 @@ class Round:
         self.feasible: Posterior | None = None
         if bool(ok.any()):
             values = drawn_in(y[ok])
-            self.trend = None if trend is None else trend.fitted(self.encode(self.u[ok]), values)
-            if self.trend is not None:
+            if trend is not None:
+                known = len(values) > 1 and bool(values.std() > 0)
+                # of one value no scale can be told: then that of the other functions
+                values = values if known else values / trend.scale
+                self.trend = trend.fitted(self.encode(self.u[ok]), values) if known else trend.believed()
                 values = values - self.trend(self.encode(self.u[ok]))
             prior = fit_standardised(kernel, self.encode(self.u[ok]), values)
             self.belief = condition(prior, self.encode(self.u[ok])[None], values[None])

@@ -33,10 +33,12 @@ class Trend:
     Attributes:
         parts: of each function the posterior of its standardised values.
         factor: b in the units of f.
+        scale: the mean standard deviation of the functions, by which f's is guessed before it is known.
     """
 
     parts: tuple[Posterior, ...]
     factor: Tensor
+    scale: Tensor
 
     def __call__(self, points: Tensor) -> Tensor:
         """At encoded points [n, e]: [n]."""
@@ -44,16 +46,18 @@ class Trend:
         return self.factor * torch.stack(means).mean(0)
 
     def fitted(self, points: Tensor, y: Tensor) -> "Trend":
-        """With b by observations y [n] at encoded points [n, e]."""
+        """With b by observations y [n] at encoded points [n, e], which are not all alike."""
         m = replace(self, factor=torch.ones_like(self.factor))(points)
-        scale = y.std() if len(y) > 1 else torch.zeros_like(self.factor)
-        if not bool(scale > 0):
-            return replace(self, factor=torch.zeros_like(self.factor))
+        scale = y.std()
         z = (y - y.mean()) / scale
         m = m - m.mean()
         precision = 1 / SLOPE_VARIANCE + m.square().sum() / REST
         b = (SLOPE / SLOPE_VARIANCE + (m * z).sum() / REST) / precision
         return replace(self, factor=b.clamp_min(0.0) * scale)
+
+    def believed(self) -> "Trend":
+        """With b as before f is known, for values of f in units of `scale`."""
+        return replace(self, factor=torch.full_like(self.factor, SLOPE))
 
 
 def trend_of(kernel: Kernel, known: Sequence[tuple[Tensor, Tensor]]) -> Trend | None:
@@ -61,8 +65,12 @@ def trend_of(kernel: Kernel, known: Sequence[tuple[Tensor, Tensor]]) -> Trend | 
 
     A function that is known at fewer than three different points, or is the same at all, says nothing.
     """
-    parts = [_standardised(kernel, x, y) for x, y in known if len(x.unique(dim=0)) >= FEWEST and y.std() > 0]
-    return Trend(tuple(parts), parts[0].whitened.new_ones(())) if parts else None
+    telling = [(x, y) for x, y in known if len(x.unique(dim=0)) >= FEWEST and y.std() > 0]
+    if not telling:
+        return None
+    parts = tuple(_standardised(kernel, x, y) for x, y in telling)
+    scale = torch.stack([y.std() for _, y in telling]).mean()
+    return Trend(parts, torch.ones_like(scale), scale)
 
 
 def _standardised(kernel: Kernel, x: Tensor, y: Tensor) -> Posterior:

@@ -9,6 +9,7 @@ from common.base.module import PaperModule
 from common.data.functions.additive import Sine
 from common.search.module import SearchModule, SearchSettings
 from common.search.searcher import Searcher
+from common.search.trial_search import TrialSearchModule
 from papers.qff.additive import FourierModel
 from papers.qff.approximation import KernelError, PosteriorError, StepSeconds
 from papers.qff.features import Exact, FeatureFamily
@@ -40,6 +41,8 @@ def qff(
     Raises:
         UserError: a combination that means nothing.
     """
+    if isinstance(method, Searcher) and settings["data"].LONG:
+        return TrialSearchModule(method=method, **settings)
     if isinstance(method, Searcher):
         return AdditiveSearchModule(method=method, **settings)
     data, model, seed, repeats = (settings["data"], settings["model"], settings["seed"], settings["repeats"])

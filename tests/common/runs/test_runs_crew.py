@@ -12,8 +12,12 @@ import pytest
 import torch
 
 from common.base.crew import Measured
+from common.base.errors import UserError
 from common.runs.as_objective import Runs
+from common.runs.callbacks import Checkpoints
 from common.runs.crew import LocalCrew
+from common.runs.pause import Pause
+from common.runs.processes import Processes
 
 WORDS = "paper=yogi dataset=digits dataset.validation=0.2 model=logistic trainer=cpu checkpoint_every=0"
 
@@ -93,6 +97,12 @@ def test_a_run_pauses_at_its_rung_and_goes_on_to_the_result_that_it_has_unbroken
     crew.words = runs.shared
     assert result(tmp_path, 5)["metrics"] == whole["metrics"]
     assert result(tmp_path, 5)["history"] == whole["history"]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 2.0, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="valid: a share of the run's length between 0 and 1"):
+        Pause(share, None, Checkpoints(tmp_path / "last.ckpt", 10.0, Processes(0, 1)))
 
 
 def epochs_of(path: Path) -> float:

@@ -45,6 +45,11 @@ def test_words_of_the_search_itself_are_handed_over_and_quoted_where_they_are_wo
     assert "dataset.warm_start='paper=saddle dataset=b1'" in bare
 
 
+def test_searchers_of_additive_functions_get_a_surrogate_that_is_one() -> None:
+    words = search_words([*RUN, EPS, "metric=f_final", "searcher=search/qff_ts"])
+    assert words[-4:] == ["model=gp_se", "model.groups=one_dim", "model.fit=fixed", "model.noise=0.1"]
+
+
 def test_an_accuracy_is_to_be_large_unless_it_is_said_otherwise() -> None:
     words = ["paper=yogi", "dataset=digits", "dataset.validation=0.2", "method.lr=log(1e-4,1)"]
     assert "dataset.goal=maximize" in search_words([*words, "metric=validation_accuracy"])

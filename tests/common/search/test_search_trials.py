@@ -15,6 +15,7 @@ from common.base.objective import Coordinate, Space
 from common.search.halving import check_rungs, promoted, told
 from common.search.peers import SobolSearch, TPESearch
 from common.search.searcher import Observations, RandomSearch, Searcher
+from common.search.trial_loop import standardised
 from common.search.trial_search import TrialSearchModule
 from common.search.trials import Trial, Trials
 from papers.maxacq.practical import PracticalSearch
@@ -189,6 +190,15 @@ def test_a_searcher_is_told_the_values_of_one_rung_and_the_others_are_pending() 
     assert promoted(trials, (0.1, 0.3, 1.0), last=False) == (trials[1], 0.3)
     assert promoted(trials[:1], (0.1, 0.5, 1.0), last=False) is None
     assert promoted(trials[:1], (0.1, 0.5, 1.0), last=True) == (trials[0], 1.0)
+
+
+def test_a_fixed_surrogate_is_told_standardised_values() -> None:
+    y = torch.tensor([2.0, torch.nan, 4.0, 9.0], dtype=torch.float64)
+    for factor, shift in ((1.0, 0.0), (1e-8, 3.0), (1e8, -1e9)):
+        found = standardised(factor * y + shift)
+        known = found[found.isfinite()]
+        assert float(known.mean()) == pytest.approx(0, abs=1e-6) and float(known.std()) == pytest.approx(1)
+    assert standardised(y[:1]).tolist() == [0.0] and bool(standardised(y[1:2]).isnan().all())
 
 
 def test_a_finite_space_is_tried_once_and_then_the_search_ends(

@@ -94,6 +94,19 @@ def test_repeated_points_without_noise_do_not_stop_a_search(how: str) -> None:
     assert x_new.isfinite().all() and (x_new >= 0).all() and (x_new <= 1).all()
 
 
+@pytest.mark.parametrize("form", ["joint", "greedy", "incremental"])
+def test_points_that_are_under_way_are_kept_away_from_in_every_form(form: str) -> None:
+    searcher = search(form=form, evaluations=256)
+    given = task(Bowl(noise=0.01), replicates=1)
+    searcher.start(given)
+    x = torch.tensor([[[0.1, 0.1], [0.9, 0.9], [0.2, 0.8], [0.6, 0.4]]], dtype=torch.float64)
+    seen = Observations(x, given.objective.values(x))
+    alone = searcher.propose(seen, 1)
+    again = searcher.propose(seen, 1)
+    other = searcher.propose(Observations(x, seen.y, alone), 1)
+    assert float((alone - again).norm()) < 0.02 < 0.05 < float((alone - other).norm())
+
+
 def test_a_search_may_begin_without_initial_points(tmp_path: Path) -> None:
     m = fit(module(Bowl(), search(), initial=0, evaluations=4), tmp_path)
     assert m.seen.count == 4

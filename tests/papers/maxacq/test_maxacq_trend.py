@@ -56,6 +56,35 @@ def test_units_of_what_is_searched_change_nothing() -> None:
         assert found == pytest.approx(regret(alike, hill), rel=1e-3, abs=1e-6)
 
 
+def test_from_a_single_value_on_the_trend_is_believed_in_any_units() -> None:
+    x = points(40)
+    for factor in (1e-8, 1.0, 1e8):
+        searcher = PracticalSearch()
+        fitted = surrogate(2, lengthscale=None, variance=None, noise=None, mean=None, fit="standardised")
+        random = ReplicateSampler(0, 1, None, CPU, torch.float64)
+        alike = Earlier("alike", x, factor * hill(x))
+        searcher.start(Task(Bowl(noise=0.0), fitted, [0], 2, random, CPU, (alike,)))
+        first = torch.tensor([[[0.1, 0.9]]], dtype=torch.float64)
+        second = searcher.propose(Observations(first, factor * hill(first)), 1)
+        assert float(hill(second)) > 0.8
+
+
+def test_what_was_observed_of_the_very_function_counts_as_observations() -> None:
+    x = points(30)
+    searcher = PracticalSearch()
+    fitted = surrogate(2, lengthscale=None, variance=None, noise=None, mean=None, fit="standardised")
+    nothing = Observations(x[None, :0], x[None, :0, 0])
+
+    def proposed(seen: Observations, earlier: tuple[Earlier, ...]) -> Tensor:
+        random = ReplicateSampler(0, 1, None, CPU, torch.float64)
+        searcher.start(Task(Bowl(noise=0.0), fitted, [0], 2, random, CPU, earlier))
+        return searcher.propose(seen, 1)
+
+    before = proposed(nothing, (Earlier("itself", x, hill(x), same=True),))
+    assert before.equal(proposed(Observations(x[None], hill(x)[None]), ()))
+    assert float(hill(before)) > float(hill(x).max())
+
+
 def test_of_a_function_that_goes_its_own_way_little_is_believed() -> None:
     x, y = points(30), points(30, seed=1)
     trend = trend_of("matern52", [(x, hill(x))])
@@ -64,8 +93,6 @@ def test_of_a_function_that_goes_its_own_way_little_is_believed() -> None:
     same = trend.fitted(y, hill(y)).factor / hill(y).std()
     opposite = trend.fitted(y, -hill(y)).factor
     assert 0.4 < float(same) < 1.5 and float(opposite) == 0.0
-    # of nothing that varies nothing can be said
-    assert float(trend.fitted(y[:1], hill(y[:1])).factor) == 0.0
 
 
 def test_a_trend_is_the_mean_of_what_each_function_says() -> None:
