@@ -53,7 +53,7 @@ def told(first: Path, second: Path, weight: float, picture: Path) -> str:
         f"{second.name}: {_summary(other)}",
         "structural weight   distance d   normalised",
         *(f"{nu:>17g} {a:>12.6g} {b:>12.6g}" for nu, a, b in zip(weights, d, normalised, strict=True)),
-        f"matching at weight {weight:g} (mass, and its cost a unit):",
+        f"matching at weight {weight:g} (mass, and its cost a unit; layers in topological order from 0):",
         *_pairs(one, other, matching),
     ]
     title = f"{first.stem} and {second.stem}: d = {matching.distance:.5g} at structural weight {weight:g}"

@@ -68,6 +68,27 @@ def test_nothing_is_evaluated_twice_and_everything_is_kept(tmp_path: Path) -> No
     assert not (tmp_path / UNDER_WAY).exists()
 
 
+class Watching(RandomSearch):
+    """Notes how much is under way when it is asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, list[str]]] = []
+
+    def propose(self, space: Any, record: Record[Any], random: Any) -> Any:
+        self.seen.append((len(record), [one.key for one in record.pending]))
+        return super().propose(space, record, random)
+
+
+def test_a_rounds_later_proposals_know_the_earlier_ones(tmp_path: Path) -> None:
+    searcher = Watching()
+    module = fit(made(searcher=searcher), tmp_path)
+    keys = [item.architecture.key for item in module.evaluated]
+    # the last time that each was asked for; a proposal that is known is asked for again
+    last = {done + len(pending): pending for done, pending in searcher.seen}
+    assert [last[n] for n in range(12)] == [keys[n - n % 4 : n] for n in range(12)]
+    assert module.evaluated.pending == []
+
+
 def test_the_search_stops_trainings_early_and_the_best_are_trained_in_full(tmp_path: Path) -> None:
     module = fit(made(), tmp_path)
     table = Table()
