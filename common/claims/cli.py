@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def main() -> int:
     try:
         _check_words(passed_on)
         claims = chosen(names)
-        evidence = _read(passed_on)
+        evidence = read_evidence(passed_on)
         if "--list" in words:
             _list(claims, evidence)
             return 0
@@ -52,7 +53,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    evidence = _read(passed_on)
+    evidence = read_evidence(passed_on)
     evidence.say_replaced()
     return max(code, _judge(claims, evidence))
 
@@ -87,7 +88,7 @@ def chosen(names: list[str]) -> list[Claim]:
     return [claim for name, claim in claims.items() if name in wanted]
 
 
-def _read(words: list[str]) -> Evidence:
+def read_evidence(words: list[str]) -> Evidence:
     """The evidence in the folders that run.py is to use with these words."""
     given = {key_of(word): word.split("=", 1)[1] for word in words}
     return Evidence.read(Path(given.get("output_dir", "outputs")), ROOT / given.get("results_dir", "results"))
@@ -111,6 +112,11 @@ def _make(claims: list[Claim], evidence: Evidence, words: list[str]) -> int:
         1 if a run failed.
     """
     runs = list({asked(run.words): run.words for claim in claims for run in claim.all_runs()}.values())
+    return make_missing(runs, evidence, words)
+
+
+def make_missing(runs: Sequence[tuple[str, ...]], evidence: Evidence, words: list[str]) -> int:
+    """Make the runs that are missing, each by its words; arguments and what comes back as of `_make`."""
     force, recording = ("force=true" in words), ("record=true" in words)
     missing = [run for run in runs if force or evidence.find(run) is None]
     if recording and not force:
@@ -146,7 +152,7 @@ def _judge(claims: list[Claim], evidence: Evidence) -> int:
     from common.claims.judge import judge
 
     verdicts = {claim.name: judge(claim, evidence) for claim in claims}
-    console = Console(width=_width())
+    console = Console(width=width())
     console.print(_table(claims, verdicts))
     for name, verdict in verdicts.items():
         console.print(f"{name}: [{COLOURS[verdict.state]}]{verdict.state}[/]", highlight=False)
@@ -174,6 +180,6 @@ def _table(claims: list[Claim], verdicts: dict[str, "Verdict"]) -> Table:
     return table
 
 
-def _width() -> int | None:
+def width() -> int | None:
     """Wide tables for pipes and files, which do not wrap."""
     return None if os.isatty(1) else 200

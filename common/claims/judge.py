@@ -92,6 +92,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an interval."""
+        return math.isfinite(self.low)
+
     def __neg__(self) -> "Interval":
         return Interval(-self.mean, -self.high, -self.low)
 

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import yaml
 
+from common.claims.arena import Arena, FieldStandings, arenas, load_arena, standings
 from common.claims.claims import Claim, load_claims
 from common.claims.judge import State, Verdict, judge, mean_interval
 from common.runs.code import stale
@@ -239,6 +240,7 @@ class Report:
     papers: list[Paper]
     results: int
     searches: tuple[Any, ...] = ()
+    arenas: list[tuple[Arena, list[FieldStandings]]] = field(default_factory=list)
 
     def paper(self, name: str) -> Paper:
         return next(paper for paper in self.papers if paper.name == name)
@@ -263,7 +265,8 @@ def build(evidence: Evidence, wanted: Iterable[str] | None = None) -> Report:
     here = set(papers())
     names = here if wanted is None else set(wanted) & here
     found = [_paper(spec, evidence, spec["name"] in names, spec["name"] in here) for spec in catalogue()]
-    return Report(found, len(evidence.all()))
+    fought = [load_arena(name) for name in arenas()]
+    return Report(found, len(evidence.all()), [(arena, standings(arena, evidence)) for arena in fought])
 
 
 def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -> Paper:

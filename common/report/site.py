@@ -63,6 +63,9 @@ def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
     for search in report.searches:
         text = environment.get_template("search.html").render(search=search)
         _write(into / f"{search.name}.html", text)
+    for arena, fields in report.arenas:
+        page_of = environment.get_template("arena.html").render(arena=arena, fields=fields)
+        _write(into / f"arena_{arena.name}.html", page_of)
     linked = {paper.name for paper in report.papers if (into / f"{paper.name}.html").exists()}
     groups = by_group(report.papers)
     front = environment.get_template("index.html").render(report=report, groups=groups, linked=linked)

@@ -1,0 +1,83 @@
+"""`arena.py`: makes the runs that an arena lacks, and prints who stands where."""
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from common.base.errors import UserError
+from common.claims.arena import Arena, FieldStandings, arenas, load_arena, playing, runs_of, standings
+from common.claims.cli import make_missing, read_evidence, width
+from common.runs.evidence import Evidence, key_of, neutral
+
+HELP = """Let methods play on the same grounds with equal budgets; runs that are missing are made first.
+
+  python arena.py                                   the names of all arenas
+  python arena.py architectures                     make what is missing, and print the ranks
+  python arena.py architectures hydra/launcher=joblib record=true
+
+Words with = pass on to run.py, as in claims.py. Arenas stand in conf/arena; their pages are in the report."""
+
+
+def main() -> int:
+    """Run the command line; 1 for a failed run or an unknown name."""
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        print(HELP)
+        return 0
+    names = [word for word in words if "=" not in word]
+    passed_on = [word for word in words if "=" in word]
+    try:
+        _check(passed_on)
+        if not names:
+            _list(read_evidence(passed_on))
+            return 0
+        found = [load_arena(name) for name in names]
+        runs = list(dict.fromkeys(words for arena in found for words in runs_of(arena)))
+        code = make_missing(runs, read_evidence(passed_on), passed_on)
+        evidence = read_evidence(passed_on)
+        evidence.say_replaced()
+        for arena in found:
+            _print(arena, standings(arena, evidence))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _check(words: list[str]) -> None:
+    for word in words:
+        if not neutral(word) or key_of(word) == "hydra/sweeper":
+            raise UserError(
+                f"{word}: an arena fixes its runs in conf/arena (valid: words that change no result, as "
+                "hydra/launcher=joblib, record=true, force=true, trainer=cpu)"
+            )
+
+
+def _list(evidence: Evidence) -> None:
+    for name in arenas():
+        arena = load_arena(name)
+        runs = runs_of(arena)
+        there = sum(evidence.find(words) is not None for words in runs)
+        print(f"{name}  {there} of {len(runs)} runs  {arena.title}")
+
+
+def _print(arena: Arena, found: list[FieldStandings]) -> None:
+    console = Console(width=width())
+    for one in found:
+        here, _ = playing(arena.fields[one.name])
+        table = Table(
+            "contestant", "rank", "rank by test", *one.by_ground, title=f"{arena.title}: {one.name}"
+        )
+        for name in one.rank or here:
+            cells = [str(table_[name].validation) for table_ in one.by_ground.values()]
+            table.add_row(name, str(one.rank.get(name, "-")), str(one.test_rank.get(name, "-")), *cells)
+        console.print(table)
+        print(
+            f"ranks: means over {len(one.by_ground)} grounds, with 95% intervals over {one.seeds} seeds; "
+            f"{arena.fields[one.name].validation} in {arena.unit} on each ground"
+        )
+        for name, reason in one.absent.items():
+            print(f"{name}: {reason}")
+        if one.missing:
+            print(f"{len(one.missing)} runs are missing, the first: {' '.join(one.missing[0])}")
