@@ -2,11 +2,11 @@
 
     python -m benchmarks.nao_search
 
-Encoder, predictor and decoder are trained on random networks of five nodes and eleven operations, sentences of
-60 tokens: with a decoder that runs over a whole sentence at once, as here, and with the same weights in one
-that goes from token to token. A language model of NAO's recurrent cell is trained by `LanguageModule` and by
-a plain loop over the same windows. In turn, in one process, on one thread; times are the processor's, by the
-median.
+Encoder, predictor and decoder are trained on random networks of five nodes and eleven operations, sentences
+of 60 tokens: with a decoder that runs over a whole sentence at once, as here, and with the same weights in
+one that goes from token to token. A language model of NAO's recurrent cell is trained by `LanguageModule` and
+by a plain loop over the same windows. In turn, in one process, on one thread; times are the processor's, by
+the median.
 """
 
 import logging
@@ -108,10 +108,20 @@ def language(steps: int, size: int, rounds: int) -> float:
 
     def by_module() -> None:
         module = LanguageModule(
-            data=data, model=deepcopy(model), make_model=lambda: model, method=partial(NonMonotoneASGD, lr=1.0),
-            seed=0, epochs=1.0, test_every=None, schedule=constant, pixels="mean", measure_gradient=False,
-            varied_bptt=True, activation_penalty=0.0, temporal_penalty=0.001,
-        )  # fmt: skip
+            data=data,
+            model=deepcopy(model),
+            make_model=lambda: model,
+            method=partial(NonMonotoneASGD, lr=1.0),
+            seed=0,
+            epochs=1.0,
+            test_every=None,
+            schedule=constant,
+            pixels="mean",
+            measure_gradient=False,
+            varied_bptt=True,
+            activation_penalty=0.0,
+            temporal_penalty=0.001,
+        )
         module.limit_gradients(0.25)
         with tempfile.TemporaryDirectory() as folder:
             trainer = pl.Trainer(

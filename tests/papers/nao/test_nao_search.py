@@ -412,24 +412,6 @@ def table(path: Path, keys: list[str]) -> Measured:
     return made
 
 
-def test_a_table_comes_back_with_all_its_bits(tmp_path: Path) -> None:
-    made = table(tmp_path / "t.npz", ["a", "b"])
-    again = Measured.load(tmp_path / "t.npz")
-    assert (again.about, again.keys, again.seeds, again.points) == (
-        {"what": "a toy"},
-        ["a", "b"],
-        [0, 5],
-        [10, 20],
-    )
-    for name, values in made.metrics.items():
-        np.testing.assert_array_equal(again.metrics[name], values)
-    np.testing.assert_array_equal(again.seconds, made.seconds)
-    before = (tmp_path / "t.npz").read_bytes()
-    again.save(tmp_path / "t.npz")
-    assert (tmp_path / "t.npz").read_bytes() == before
-    assert again.complete(0) and not again.complete(5)
-
-
 def test_a_query_gives_the_curve_of_any_way_to_write_an_architecture(tmp_path: Path) -> None:
     found = list(SMALL.every())[:3]
     table(tmp_path / "t.npz", [one.key for one in found])
