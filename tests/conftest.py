@@ -66,6 +66,7 @@ SLOW = (
     "papers/accelegrad/test_accelegrad_module.py",
     "papers/dcp/test_dcp_complexity.py",
     "papers/dpc/test_dpc_search.py",
+    "papers/nao/test_nao_search.py",
     "papers/factor_transfer/test_factor_transfer_claims.py",
     "papers/int8_training/test_int8_training_runs.py",
     "papers/maxacq/test_maxacq_search.py",

@@ -16,6 +16,7 @@ from papers.nao.child_training import cut_out
 from papers.nao.network import NAONet
 from papers.nao.recurrent_search import RecurrentSearch, RecurrentSearchModule
 from papers.nao.search import ConvSearch, ConvSearchModule, SearchBudget
+from papers.nao.ws_search import SharedSearch, SharedSearchModule
 
 
 class NAOSettings(Training, SearchBudget):
@@ -40,7 +41,8 @@ LANGUAGE_KEYS = ("varied_bptt", "activation_penalty", "temporal_penalty")
 class NAOModule(SupervisedModule):
     """Luo, Tian, Qin, Chen, Liu, "Neural Architecture Optimization", NeurIPS 2018.
 
-    With a method of kind `architecture_search` it is a `ConvSearchModule`; else a network is trained by the
+    With a method of kind `architecture_search` it is a `ConvSearchModule`, a `RecurrentSearchModule` or a
+    `SharedSearchModule`, on texts a `NAOLanguageModule`; else a network is trained by the
     shared supervised module, with cutout, dropped paths and the second classifier's loss.
 
     Args:
@@ -60,6 +62,9 @@ class NAOModule(SupervisedModule):
                 )
             wanted = ("data", "model", "method", "seed", *SEARCH_KEYS)
             return ConvSearchModule(**{key: settings[key] for key in wanted})
+        if isinstance(method, SharedSearch):
+            wanted = ("data", "model", "method", "seed", *SEARCH_KEYS)
+            return SharedSearchModule(**{key: settings[key] for key in wanted})
         if isinstance(method, RecurrentSearch):
             wanted = ("data", "model", "method", "seed", *SEARCH_KEYS, *LANGUAGE_KEYS)
             return RecurrentSearchModule(**{key: settings[key] for key in wanted})

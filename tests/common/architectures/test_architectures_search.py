@@ -16,7 +16,7 @@ from common.architectures.evaluate import Job, Workers, evaluate_all
 from common.architectures.module import ArchitectureSearchModule
 from common.architectures.objective import seed_of
 from common.architectures.record import Evaluated, Record, pareto_front
-from common.architectures.searchers import MixtureSearch, RandomSearch, RegularisedEvolution
+from common.architectures.searchers import MixtureSearch, Planned, RandomSearch, RegularisedEvolution
 from common.base.errors import UserError
 from common.base.module import UNDER_WAY
 
@@ -323,3 +323,29 @@ def test_seeds_of_trainings_follow_from_run_and_architecture_alone() -> None:
     assert len(seeds) == 150
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seed_of(3, "a") == seed_of(3, "a")
+
+
+# --- rounds that are planned
+
+
+class Planner(RandomSearch):
+    """Plans the pairs (0, 0), (0, 1), ... of a round, and expects the second number."""
+
+    def plan(self, space: Any, record: Record[Any], count: int, random: Any) -> list[Planned[Pair]]:
+        start = len(record)
+        return [Planned(Pair(7, start + k), float(start + k)) for k in range(min(count, 3))]
+
+
+def test_a_plan_comes_first_and_the_rest_of_a_round_is_proposed(tmp_path: Path) -> None:
+    module = fit(made(searcher=Planner(), evaluations=8, batch=4), tmp_path)
+    pairs = [item.architecture for item in module.evaluated]
+    assert pairs[:3] == [Pair(7, k) for k in range(3)] and pairs[4:7] == [Pair(7, k) for k in (4, 5, 6)]
+    assert len({pair.key for pair in pairs}) == 8
+    assert module.expected[Pair(7, 5).key] == 5.0
+    assert module.history["expected"][:4] == [0.0, 1.0, 2.0, None]
+
+
+def test_no_searcher_plans_by_itself_and_no_space_is_counted_through() -> None:
+    assert RandomSearch().plan(Pairs(3), record_of(), 5, np.random.default_rng(0)) == []
+    with pytest.raises(UserError, match="Pairs: its 9 architectures are not counted through"):
+        next(iter(Pairs(3).every()))

@@ -196,3 +196,16 @@ def test_a_restored_schedule_goes_on_exactly(name: str) -> None:
     resumed.load_state_dict(broken.state_dict())
     second.load_state_dict(first.state_dict())
     assert rates(second, resumed, 13) == unbroken[7:]
+
+
+def test_warm_restarts_are_torchs_in_steps_of_equal_share() -> None:
+    steps = 63 * 4
+    ours, theirs = (torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5) for _ in range(2))
+    schedule = schedules.warm_restarts(ours, steps, 4, cycles=6, factor=2, lowest=0.002)
+    peer = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(theirs, 4, 2, eta_min=0.5 * 0.002)
+    for _ in range(steps):
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
+        ours.step()
+        theirs.step()
+        schedule.after_step()
+        peer.step()

@@ -1,8 +1,7 @@
-"""Language modelling: perplexity, the cell's formula, varied windows, averaging, resumption, the searches."""
+"""Language models of recurrent cells: the formula, dropouts, perplexity, training, cells in a search."""
 
 import math
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from common.base.errors import UserError
@@ -18,9 +17,7 @@ from common.data.text.own_text import OwnText
 from common.training.averaging import NonMonotoneASGD
 from common.training.language import (
     LanguageModule,
-    Passed,
     Penalties,
-    VariedLoader,
     mean_loss,
     varied_lengths,
 )
@@ -135,34 +132,6 @@ def test_networks_refuse_what_means_nothing(changes: dict[str, Any], says: str) 
 # --- perplexity
 
 
-class Bigram(nn.Module):
-    """A table of probabilities of the next token; its state is the number of tokens read."""
-
-    def __init__(self, words: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(words, words, dtype=torch.float64))
-        self.seen: list[Tensor] = []
-
-    def run(self, tokens: Tensor, state: Tensor | None) -> Passed:
-        self.seen.append(tokens)
-        before = torch.zeros(len(tokens), 1) if state is None else state
-        outputs = self.table[tokens]
-        return Passed(outputs, before + tokens.shape[1], outputs, outputs)
-
-
-@pytest.mark.parametrize("length", [2, 3, 64, 65, 66, 200, 331])
-@pytest.mark.parametrize("streams", [1, 3, 10])
-def test_every_token_but_the_first_is_predicted_once_to_the_ends_of_the_text(
-    length: int, streams: int
-) -> None:
-    model = Bigram(5)
-    tokens = torch.randint(5, (length,), generator=torch.Generator().manual_seed(length))
-    log = model.table.log_softmax(-1)
-    wanted = -log[tokens[:-1], tokens[1:]].mean()
-    assert mean_loss(model, tokens, streams) == pytest.approx(float(wanted.detach()), rel=1e-12)
-    assert sum(part.numel() for part in model.seen) == length - 1
-
-
 def test_the_perplexity_of_a_fixed_network_is_that_of_one_pass_over_the_text() -> None:
     model = net().double().eval()
     tokens = torch.randint(11, (150,))
@@ -170,102 +139,6 @@ def test_the_perplexity_of_a_fixed_network_is_that_of_one_pass_over_the_text() -
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     wanted = -logs[np.arange(149), tokens[1:].numpy()].mean()
     assert mean_loss(model, tokens, 1) == pytest.approx(wanted, rel=1e-10)
-
-
-def test_a_text_of_one_token_is_one_line() -> None:
-    with pytest.raises(UserError, match="a text of 1 tokens has none to predict"):
-        mean_loss(net(), torch.tensor([3]), 1)
-
-
-# --- windows
-
-
-def test_windows_follow_one_another_and_cover_the_text() -> None:
-    for epoch in range(3):
-        windows = varied_lengths(5_000, 35, 7, epoch)
-        ends = [start + length for start, length in windows]
-        assert [start for start, _ in windows] == [0, *ends[:-1]] and ends[-1] == 4_999
-        lengths = [length for _, length in windows[:-1]]
-        assert min(lengths) >= 5 and max(lengths) <= 55
-    assert varied_lengths(5_000, 35, 7, 0) != varied_lengths(5_000, 35, 7, 1)
-
-
-def test_lengths_are_drawn_as_the_recipe_says() -> None:
-    lengths = np.array([n for _, n in varied_lengths(400_000, 35, 0, 0)[:-1]])
-    # int() takes half a token off
-    full = lengths[lengths > 26]
-    assert len(full) / len(lengths) == pytest.approx(0.95 * 0.96 + 0.002, abs=0.02)
-    assert full.mean() == pytest.approx(34.9, abs=0.3) and full.std() == pytest.approx(4.6, abs=0.4)
-
-
-def test_a_loader_of_varied_windows_goes_on_where_it_was() -> None:
-    items = [item for block in islice(VariedLoader(500, 35, 3), 40) for item in block]
-    part = VariedLoader(500, 35, 3)
-    list(islice(part, 20))
-    resumed = VariedLoader(500, 35, 3)
-    resumed.load_state_dict(part.state_dict())
-    assert [item for block in islice(resumed, 20) for item in block] == items[20:]
-    assert part.epoch >= 1 and resumed.steps_per_epoch == len(varied_lengths(500, 35, 3, resumed.epoch))
-
-
-def test_penalties_are_those_of_awd_lstm() -> None:
-    outputs, dropped = torch.randn(2, 3, 5, 4)
-    passed = Passed(dropped, dropped[:, -1], outputs, dropped)
-    wanted = 2.0 * (dropped**2).mean() + 3.0 * ((outputs[:, 1:] - outputs[:, :-1]) ** 2).mean()
-    torch.testing.assert_close(torch.as_tensor(Penalties(2.0, 3.0).of(passed)), wanted)
-    assert Penalties(0.0, 0.0).of(passed) == 0.0
-
-
-# --- averaging
-
-
-def test_averaging_is_torchs_asgd_from_the_trigger_on() -> None:
-    torch.manual_seed(0)
-    start = torch.randn(5, dtype=torch.float64)
-    mine, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    ours = NonMonotoneASGD([mine], lr=0.1, weight_decay=0.01, patience=0)
-    ours.judge(1.0)
-    ours.judge(2.0)
-    assert ours.triggered
-    peer = torch.optim.ASGD([theirs], lr=0.1, t0=0, lambd=0.0, weight_decay=0.01)
-    for number in range(6):
-        for parameter, optimizer in ((mine, ours), (theirs, peer)):
-            optimizer.zero_grad()
-            ((parameter - number) ** 4).mean().backward()
-            optimizer.step()
-        torch.testing.assert_close(mine, theirs)
-        with ours.averaged():
-            torch.testing.assert_close(mine, peer.state[theirs]["ax"])
-        torch.testing.assert_close(mine, theirs)
-
-
-def test_the_trigger_is_a_loss_above_the_least_before_the_last_n() -> None:
-    def first(losses: list[float], patience: int | None) -> int | None:
-        optimizer = NonMonotoneASGD([nn.Parameter(torch.zeros(1))], lr=1.0, patience=patience)
-        for number, loss in enumerate(losses):
-            optimizer.judge(loss)
-            if optimizer.triggered:
-                return number
-        return None
-
-    losses = [9.0, 8.0, 7.0, 7.5, 7.4, 7.3, 7.2, 7.1, 7.05]
-    assert first(losses, 5) == 8 and first(losses, 0) == 3 and first(losses, 3) == 6
-    assert first(losses, None) is None and first([3.0, 2.0, 1.0] * 1, 0) is None
-
-
-def test_an_averaging_optimizer_comes_back_from_its_state() -> None:
-    parameter = nn.Parameter(torch.ones(3))
-    optimizer = NonMonotoneASGD([parameter], lr=0.1, patience=0)
-    for loss in (1.0, 2.0):
-        optimizer.judge(loss)
-    for _ in range(3):
-        parameter.grad = torch.ones(3)
-        optimizer.step()
-    again = NonMonotoneASGD([nn.Parameter(parameter.detach().clone())], lr=0.1, patience=0)
-    again.load_state_dict(optimizer.state_dict())
-    assert again.triggered
-    with optimizer.averaged(), again.averaged():
-        assert torch.equal(again.param_groups[0]["params"][0], parameter)
 
 
 # --- training

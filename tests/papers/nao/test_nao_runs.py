@@ -10,6 +10,10 @@ from calls import HANGS, Calls
 from common.claims.claims import load_claims
 from common.runs.check_entries import check_row
 from common.tables.tables import entries, load_tables, runnable
+from papers.nao.cell import NAMED
+from papers.nao.operations import NAO
+from papers.nao.pictures import picture, places
+from papers.nao.space import ConvSpace
 
 OURS = {table["id"] for table in load_tables("nao")["tables"] if table.get("ours")}
 SMALL = ["paper=nao", "scale=smoke", "trainer=cpu", "logger=none"]
@@ -19,6 +23,7 @@ LANGUAGE = [
     *("dataset.limit=1200", "dataset.batch_size=4", "dataset.bptt=12", "model.size=6", "paper.epochs=0.6"),
     "model.test_streams=400",
 ]
+SHARED = ["entry=nao.digits_shared.nao_ws", "scale=smoke", "trainer=cpu", "logger=none", "method.epochs=4"]
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -47,7 +52,7 @@ def test_every_claim_loads() -> None:
     assert {claim.name for claim in load_claims("nao")} >= {"nao.gradient_steps_beat_the_pool"}
 
 
-@pytest.mark.parametrize("words", [SEARCH, LANGUAGE], ids=["search", "language"])
+@pytest.mark.parametrize("words", [SEARCH, LANGUAGE, SHARED], ids=["search", "language", "shared"])
 def test_a_run_killed_on_its_way_ends_as_an_unbroken_one(
     calls: Calls, tmp_path: Path, words: list[str]
 ) -> None:
@@ -79,3 +84,32 @@ def test_wrong_words_are_one_line(calls: Calls, tmp_path: Path, words: list[str]
     assert ended is not None and ended.code == 1
     (line,) = [line for line in ended.errors.splitlines() if line.strip() and not line.startswith("[")]
     assert says in line
+
+
+# --- the picture
+
+
+@pytest.mark.parametrize("name", ["naonet", "naonet_ws", "nasnet_a"])
+def test_a_node_stands_below_what_it_reads_and_beside_the_others(name: str) -> None:
+    cell = NAMED[name].normal
+    where = places(cell)
+    assert len(set(where.values())) == len(where) == 7
+    for number, node in enumerate(cell, 2):
+        assert all(where[branch.source][1] > where[number][1] for branch in node)
+
+
+def test_a_search_has_a_picture_with_its_cells_and_its_scores() -> None:
+    space = {"nodes": 5, "operations": list(NAO), "one_cell": False, "tokens": "split"}
+    result: dict[str, Any] = {
+        "metrics": {"found": list(ConvSpace(5, NAO).encode(NAMED["naonet"]))},
+        "config": {"method": space},
+        "choices": {"method": "architecture_search/nao"},
+        "history": {"step": [1, 2], "score": [50.0, 60.0], "best": [50.0, 60.0], "expected": [None, 61.0]},
+    }
+    svg = picture(result)
+    assert svg is not None and svg.startswith("<?xml")
+    for label in ("found by nao", "normal", "reduction", "conv 1x7 7x1", "expected by the predictor"):
+        assert label in svg
+    assert picture({**result, "metrics": {"test_loss": 1.0}}) is None
+    recurrent = {**result, "config": {"method": {"steps": 11}}}
+    assert picture(recurrent) is None

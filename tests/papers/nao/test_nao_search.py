@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from scipy.stats import kendalltau
+from test_nao_network import digits, recipe
 from torch.nn import functional
 
 from common.architectures.evaluate import Workers
@@ -21,6 +22,7 @@ from common.base.errors import UserError
 from common.numerics.measured import Measured
 from papers.nao import lookup
 from papers.nao.cell import ConvArchitecture
+from papers.nao.child_training import ChildObjective
 from papers.nao.epd import EPD, EPDSettings
 from papers.nao.gradient_search import (
     Fitting,
@@ -35,6 +37,7 @@ from papers.nao.gradient_search import (
     scaled,
 )
 from papers.nao.grammar import START
+from papers.nao.network import NAONet
 from papers.nao.operations import NAO, NAO_WS
 from papers.nao.searcher import EmbeddingGradient
 from papers.nao.space import ConvSpace, RecurrentSpace
@@ -283,9 +286,8 @@ def search(
         "seed": 1, "evaluations": 30, "batch": 6, "steps": 2, "proxy_share": 0.5, "rerank": 2,
         "workers": Workers(),
     }  # fmt: skip
-    module = ArchitectureSearchModule(
-        objective=objective, full=objective, searcher=searcher, references={}, **(settings | changes)
-    )
+    parts: dict[str, Any] = {"objective": objective, "full": objective, "searcher": searcher}
+    module = ArchitectureSearchModule(references={}, **(parts | settings | changes))
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=-1, max_steps=rounds, logger=False, enable_checkpointing=False,
         default_root_dir=root, enable_progress_bar=False, enable_model_summary=False,
@@ -412,24 +414,6 @@ def table(path: Path, keys: list[str]) -> Measured:
     return made
 
 
-def test_a_table_comes_back_with_all_its_bits(tmp_path: Path) -> None:
-    made = table(tmp_path / "t.npz", ["a", "b"])
-    again = Measured.load(tmp_path / "t.npz")
-    assert (again.about, again.keys, again.seeds, again.points) == (
-        {"what": "a toy"},
-        ["a", "b"],
-        [0, 5],
-        [10, 20],
-    )
-    for name, values in made.metrics.items():
-        np.testing.assert_array_equal(again.metrics[name], values)
-    np.testing.assert_array_equal(again.seconds, made.seconds)
-    before = (tmp_path / "t.npz").read_bytes()
-    again.save(tmp_path / "t.npz")
-    assert (tmp_path / "t.npz").read_bytes() == before
-    assert again.complete(0) and not again.complete(5)
-
-
 def test_a_query_gives_the_curve_of_any_way_to_write_an_architecture(tmp_path: Path) -> None:
     found = list(SMALL.every())[:3]
     table(tmp_path / "t.npz", [one.key for one in found])
@@ -472,3 +456,86 @@ def test_an_evaluation_that_failed_is_left_out_of_the_training_of_the_predictor(
     _, tokens = EmbeddingGradient(**SEARCHER).fitted(SMALL.grammar, record, 0)
     assert torch.equal(tokens, SMALL.grammar.tensor([one for k, one in enumerate(found) if k != 2]))
     assert len(NAO_WS) == 5
+
+
+def finished_run(folder: Path, seed: int, count: int, **changes: Any) -> Path:
+    """What a run of every architecture leaves: its result and its record."""
+    folder.mkdir()
+    record: Record[ConvArchitecture] = Record()
+    for number, one in zip(range(count), SMALL.every(), strict=False):
+        points = {
+            f"{name}@{at}": float(number + at + seed)
+            for name in ("accuracy", "loss", "test")
+            for at in (9, 18)
+        }
+        record.add(Evaluated(one, {"score": 1.0, **points}, {"parameters": 10.0 + number}, 0.5))
+    (folder / "architectures.json").write_text(json.dumps({"search": record.to_json()}))
+    config: dict[str, Any] = {"dataset": {}, "model": {}, "method": {}, "paper": {"steps": 18}, "seed": seed}
+    result = {"config": config | changes, "seed": seed, "git_commit": "abc", "code": "123"}
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_finished_runs_make_one_table_with_a_seed_each(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / "a", 0, 3), finished_run(tmp_path / "b", 7, 2)]
+    made = lookup.tabulate(runs, tmp_path / "t.npz")
+    again = Measured.load(tmp_path / "t.npz")
+    assert again.keys == made.keys == [one.key for one, _ in zip(SMALL.every(), range(3), strict=False)]
+    assert (again.seeds, again.points) == ([0, 7], [9, 18])
+    assert again.complete(0) and not again.complete(7)
+    assert again.about["commits"] == ["abc", "abc"] and again.about["settings"]["paper"] == {"steps": 18}
+    found = list(SMALL.every())[1]
+    curve = lookup.query(found, seed=7, table=str(tmp_path / "t.npz"))
+    assert curve == lookup.Curve([9, 18], [17.0, 26.0], [17.0, 26.0], [17.0, 26.0], 11, 0.5)
+    score = lookup.TableObjective(SMALL, network_of(found), str(tmp_path / "t.npz"), 7, "loss").train(
+        found, 12
+    )
+    assert score == {"score": -17.0, "accuracy": 17.0, "loss": 17.0, "test": 17.0}
+
+
+def network_of(architecture: ConvArchitecture) -> NAONet:
+    sizes = {"cells": 1, "filters": 2, "drop_path": 0.0, "dropout": 0.0, "auxiliary": 0.0}
+    options: dict[str, Any] = {"stem": "cifar", "auxiliary_at": "reduction", **sizes}
+    return NAONet(shape=(1, 8, 8), classes=10, architecture=architecture, **options)
+
+
+def test_a_table_holds_what_the_trainings_gave(tmp_path: Path) -> None:
+    template = network_of(next(iter(SMALL.every())))
+    objective = ChildObjective(SMALL, template, digits(), recipe(), False, looks=1)
+    one = list(SMALL.every())[5]
+    measures = objective.train(one, 4)
+    names = ("accuracy", "loss", "test")
+    values = {name: np.array([[[measures[f"{name}@4"]]]], np.float32) for name in names}
+    seconds, facts = np.ones((1, 1), np.float32), {"parameters": np.ones(1)}
+    Measured({}, [one.key], [0], [4], values, seconds, facts).save(tmp_path / "one.npz")
+    by_table = lookup.TableObjective(SMALL, template, str(tmp_path / "one.npz"), 0, "loss")
+    assert by_table.train(one, 4)["score"] == pytest.approx(measures["score"], rel=1e-6)
+    with pytest.raises(UserError, match="a training of 3 steps; valid by table"):
+        by_table.train(one, 3)
+    with pytest.raises(UserError, match="the table of 1 has no architecture"):
+        by_table.train(list(SMALL.every())[6], 4)
+    with pytest.raises(UserError, match="seed=1: the table has the seeds 0"):
+        lookup.TableObjective(SMALL, template, str(tmp_path / "one.npz"), 1, "loss")
+
+
+def test_a_search_by_table_is_the_search_by_training_but_for_the_objective(tmp_path: Path) -> None:
+    every = list(SMALL.every())
+    scores = np.array([Landscape(SMALL).train(one, 1)["score"] for one in every], np.float32)[:, None, None]
+    metrics, seconds = dict.fromkeys(("accuracy", "loss", "test"), scores), np.ones((735, 1), np.float32)
+    facts = {"parameters": np.ones(735)}
+    Measured({}, [one.key for one in every], [1], [1], metrics, seconds, facts).save(tmp_path / "t.npz")
+    by_table = lookup.TableObjective(SMALL, network_of(every[0]), str(tmp_path / "t.npz"), 1, "accuracy")
+    pair = [
+        search(tmp_path / name, EmbeddingGradient(**SEARCHER), objective=objective, full=objective)
+        for name, objective in (("training", Landscape(SMALL)), ("table", by_table))
+    ]
+    first, second = ([(i.architecture, round(i.score, 4)) for i in module.evaluated] for module in pair)
+    assert first == second
+
+
+def test_runs_that_make_no_table_are_refused(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / "a", 0, 2), finished_run(tmp_path / "b", 1, 2, paper={"steps": 9})]
+    with pytest.raises(UserError, match="differ in more than their seeds"):
+        lookup.tabulate(runs, tmp_path / "t.npz")
+    with pytest.raises(UserError, match="no finished run"):
+        lookup.tabulate([tmp_path / "c"], tmp_path / "t.npz")

@@ -1,0 +1,127 @@
+"""Pictures of a search: the cells that it found as graphs, and its scores, evaluation by evaluation."""
+
+import io
+from typing import Any
+
+from papers.nao.cell import INPUTS, Cell, loose_ends
+from papers.nao.space import ConvSpace
+
+INK, PALE, EDGE, FILL = "#1c2024", "#8b949e", "#0b63c4", "#eef2f7"
+BEST, EXPECTED = "#b8480b", "#2a7f3f"
+
+
+def picture(result: dict[str, Any]) -> str | None:
+    """The SVG of a search's result (as in `result.json`); None where it is no search for cells."""
+    code, method = result.get("metrics", {}).get("found"), result.get("config", {}).get("method", {})
+    if code is None or "operations" not in method:
+        return None
+    space = ConvSpace(method["nodes"], tuple(method["operations"]), method["one_cell"], method["tokens"])
+    found = space.decode(tuple(code))
+    cells = (
+        {"cell": found.normal} if space.one_cell else {"normal": found.normal, "reduction": found.reduction}
+    )
+    return draw(cells, result.get("history", {}), result["choices"]["method"].split("/")[-1])
+
+
+def draw(cells: dict[str, Cell], history: dict[str, list[float | None]], method: str) -> str:
+    """SVG: a graph for each cell; below them scores by evaluation, their best so far, and what was expected.
+
+    Args:
+        cells: by name.
+        history: of the search, with `score`, `best` and, of planned ones, `expected` of each evaluation; of
+            shared weights `pool_mean` and `pool_best` of each scoring.
+        method: the searcher's name.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reprise", "font.size": 8}):
+        canvas = Figure(figsize=(8.2, 6.4), facecolor="white")
+        width = 0.98 / len(cells)
+        for number, (name, cell) in enumerate(cells.items()):
+            axes = canvas.add_axes((0.01 + number * width, 0.42, width, 0.5))
+            _graph(axes, cell)
+            axes.set_title(name, fontsize=8, color=PALE)
+        _curve(canvas.add_axes((0.09, 0.08, 0.88, 0.3)), history)
+        canvas.text(0.02, 0.955, f"found by {method}", fontsize=9, weight="bold")
+        file = io.StringIO()
+        canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def places(cell: Cell) -> dict[int, tuple[float, float]]:
+    """Where inputs (0, 1) and nodes (2, ...) stand: y by the longest way from an input, x side by side."""
+    depth = {0: 0, 1: 0}
+    for number, node in enumerate(cell, INPUTS):
+        depth[number] = 1 + max(depth[branch.source] for branch in node)
+    rows: dict[int, list[int]] = {}
+    for state, level in depth.items():
+        rows.setdefault(level, []).append(state)
+    return {
+        state: ((2 * at + 1) / (2 * len(row)), -float(level))
+        for level, row in rows.items()
+        for at, state in enumerate(row)
+    }
+
+
+def _graph(axes: Any, cell: Cell) -> None:
+    where = places(cell)
+    last = min(y for _, y in where.values()) - 1
+    end = INPUTS + len(cell)
+    where[end] = (0.5, last)
+    for number, node in enumerate(cell, INPUTS):
+        for half, branch in enumerate(node):
+            _arrow(axes, where[branch.source], where[number], EDGE, 0.12 if half else -0.12)
+            (x, y), (u, v) = where[branch.source], where[number]
+            share = 0.42 + 0.16 * half
+            label = branch.operation.replace("_", " ")
+            axes.text(
+                x + share * (u - x),
+                y + share * (v - y),
+                label,
+                fontsize=6,
+                color=INK,
+                ha="center",
+                va="center",
+            )
+    for state in loose_ends(cell):
+        _arrow(axes, where[state], where[end], PALE, 0.0)
+    labels = {0: "before last", 1: "last", end: "concat"}
+    labels |= {number: str(number - INPUTS) for number in range(INPUTS, end)}
+    for number, (x, y) in where.items():
+        box = {"boxstyle": "round,pad=0.35", "facecolor": FILL, "edgecolor": INK, "linewidth": 0.8}
+        axes.text(x, y, labels[number], ha="center", va="center", fontsize=7.5, color=INK, bbox=box, zorder=3)
+    axes.set_xlim(-0.05, 1.05)
+    axes.set_ylim(last - 0.4, 0.4)
+    axes.axis("off")
+
+
+def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], colour: str, bend: float) -> None:
+    shape = {"arrowstyle": "-|>", "color": colour, "linewidth": 0.9, "shrinkA": 9, "shrinkB": 9}
+    shape["connectionstyle"] = f"arc3,rad={bend}"
+    axes.annotate("", xy=end, xytext=start, arrowprops=shape, zorder=1)
+
+
+def _curve(axes: Any, history: dict[str, list[float | None]]) -> None:
+    steps = history.get("step", [])
+    shown = {
+        "score": (EDGE, "evaluated", "o"), "pool_mean": (EDGE, "mean of the pool", "o"),
+        "expected": (EXPECTED, "expected by the predictor", "x"),
+    }  # fmt: skip
+    for name, (colour, label, marker) in shown.items():
+        pairs = zip(steps, history.get(name, []), strict=False)
+        points = [(step, value) for step, value in pairs if value is not None]
+        if points:
+            axes.scatter(*zip(*points, strict=True), s=12, color=colour, marker=marker, label=label, zorder=2)
+    for name in ("best", "pool_best"):
+        pairs = zip(steps, history.get(name, []), strict=False)
+        points = [(step, value) for step, value in pairs if value is not None]
+        if points:
+            axes.step(
+                *zip(*points, strict=True), where="post", color=BEST, linewidth=1.2, label="best so far"
+            )
+    axes.set_xlabel("evaluations, or steps of the shared network")
+    axes.set_ylabel("score")
+    axes.grid(color="#dfe3e8", linewidth=0.6)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=7.5, loc="lower right")
