@@ -266,7 +266,9 @@ def build(evidence: Evidence, wanted: Iterable[str] | None = None) -> Report:
     names = here if wanted is None else set(wanted) & here
     found = [_paper(spec, evidence, spec["name"] in names, spec["name"] in here) for spec in catalogue()]
     fought = [load_arena(name) for name in arenas()]
-    return Report(found, len(evidence.all()), [(arena, standings(arena, evidence)) for arena in fought])
+    return Report(
+        found, len(evidence.all()), arenas=[(arena, standings(arena, evidence)) for arena in fought]
+    )
 
 
 def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -> Paper:

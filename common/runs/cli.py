@@ -377,6 +377,7 @@ def _direction() -> str:
 def _job(config: DictConfig) -> Outcome:
     """Make the run; heavy imports wait until here, so that a wrong word is refused at once."""
     choices = dict(HydraConfig.get().runtime.choices)
+    from_first_folder(config, Path(HydraConfig.get().runtime.cwd))
     own.opt_in(config["import"])
     terminal = sys.stderr.isatty() and multiprocessing.current_process().name == "MainProcess"
     request = Request(choices, _overrides(), _label(), terminal)
@@ -389,6 +390,19 @@ def _job(config: DictConfig) -> Outcome:
         from common.runs.runner import execute
 
     return execute(config, request)
+
+
+def from_first_folder(config: DictConfig, first: Path) -> None:
+    """Let folders be seen from where the command was called, also where Hydra has changed into another.
+
+    Args:
+        config: `data_dir`, `output_dir` and `results_dir` are changed where need be.
+        first: the working folder of the command.
+    """
+    if first == Path.cwd():
+        return
+    for key in ("data_dir", "output_dir", "results_dir"):
+        config[key] = str(first / Path(config[key]).expanduser())
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_every_run_of_every_arena_composes(name: str) -> None:
 
 def test_the_report_has_a_page_of_each_arena(tmp_path: Path) -> None:
     fought = arena()
-    write(Report([], 0, [(fought, standings(fought, evidence(fought, SCORES)))]), tmp_path, [])
+    write(Report([], 0, arenas=[(fought, standings(fought, evidence(fought, SCORES)))]), tmp_path, [])
     page, front = (tmp_path / "arena_toy.html").read_text(), (tmp_path / "index.html").read_text()
     assert 'href="arena_toy.html"' in front
     for part in ("python arena.py toy", "it is no optimizer", "2 of 2 grounds", "left", "right"):
