@@ -162,6 +162,10 @@ class Earlier:
     y: Tensor
     same: bool = False
 
+    def to(self, device: torch.device | str) -> "Earlier":
+        """The same on a device."""
+        return Earlier(self.name, self.x.to(device), self.y.to(device), self.same)
+
 
 class Objective(Function):
     """Functions to maximise, one for each of R replicates; there are no examples.

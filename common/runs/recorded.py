@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,19 @@ def recorded(
         UserError: no run counts.
     """
     matching = [one for one in Evidence.read(*folders).all() if all(_has(one, word) for word in words)]
-    tasks: dict[str, tuple[str, bool, list[list[float]], list[float]]] = {}
     space = cube(found)
+    tasks: list[_Task] = []
     for result in matching:
         value, units = result["metrics"].get(metric), _units(result, found)
         if units is None or not isinstance(value, int | float) or not math.isfinite(value):
             continue
-        key = _rest(result, found)
-        task = tasks.setdefault(key, (_name(result), _is_own(result, found, own), [], []))
-        task[2].append(space.snapped(torch.tensor(units, dtype=torch.float64)).tolist())
-        task[3].append(sign * float(value))
+        point = space.snapped(torch.tensor(units, dtype=torch.float64)).tolist()
+        signs = {_rest(result, found), *(_essence(form, found) for form in asked_forms(result))}
+        task = _Task(_name(result), signs, [point], [sign * float(value)])
+        for other in [other for other in tasks if other.signs & signs]:
+            tasks.remove(other)
+            task = other.joined(task)
+        tasks.append(task)
     if not tasks:
         count = len(matching)
         said = f"{count} are recorded, none with these keys and {metric}" if count else "none is recorded"
@@ -65,11 +69,33 @@ def recorded(
             f"warm_start={' '.join(words)}: of such runs {said} (valid: words of runs that were made, as "
             "'paper=yogi dataset=digits', or null)"
         )
-    ranked = sorted(tasks.values(), key=lambda task: -len({tuple(x) for x in task[2]}))
-    return [
-        Earlier(name, torch.tensor(x, dtype=torch.float64), torch.tensor(y, dtype=torch.float64), same)
-        for name, same, x, y in ranked
-    ]
+    tasks.sort(key=lambda task: -len({tuple(point) for point in task.x}))
+    searched = _essence(asked(quoted(own)), found)
+    return [task.known(searched) for task in tasks]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Runs of one function.
+
+    Attributes:
+        signs: by which others are known to be of it: what else decides the result, and the words that asked
+            for it without those of settings and seed. The former alone would not do: keys of the config may
+            refer to one that is searched.
+        x, y: points and values.
+    """
+
+    name: str
+    signs: set[str]
+    x: list[list[float]]
+    y: list[float]
+
+    def joined(self, other: "_Task") -> "_Task":
+        return _Task(self.name, self.signs | other.signs, self.x + other.x, self.y + other.y)
+
+    def known(self, searched: str) -> Earlier:
+        x, y = torch.tensor(self.x, dtype=torch.float64), torch.tensor(self.y, dtype=torch.float64)
+        return Earlier(self.name, x, y, searched in self.signs)
 
 
 def value_at(result: dict[str, Any], key: str) -> Any:
@@ -160,11 +186,7 @@ def _name(result: dict[str, Any]) -> str:
     return " ".join([f"paper={result['paper']}", *(f"{g}={result['choices'][g]}" for g in groups)])
 
 
-def _is_own(result: dict[str, Any], found: Sequence[Setting], own: Sequence[str]) -> bool:
-    """Whether a run was asked for by the words of those that are searched, but for settings and seed."""
+def _essence(words: Sequence[str], found: Sequence[Setting]) -> str:
+    """The words that asked for a run, without those of the settings and the seed."""
     left_out = {*(one.key for one in found), "seed"}
-
-    def essence(words: Sequence[str]) -> set[str]:
-        return {word for word in words if key_of(word) not in left_out}
-
-    return any(essence(form) == essence(asked(quoted(own))) for form in asked_forms(result))
+    return json.dumps(sorted(word for word in words if key_of(word) not in left_out))

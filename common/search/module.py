@@ -116,7 +116,8 @@ class SearchModule(PaperModule):
         self.f = empty[..., 0]
         # of each round: evaluations made, and f at the answers, [R]
         self.answers = torch.zeros(replicates, 0, dtype=torch.float64, device=device)
-        self.set = Task(self.data, self.model, self.seeds, self.total, random, device, self._earlier())
+        earlier = tuple(one.to(device) for one in self._earlier())
+        self.set = Task(self.data, self.model, self.seeds, self.total, random, device, earlier)
         self.searcher.start(self.set)
         if self._resumed is not None:
             self._restore(self._resumed)

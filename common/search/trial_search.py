@@ -166,7 +166,7 @@ class TrialSearchModule(SearchModule):
         whole = [trial for trial in self.loop.trials.all if math.isfinite(_whole(trial))]
         if whole:
             best = max(whole, key=_whole)
-            words = self.data.command(best.replicate, torch.tensor(best.point, dtype=torch.float64))
+            words = self.data.command(best.replicate, self._at(best))
             found |= {"words": words, "value": self.data.sign * best.value, "number": best.number}
             found["replicates"] = [self.data.sign * float(value) for value in self._best()]
         return found
@@ -175,8 +175,11 @@ class TrialSearchModule(SearchModule):
     def _goal(self) -> str:
         return "maximize" if self.data.sign > 0 else "minimize"
 
+    def _at(self, trial: Trial) -> Tensor:
+        return torch.tensor(trial.point, dtype=torch.float64, device=self.data.device)
+
     def _told(self, trial: Trial) -> dict[str, Any]:
-        settings = self.data.assigned(torch.tensor(trial.point, dtype=torch.float64))
+        settings = self.data.assigned(self._at(trial))
         value = None if trial.failed else self.data.sign * trial.value
         told = {"number": trial.number, "replicate": trial.replicate, "settings": settings}
         told |= {self.data.metric: value, "share": trial.share}

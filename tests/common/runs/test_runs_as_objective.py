@@ -47,7 +47,7 @@ def test_the_seed_of_the_words_counts_for_all_replicates(tmp_path: Path) -> None
 
 
 def test_values_are_the_metrics_of_runs_which_are_kept_and_a_failed_run_is_nan_and_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = runs(tmp_path, parameters=["paper.eps=float(-0.5,0.5)"])
     values = made.values(torch.tensor([[[0.1], [0.625], [1.0]]], dtype=torch.float64))
@@ -59,6 +59,13 @@ def test_values_are_the_metrics_of_runs_which_are_kept_and_a_failed_run_is_nan_a
         line for line in capsys.readouterr().err.splitlines() if line.startswith("error: [paper.eps=-0.4")
     ]
     assert len(said) == 1 and "valid" in said[0]
+    # a search that is warm-started knows them
+    monkeypatch.setattr("common.runs.as_objective.ROOT", tmp_path / "nowhere")
+    given = {"parameters": ["paper.eps=float(-0.5,0.5)"], "warm_start": "paper=saddle dataset=b1"}
+    (known,) = runs(tmp_path, **given).earlier()
+    assert sorted(known.x.flatten().tolist()) == [0.625, 1.0] and known.same
+    assert known.y.tolist() == [float(values[0, 1 if x == 0.625 else 2]) for x in known.x.flatten()]
+    assert runs(tmp_path).earlier() == ()
 
 
 def test_a_metric_that_the_run_lacks_ends_a_search_with_those_that_it_has(tmp_path: Path) -> None:

@@ -56,11 +56,18 @@ def test_runs_that_differ_in_settings_and_seed_alone_are_one_task(tmp_path: Path
     other_seed = result(
         0.1, seed=3, config__seed=3, config__dataset__seed=3, metrics={"validation_loss": 0.7}
     )
-    longer = result(0.01, config__paper__epochs=5.0, asked=[["paper=yogi", "paper.epochs=5"]])
+    longer = result(0.01, config__paper__epochs=5.0, asked=[["paper=yogi", "paper.epochs=5.0"]])
     same, other = found(written(tmp_path, result(), other_seed, longer), "method.lr=log(1e-4,1)")
     assert same.x.flatten().tolist() == pytest.approx([0.5, 0.75]) and same.y.tolist() == [-0.5, -0.7]
     assert other.x.tolist() == [[0.5]] and (same.same, other.same) == (True, False)
     assert same.name == "paper=yogi dataset=digits model=logistic method=optimizer/yogi"
+
+
+def test_runs_whose_config_refers_to_a_setting_elsewhere_are_still_one_task(tmp_path: Path) -> None:
+    # as method.samples=${paper.epochs} would
+    both = [result(lr, config__paper__rate=lr) for lr in (0.01, 0.1)]
+    (task,) = found(written(tmp_path, *both), "method.lr=log(1e-4,1)")
+    assert len(task.y) == 2 and task.same
 
 
 def test_a_run_lies_where_its_config_and_its_choices_say(tmp_path: Path) -> None:
