@@ -263,7 +263,7 @@ class SharedSearchModule(PaperModule, Generic[A]):
             self.pool[-len(new) :] = new
 
     def progress(self) -> Progress:
-        text = f"best {self.scores[0]:.4g} %" if self.scores else f"loss {self.last_loss:.4g}"
+        text = f"best {self.scores[0]:.4g}" if self.scores else f"loss {self.last_loss:.4g}"
         steps = self.loader.steps_per_epoch
         return Progress(self.made / steps, self.total_steps / steps, "epochs", text)
 
