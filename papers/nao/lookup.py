@@ -53,7 +53,7 @@ def load(table: str) -> Measured:
     """
     path = TABLES.get(table, Path(table).expanduser())
     if not path.exists():
-        raise UserError(f"table {table}: {path} is missing (valid: {', '.join(TABLES)}, or a file)")
+        raise UserError(f"table {table}: {path} is missing (valid: a file that papers.nao.lookup has made)")
     return Measured.load(path)
 
 

@@ -10,13 +10,18 @@ from common.base.limits import require
 from common.data.text.text_data import TextData
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
-from common.training.language import LanguageModule
+from common.training.language import LanguageModule, Penalties
 from common.training.supervised import SupervisedModule, Training
 from papers.nao.child_training import cut_out
 from papers.nao.network import NAONet
 from papers.nao.recurrent_search import RecurrentSearch, RecurrentSearchModule
 from papers.nao.search import ConvSearch, ConvSearchModule, SearchBudget
-from papers.nao.ws_search import SharedSearch, SharedSearchModule
+from papers.nao.ws_search import (
+    SharedConvSearch,
+    SharedConvSearchModule,
+    SharedRecurrentSearch,
+    SharedRecurrentSearchModule,
+)
 
 
 class NAOSettings(Training, SearchBudget):
@@ -41,9 +46,10 @@ LANGUAGE_KEYS = ("varied_bptt", "activation_penalty", "temporal_penalty")
 class NAOModule(SupervisedModule):
     """Luo, Tian, Qin, Chen, Liu, "Neural Architecture Optimization", NeurIPS 2018.
 
-    With a method of kind `architecture_search` it is a `ConvSearchModule`, a `RecurrentSearchModule` or a
-    `SharedSearchModule`, on texts a `NAOLanguageModule`; else a network is trained by the
-    shared supervised module, with cutout, dropped paths and the second classifier's loss.
+    With a method of kind `architecture_search` it is a `ConvSearchModule`, a `RecurrentSearchModule`, a
+    `SharedConvSearchModule` or a `SharedRecurrentSearchModule`, on texts a `NAOLanguageModule`; else a
+    network is trained by the shared supervised module, with cutout, dropped paths and the second classifier's
+    loss.
 
     Args:
         settings: see `NAOSettings`.
@@ -53,18 +59,21 @@ class NAOModule(SupervisedModule):
         """The module of the kind that the method asks for."""
         method = settings.get("method")
         text = isinstance(settings.get("data"), TextData)
+        if isinstance(method, ConvSearch | SharedConvSearch) and text:
+            raise UserError(
+                "method: searches for networks of images, and the data are a text (valid: optimizer/ntasgd "
+                "to train a recurrent cell, architecture_search/nao_recurrent to search for one)"
+            )
         if isinstance(method, ConvSearch):
-            if text:
-                raise UserError(
-                    "method: searches for networks of images, and the data are a text (valid: "
-                    "optimizer/ntasgd to train a recurrent cell, architecture_search/nao_recurrent "
-                    "to search for one)"
-                )
             wanted = ("data", "model", "method", "seed", *SEARCH_KEYS)
             return ConvSearchModule(**{key: settings[key] for key in wanted})
-        if isinstance(method, SharedSearch):
+        if isinstance(method, SharedConvSearch):
             wanted = ("data", "model", "method", "seed", *SEARCH_KEYS)
-            return SharedSearchModule(**{key: settings[key] for key in wanted})
+            return SharedConvSearchModule(**{key: settings[key] for key in wanted})
+        if isinstance(method, SharedRecurrentSearch):
+            wanted = ("data", "model", "method", "seed", "varied_bptt", *SEARCH_KEYS)
+            penalties = Penalties(settings["activation_penalty"], settings["temporal_penalty"])
+            return SharedRecurrentSearchModule(penalties=penalties, **{key: settings[key] for key in wanted})
         if isinstance(method, RecurrentSearch):
             wanted = ("data", "model", "method", "seed", *SEARCH_KEYS, *LANGUAGE_KEYS)
             return RecurrentSearchModule(**{key: settings[key] for key in wanted})

@@ -36,14 +36,14 @@ def draw(cells: dict[str, Cell], history: dict[str, list[float | None]], method:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reprise", "font.size": 8}):
-        canvas = Figure(figsize=(8.2, 6.4), facecolor="white")
-        width = 0.98 / len(cells)
-        for number, (name, cell) in enumerate(cells.items()):
-            axes = canvas.add_axes((0.01 + number * width, 0.42, width, 0.5))
+        height = 3.2 * len(cells) + 2.6
+        canvas = Figure(figsize=(8.2, height), facecolor="white")
+        for number, (name, cell) in enumerate(cells.items(), 1):
+            axes = canvas.add_axes((0.01, 1 - (0.4 + 3.2 * number) / height, 0.98, 2.9 / height))
             _graph(axes, cell)
             axes.set_title(name, fontsize=8, color=PALE)
-        _curve(canvas.add_axes((0.09, 0.08, 0.88, 0.3)), history)
-        canvas.text(0.02, 0.955, f"found by {method}", fontsize=9, weight="bold")
+        _curve(canvas.add_axes((0.09, 0.5 / height, 0.88, 1.6 / height)), history)
+        canvas.text(0.02, 1 - 0.25 / height, f"found by {method}", fontsize=9, weight="bold")
         file = io.StringIO()
         canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
@@ -69,35 +69,25 @@ def _graph(axes: Any, cell: Cell) -> None:
     last = min(y for _, y in where.values()) - 1
     end = INPUTS + len(cell)
     where[end] = (0.5, last)
+    labels = {0: "h-2", 1: "h-1", end: "concat"} | {k: str(k - INPUTS + 1) for k in range(INPUTS, end)}
+    texts = dict(labels)
     for number, node in enumerate(cell, INPUTS):
         for half, branch in enumerate(node):
             _arrow(axes, where[branch.source], where[number], EDGE, 0.12 if half else -0.12)
-            (x, y), (u, v) = where[branch.source], where[number]
-            share = 0.42 + 0.16 * half
-            label = branch.operation.replace("_", " ")
-            axes.text(
-                x + share * (u - x),
-                y + share * (v - y),
-                label,
-                fontsize=6,
-                color=INK,
-                ha="center",
-                va="center",
-            )
+        first, second = (f"{b.operation.replace('_', ' ')} of {labels[b.source]}" for b in node)
+        texts[number] = f"{labels[number]}\n{first}\n+ {second}"
     for state in loose_ends(cell):
         _arrow(axes, where[state], where[end], PALE, 0.0)
-    labels = {0: "before last", 1: "last", end: "concat"}
-    labels |= {number: str(number - INPUTS) for number in range(INPUTS, end)}
     for number, (x, y) in where.items():
-        box = {"boxstyle": "round,pad=0.35", "facecolor": FILL, "edgecolor": INK, "linewidth": 0.8}
-        axes.text(x, y, labels[number], ha="center", va="center", fontsize=7.5, color=INK, bbox=box, zorder=3)
+        box = {"boxstyle": "round,pad=0.3", "facecolor": FILL, "edgecolor": INK, "linewidth": 0.8}
+        axes.text(x, y, texts[number], ha="center", va="center", fontsize=6.5, color=INK, bbox=box, zorder=3)
     axes.set_xlim(-0.05, 1.05)
     axes.set_ylim(last - 0.4, 0.4)
     axes.axis("off")
 
 
 def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], colour: str, bend: float) -> None:
-    shape = {"arrowstyle": "-|>", "color": colour, "linewidth": 0.9, "shrinkA": 9, "shrinkB": 9}
+    shape = {"arrowstyle": "-|>", "color": colour, "linewidth": 0.9, "shrinkA": 9, "shrinkB": 13}
     shape["connectionstyle"] = f"arc3,rad={bend}"
     axes.annotate("", xy=end, xytext=start, arrowprops=shape, zorder=1)
 

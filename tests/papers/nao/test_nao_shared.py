@@ -2,16 +2,18 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from test_nao_language import net, text
 from test_nao_network import SMALL, digits
 from test_nao_search import SEARCHER
 
 from common.base.errors import UserError
+from common.training.language import Penalties
 from papers.nao.cell import INPUTS
 from papers.nao.layers import layer_of
 from papers.nao.network import CellLayer, Maps, NAONet
@@ -21,7 +23,13 @@ from papers.nao.recurrent_network import RecurrentNet
 from papers.nao.searcher import EmbeddingGradient
 from papers.nao.shared import SharedCell, SharedNet, SharedOperation, SharedRecurrentNet
 from papers.nao.space import ConvSpace, RecurrentSpace
-from papers.nao.ws_search import SharedSearch, SharedSearchModule
+from papers.nao.ws_search import (
+    SharedConvSearch,
+    SharedConvSearchModule,
+    SharedRecurrentSearch,
+    SharedRecurrentSearchModule,
+    SharedSearchModule,
+)
 
 
 def copy_operation(shared: SharedOperation, source: int, single: torch.nn.Module) -> None:
@@ -111,6 +119,7 @@ def test_a_shared_recurrent_network_is_the_plain_one_with_its_cells_matrices() -
 
 # --- the loop
 
+M = TypeVar("M", bound=SharedSearchModule[Any])
 BUDGET: dict[str, Any] = {
     "evaluations": 1, "batch": 1, "steps": 4, "proxy_share": 1.0, "rerank": 2, "references": [],
     "score": "loss",
@@ -124,18 +133,20 @@ METHOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def search(**changes: Any) -> SharedSearchModule:
+def search(**changes: Any) -> SharedConvSearchModule:
     torch.manual_seed(0)
     one = SMALL.sample(np.random.default_rng(0))
     model = NAONet(
         shape=(1, 8, 8), classes=10, architecture=one, cells=1, filters=2, stem="cifar", drop_path=0.0,
         dropout=0.0, auxiliary=0.0, auxiliary_at="reduction",
     )  # fmt: skip
-    method = SharedSearch(searcher=EmbeddingGradient(**(SEARCHER | {"initial": 10})), **(METHOD | changes))
-    return SharedSearchModule(data=digits(), model=model, method=method, seed=1, **BUDGET)
+    method = SharedConvSearch(
+        searcher=EmbeddingGradient(**(SEARCHER | {"initial": 10})), **(METHOD | changes)
+    )
+    return SharedConvSearchModule(data=digits(), model=model, method=method, seed=1, **BUDGET)
 
 
-def fit(module: SharedSearchModule, root: Path) -> SharedSearchModule:
+def fit(module: M, root: Path) -> M:
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False, default_root_dir=root,
         enable_progress_bar=False, enable_model_summary=False,
@@ -189,3 +200,42 @@ def test_a_pool_comes_back_from_a_checkpoint() -> None:
 def test_shared_searches_refuse_what_means_nothing(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         search(**changes)
+
+
+def recurrent(path: Path, **changes: Any) -> SharedRecurrentSearchModule:
+    torch.manual_seed(0)
+    data = text(path)
+    model = net(classes=data.classes, shape=data.shape, cell="nao", size=4)
+    searcher = EmbeddingGradient(**(SEARCHER | {"initial": 8, "symmetry": False}))
+    rest = {key: METHOD[key] for key in ("epochs", "rounds", "renewed", "fresh", "clip", "optimizer")}
+    method = SharedRecurrentSearch(searcher=searcher, steps=11, batch=4, **(rest | changes))
+    return SharedRecurrentSearchModule(
+        data=data,
+        model=model,
+        method=method,
+        seed=1,
+        penalties=Penalties(0.0, 0.0),
+        varied_bptt=True,
+        **BUDGET,
+    )
+
+
+def test_a_pool_of_recurrent_cells_is_searched_alike(tmp_path: Path) -> None:
+    module = fit(recurrent(tmp_path / "t.txt"), tmp_path)
+    assert module.made == module.total_steps and module.state is None
+    assert len(module.history["pool_mean"]) == 2 and all(score < 0 for score in module.scores)
+    found = module.results()
+    assert len(module.ranked) == 2 and found["found_perplexity"] > 1
+
+
+def test_the_shared_networks_state_goes_on_within_an_epoch_and_is_kept(tmp_path: Path) -> None:
+    module = recurrent(tmp_path / "t.txt")
+    module.setup("fit")
+    inputs, targets = module.data.ready(0)
+    assert targets is not None
+    first = module.loss_of(inputs, targets, module.pool[0])
+    again = module.loss_of(inputs, targets, module.pool[0])
+    assert float(first.detach()) != float(again.detach())
+    other = recurrent(tmp_path / "t.txt")
+    other.load_search_state(module.search_state())
+    assert module.state is not None and other.state is not None and torch.equal(module.state, other.state)
