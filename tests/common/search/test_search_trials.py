@@ -226,6 +226,9 @@ def test_a_finite_space_is_tried_once_and_then_the_search_ends(
     m = fit(module(Few(), batch=2), tmp_path)
     assert m.seen.x.shape == (1, 4, 2) and len(m.seen.x[0].unique(dim=0)) == 4
     assert "all 4 settings that there are were tried" in capsys.readouterr().out
+    # random search repeats some first, each replicate its own
+    m = fit(module(Few(), RandomSearch(), repeats=3, evaluations=200, initial=0), tmp_path / "random")
+    assert m.conclusion()["value"] == max(m.conclusion()["replicates"])
 
 
 def test_what_cannot_be_written_is_said_by_the_name_of_the_file(tmp_path: Path) -> None:
