@@ -29,7 +29,7 @@ class TrialSearchModule(SearchModule):
     `batch` trials are under way at a time, over all replicates. What happens to a trial is in a file of the
     run's folder at once, and the trial's own run has a checkpoint: a search that is killed goes on with all
     that it had. The curves are over the trainings that were spent, in trainings of full length. At the end
-    x, y and f hold all trials, f and y NaN where one failed or was stopped before its full length.
+    x, y and f hold the trials, f and y NaN where one failed or was stopped before its full length.
 
     Args:
         settings: see `SearchSettings`; `workers` is of no use.
@@ -131,6 +131,8 @@ class TrialSearchModule(SearchModule):
                     f"[{self.data.NAME}] all {self.loop.size} settings that there are were tried", flush=True
                 )
             own = [self.loop.trials.of(r) for r in range(len(self.seeds))]
+            # of a space that is used up one may have repeated more points than another
+            own = [some[: min(map(len, own))] for some in own]
             x = torch.tensor([[trial.point for trial in some] for some in own], dtype=torch.float64)
             self.f = torch.tensor([[_whole(trial) for trial in some] for some in own], dtype=torch.float64)
             self.seen = Observations(x, self.f)

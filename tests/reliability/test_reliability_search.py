@@ -95,6 +95,7 @@ def test_trials_that_were_under_way_go_on_from_their_checkpoints_with_their_own_
     (found,) = [json.loads(p.read_text()) for p in tmp_path.glob("maxacq/*/result.json")]
     trials = found["conclusion"]["trials"]
     assert len(trials) == 4 and found["metrics"]["failed_evaluations"] == 0
+    assert found["history"]["trials"] == [1, 2, 3, 4], "its curve has each trial once"
     points = [json.loads(line)["point"] for line in log.read_text().splitlines() if "point" in line]
     assert len({tuple(point) for point in points}) == 4
     assert f"best validation_loss: {found['conclusion']['value']:.5g}" in out

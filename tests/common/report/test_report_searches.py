@@ -82,7 +82,7 @@ def test_a_search_of_which_all_failed_and_one_of_a_single_trial_are_pages_too(tm
 def test_pages_are_whole_escaped_sortable_and_linked_from_the_front(tmp_path: Path) -> None:
     evidence = replace(Evidence.of({"maxacq/abc": result(asked=[["a"]])}), recorded=frozenset())
     found = searches(evidence)
-    write(Report([], 1, tuple(found)), tmp_path, [])
+    write(Report([], 1, searches=tuple(found)), tmp_path, [])
     text = (tmp_path / "search-maxacq-abc.html").read_text()
     assert not Parsed(text).faults and "<adam>" not in text and "&lt;adam&gt;" in text
     assert "data-sortable" in text and text.count("<polyline") == 4

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from search_toys import Bowl, fit, surrogate, task
+from search_toys import Bowl, SaveAfter, fit, surrogate, task
 from torch import Tensor
 
 from common.base.crew import Crew, Measured
@@ -104,6 +104,15 @@ def test_a_search_that_is_killed_at_any_line_of_its_file_has_lost_nothing(tmp_pa
         assert len(m.history["step"]) == 9
         if batch == 1:
             assert m.seen.x.equal(whole.seen.x) and m.history == whole.history
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_search_goes_on_from_a_checkpoint_that_is_behind_its_file(tmp_path: Path, step: int) -> None:
+    kept = tmp_path / "last.ckpt"
+    whole = fit(module(Slow()), tmp_path, save=SaveAfter(step, kept))
+    again = fit(module(data := Slow()), tmp_path, resume=kept)
+    assert again.history == whole.history and again.seen.x.equal(whole.seen.x)
+    assert not data.started, "all had ended by the file"
 
 
 def test_a_free_worker_gets_the_next_proposal_which_knows_of_those_under_way(tmp_path: Path) -> None:
@@ -217,6 +226,9 @@ def test_a_finite_space_is_tried_once_and_then_the_search_ends(
     m = fit(module(Few(), batch=2), tmp_path)
     assert m.seen.x.shape == (1, 4, 2) and len(m.seen.x[0].unique(dim=0)) == 4
     assert "all 4 settings that there are were tried" in capsys.readouterr().out
+    # random search repeats some first, each replicate its own
+    m = fit(module(Few(), RandomSearch(), repeats=3, evaluations=200, initial=0), tmp_path / "random")
+    assert m.conclusion()["value"] == max(m.conclusion()["replicates"])
 
 
 def test_what_cannot_be_written_is_said_by_the_name_of_the_file(tmp_path: Path) -> None:
