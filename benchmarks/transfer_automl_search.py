@@ -3,14 +3,14 @@
     python -m benchmarks.transfer_automl_search
 
 Trials are looked up in the table of text designs. Both ways sample, read the rewards, and learn by REINFORCE
-after each 8 trials, on one thread in one process, in turn, by the median.
+after each 8 trials, on one thread in one process, in turn, by the median of the processor's time.
 """
 
 import statistics
 
 import torch
 
-from benchmarks.figures import Figure, command, elapsed
+from benchmarks.figures import Figure, command, seconds
 from papers.transfer_automl.controller import Controller, ControllerSettings
 from papers.transfer_automl.ground import Ground
 from papers.transfer_automl.learning import Learner, LearningSettings
@@ -43,18 +43,18 @@ def main(tiny: bool = False) -> dict[str, Figure]:
     seeds = list(range(replicates))
     try:
         ground = TextTable(kind="design_tasks", tasks=None).ground(small_space(), 0, 1.0)
-        search(ground, seeds, 1)
-        times = [
-            (
-                elapsed(lambda: search(ground, seeds, updates)),
-                elapsed(lambda: [search(ground, [seed], updates) for seed in seeds]),
-            )
-            for _ in range(turns)
-        ]
+        times = seconds(
+            {
+                "together": lambda: search(ground, seeds, updates),
+                "apart": lambda: [search(ground, [seed], updates) for seed in seeds],
+            },
+            cuda=False,
+            rounds=turns,
+        )
     finally:
         torch.set_num_threads(threads)
-    together = statistics.median(one for one, _ in times)
-    faster = statistics.median(other / one for one, other in times)
+    together = statistics.median(times["together"])
+    faster = statistics.median(apart / one for one, apart in zip(*times.values(), strict=True))
     what = f"transfer_automl: {replicates} searches by a controller, table of text designs"
     return {
         "trials": Figure(
