@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.claims.arena import arenas
 from common.report.model import Report
 from common.report.site import breakable, coded, markdown, write
 from common.tables.tables import papers, runnable
@@ -62,7 +63,7 @@ def parsed(pages: Pages) -> AllParsed:
 
 
 def test_every_page_is_well_nested_with_unique_names(parsed: AllParsed) -> None:
-    assert set(parsed) == {"index", *papers()}
+    assert set(parsed) == {"index", *papers(), *(f"arena_{name}" for name in arenas())}
     for name, page in parsed.items():
         assert page.faults == [], name
         ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]

@@ -109,6 +109,7 @@ def test_a_search_that_trains_texts_is_killed_and_goes_on(calls: Calls, tmp_path
     ("words", "says"),
     [
         (["dataset.tasks=[task99]"], "has no task task99"),
+        (["dataset=text_table", "model=two_tower"], "holds the trainings of model=two_tower_small"),
         (["paper.trials=0"], "paper.trials=0: must be at least 1"),
         (["method.norm=mean"], "method.norm=mean"),
         ([*TRANSFER, "method.pretrained=method=automl/random_search"], "has no controller"),
