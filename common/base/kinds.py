@@ -4,8 +4,8 @@
 # does not say so in `task`
 TASKS = {
     "image_classification": ("classification", "reconstruction", "own"),
-    "tabular_classification": ("classification", "own"),
-    "regression": ("regression",),
+    "tabular_classification": ("classification", "own", "pipelines"),
+    "regression": ("regression", "pipelines"),
     "image_reconstruction": ("reconstruction",),
     "stream": ("classification",),
     "analytic": ("analytic",),

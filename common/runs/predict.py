@@ -28,6 +28,7 @@ HELP = """What a network says of your pictures: the network first, then the pict
   python predict.py outputs/yogi/0123456789ab cat.jpg b.png  a run by its folder (or a file in it), two files
   python predict.py network.onnx clip.gif                    an ONNX file of export.py, an animation
   python predict.py deployed photos to=answers top=3         a folder with a state dict of export.py
+  python predict.py outputs/pmf_automl/0123456789ab new.csv  the pipeline of a table of yours, on new rows
 
 Networks for classification give probabilities (the top=5 likeliest classes), detectors boxes of a probability
 above score=0.3, those for segmentation the class of each pixel. Written are each picture with its answer
@@ -41,7 +42,7 @@ OpenCV is installed; every=10 takes each tenth frame. A file that cannot be read
 done, and the exit code is 1.
 
 Pictures are prepared as in the run's own evaluation, but for the rounding of resized pixels. For rows of a
-table there is evaluate.py."""
+table there is evaluate.py, and for a pipeline of paper=pmf_automl this command: it writes predictions.csv."""
 DEFAULTS = {"to": "predictions", "top": "5", "every": "1", "score": str(SCORE)}
 LINES = "predictions.jsonl"
 MASK = ".classes.png"
@@ -95,6 +96,9 @@ def main() -> int:
 
 def _predict(words: list[str]) -> None:
     network, pictures, options = divided(words)
+    if (folder := _pipeline_of(network)) is not None:
+        _predict_rows(folder, pictures, options)
+        return
     done = predict(network, pictures, options)
     if done.pictures:
         print(
@@ -105,6 +109,29 @@ def _predict(words: list[str]) -> None:
     print(f"predictions: {done.lines}")
     if done.faults:
         sys.exit(1)
+
+
+def _pipeline_of(words: list[str]) -> Path | None:
+    """The folder of the run that words name, where it leaves a pipeline for rows of a table; else None."""
+    from common.runs.trained import find
+    from papers.pmf_automl.saved import is_saved
+
+    paths = [Path(word).expanduser() for word in words if "=" not in word]
+    if paths:
+        folder = paths[0] if paths[0].is_dir() else paths[0].parent
+        return folder if is_saved(folder) else None
+    if "paper=pmf_automl" not in words:
+        return None
+    folder = find(words).directory
+    return folder if is_saved(folder) else None
+
+
+def _predict_rows(folder: Path, tables: list[Path], options: Options) -> None:
+    from papers.pmf_automl.saved import predict_rows
+
+    for table in tables:
+        to = options.to / table.stem if len(tables) > 1 else options.to
+        print(f"predictions: {predict_rows(folder, table, to)}")
 
 
 def divided(words: list[str]) -> tuple[list[str], list[Path], Options]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Generator, Tensor
+from torch.nn.functional import embedding
 
 from papers.ablr.features import Features
 from papers.ablr.regression import Form, heads
@@ -99,7 +100,7 @@ class SharedRegression:
         total = phi.new_zeros(())
         for form, own, place, valid, y in self.groups:
             alpha, beta = torch.exp(-log_scale[own]), log_beta[own].exp()
-            total = total + heads(phi[place], y, valid, alpha, beta, form).criterion.sum()
+            total = total + heads(embedding(place, phi), y, valid, alpha, beta, form).criterion.sum()
         return total
 
     def fit(self, iterations: int) -> float:

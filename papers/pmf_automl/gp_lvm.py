@@ -64,6 +64,12 @@ class LatentSettings:
         self.latent_dim, self.lengthscales, self.center = latent_dim, lengthscales, center
 
 
+class PipelineSettings(LatentSettings):
+    """A latent variable model of pipelines for a table of the user's own; see `LatentSettings`."""
+
+    task: ClassVar[Literal["pipelines"]] = "pipelines"  # type: ignore[assignment]
+
+
 @dataclass(frozen=True)
 class Kernel:
     """The kernel's numbers.

@@ -12,9 +12,11 @@ from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
 from papers.pmf_automl.chance import expected_ranks
 from papers.pmf_automl.gp_lvm import LatentSettings
+from papers.pmf_automl.own_table import PipelineTable
 from papers.pmf_automl.recommender import Competitor, Problem
 from papers.pmf_automl.recorded import AutoSklearn, OpenML49
 from papers.pmf_automl.scores import PipelineScores
+from papers.pmf_automl.table_search import TableModule
 
 Array = np.ndarray
 
@@ -202,6 +204,29 @@ class AutoMLModule(PaperModule):
     def load_search_state(self, state: dict[str, Any]) -> None:
         """Kept until `on_fit_start`, when there are methods to put it into."""
         self._resumed = state
+
+
+def make_module(
+    *,
+    data: PipelineScores | OpenML49 | PipelineTable,
+    model: LatentSettings,
+    method: Competitor | Compared,
+    seed: int,
+    iterations: int,
+    datasets: int | None,
+) -> PaperModule:
+    """The search on recorded scores (`AutoMLModule`), or on a table of the user's own (`TableModule`).
+
+    Raises:
+        UserError: a value out of range, or several methods on one's own table.
+    """
+    if not isinstance(data, PipelineTable):
+        return AutoMLModule(
+            data=data, model=model, method=method, seed=seed, iterations=iterations, datasets=datasets
+        )
+    if isinstance(method, Compared):
+        raise UserError("dataset=table is searched by one method (valid: method=automl/pmf_adam)")
+    return TableModule(data=data, model=model, method=method, seed=seed, iterations=iterations)
 
 
 def _named(key: str, method: str) -> str:

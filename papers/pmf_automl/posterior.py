@@ -5,12 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from common.numerics.linalg import cholesky
 from papers.pmf_automl.gp_lvm import Kernel
 
 # xi of the expected improvement, and what is added to a standard deviation, as in the authors' code
 XI, LEAST_DEVIATION = 0.01, 1e-12
-# of the prior variance: what a pivot is at least, where two pipelines are one
-LEAST_PIVOT = 1e-10
 
 
 class GrowingPosterior:
@@ -36,7 +35,7 @@ class GrowingPosterior:
         self.prior_mean, self.mean = mean, mean.clone()
         self.variance = prior.expand(len(X)).clone()
         self.V = X.new_empty(capacity, len(X))
-        self.z: list[float] = []
+        self.z = X.new_empty(0)
 
     @property
     def count(self) -> int:
@@ -45,20 +44,26 @@ class GrowingPosterior:
 
     def observe(self, pipeline: int, value: float) -> None:
         """Add y of one pipeline, finite."""
-        n = self.count
-        if n == len(self.V):
+        self.observe_all(torch.tensor([pipeline]), torch.tensor([value], dtype=self.V.dtype))
+
+    def observe_all(self, pipelines: Tensor, values: Tensor) -> None:
+        """Add finite y [k] of k pipelines, int64 [k], at once: O(k n N + k^2 N)."""
+        n, k = self.count, len(pipelines)
+        while n + k > len(self.V):
             self.V = torch.cat([self.V, torch.empty_like(self.V)])
-        row = self.kernel.cross(self.X[pipeline][None], self.X)[0]
-        own = self.V[:n, pipeline].clone()
         total = self.kernel.variance + self.kernel.white + self.kernel.noise
-        pivot = (total - own @ own).clamp_min(LEAST_PIVOT * total).sqrt()
-        added = (row - own @ self.V[:n]) / pivot
-        previous = torch.tensor(self.z, dtype=own.dtype, device=own.device)
-        z = (value - self.prior_mean[pipeline] - own @ previous) / pivot
-        self.V[n] = added
-        self.z.append(float(z))
-        self.mean += z * added
-        self.variance -= added.square()
+        cross = self.kernel.cross(self.X[pipelines], self.X)
+        known = self.V[:n, pipelines].T
+        rest = cross[:, pipelines] - known @ known.T
+        rest = rest + (self.kernel.white + self.kernel.noise) * torch.eye(k, dtype=rest.dtype)
+        # equal pipelines without noise would make it singular
+        L = cholesky(rest, "the covariance of the observed scores", total)
+        self.V[n : n + k] = torch.linalg.solve_triangular(L, cross - known @ self.V[:n], upper=False)
+        centred = values - self.prior_mean[pipelines] - known @ self.z
+        z = torch.linalg.solve_triangular(L, centred[:, None], upper=False)[:, 0]
+        self.z = torch.cat([self.z, z])
+        self.mean += z @ self.V[n : n + k]
+        self.variance -= self.V[n : n + k].square().sum(0)
 
 
 def expected_improvement(mean: Tensor, variance: Tensor, best: float, xi: float = XI) -> Tensor:

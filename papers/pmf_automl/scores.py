@@ -366,6 +366,26 @@ def read_oboe(data_dir: Path) -> Matrix:
     return split(scores, names, pipelines, [flat(one) for one in descriptions], data_dir, ())
 
 
+def read_oboe_whole(data_dir: Path) -> tuple[Matrix, list[dict[str, Any]], list[str]]:
+    """Oboe's matrix with all data sets that have meta-features as training ones, for a data set of one's own.
+
+    Returns:
+        The matrix, without test data sets; its pipelines as Oboe writes them; and the names of meta-features.
+
+    Raises:
+        UserError: a file is missing or damaged and cannot be fetched.
+    """
+    names, scores, descriptions = obtain(data_dir / OBOE_FILE, OBOE_URL, _parse_oboe, ADVICE)
+    _, _, features, told = read_split(data_dir)
+    kept = [i for i, name in enumerate(names) if name in features]
+    known = np.array([features[names[i]] for i in kept])
+    pipelines = tuple(str(one) for one in descriptions)
+    none, nothing = np.zeros((len(pipelines), 0)), np.zeros((0, known.shape[1]))
+    labels = tuple(names[i] for i in kept)
+    flatly = tuple(flat(one) for one in descriptions)
+    return Matrix(scores[:, kept], none, known, nothing, labels, (), pipelines, flatly), descriptions, told
+
+
 def _parse_oboe(path: Path) -> tuple[tuple[str, ...], Array, list[dict[str, Any]]]:
     """Data sets, scores [N, D] (1 - balanced error) and pipelines of Oboe's file."""
     with path.open(newline="") as file:

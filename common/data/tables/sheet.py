@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -135,8 +136,13 @@ def _parsed(cell: str) -> float | None:
         return None
 
 
-def sheet(path: str, target: str | int, drop: tuple[str, ...], encoding: str = "utf-8") -> Sheet:
+def sheet(
+    path: str, target: str | int, drop: tuple[str, ...], encoding: str = "utf-8", rename: bool = False
+) -> Sheet:
     """A file as text, its target apart, without the rows that have none.
+
+    Args:
+        rename: whether columns of one name get numbers behind it, and are not refused.
 
     Raises:
         UserError: a file that is missing, empty or none of those that are known; an unknown column; a target
@@ -147,15 +153,15 @@ def sheet(path: str, target: str | int, drop: tuple[str, ...], encoding: str = "
     if not file.is_file():
         raise UserError(f"dataset.path={path}: no such file{from_here(file)} (valid: CSV, Parquet or LIBSVM)")
     told = file.stat()
-    return _sheet(path, target, drop, encoding, (told.st_mtime_ns, told.st_size))
+    return _sheet(path, target, drop, encoding, (told.st_mtime_ns, told.st_size), rename)
 
 
 @lru_cache(maxsize=4)
 def _sheet(
-    path: str, target: str | int, drop: tuple[str, ...], encoding: str, version: tuple[int, int]
+    path: str, target: str | int, drop: tuple[str, ...], encoding: str, version: tuple[int, int], rename: bool
 ) -> Sheet:
     """`sheet`, once for each version of a file, as several parts of a run ask for it."""
-    read = _read(Path(path).expanduser(), encoding)
+    read = _read(Path(path).expanduser(), encoding, rename)
     if len(read.columns) < 2:
         raise UserError(
             f"dataset.path={path}: {len(read.columns)} columns (valid: a target and at least one other, "
@@ -231,7 +237,7 @@ def _position(names: list[str], target: str | int) -> int:
     return place % len(names)
 
 
-def _read(file: Path, encoding: str) -> _Read:
+def _read(file: Path, encoding: str, rename: bool = False) -> _Read:
     try:
         with file.open("rb") as opened:
             head = opened.read(4)
@@ -248,7 +254,7 @@ def _read(file: Path, encoding: str) -> _Read:
         raise UserError(f"dataset.path={file}: it is empty")
     first = lines[:LOOKED_AT]
     indexed = any(re.search(r"\s\d+:\S", line) for line in first)
-    return _libsvm(file) if indexed and all(map(LIBSVM_LINE.fullmatch, first)) else _csv(file, text)
+    return _libsvm(file) if indexed and all(map(LIBSVM_LINE.fullmatch, first)) else _csv(file, text, rename)
 
 
 def _parquet(file: Path) -> _Read:
@@ -276,7 +282,7 @@ def _parquet(file: Path) -> _Read:
     return _Read(list(columns), list(columns.values()), list(range(1, table.num_rows + 1)))
 
 
-def _csv(file: Path, text: str) -> _Read:
+def _csv(file: Path, text: str, rename: bool = False) -> _Read:
     """The columns of a CSV file, whose first row holds names unless it looks like the others."""
     delimiter = _delimiter(text)
     rows, lines = [], []
@@ -300,11 +306,37 @@ def _csv(file: Path, text: str) -> _Read:
     columns = _plain_numbers(file, columns, delimiter)
     headed = _headed(columns)
     names = [column[0] for column in columns] if headed else [str(place) for place in range(len(columns))]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice and rename:
+        _say(f"dataset.path={file}: several columns are named {shown(twice)}; they get numbers")
+        names = numbered(names)
+    elif twice:
         raise UserError(f"dataset.path={file}: two columns are named {twice[0]!r}")
     columns, lines = [column[headed:] for column in columns], lines[headed:]
     return _without_index(file, _Read(names, columns, lines))
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind those that came before."""
+    count: Counter[str] = Counter()
+    found = []
+    for name in names:
+        count[name] += 1
+        found.append(name if count[name] == 1 else f"{name} ({count[name]})")
+    return found
+
+
+def table_of(path: str, encoding: str = "utf-8") -> tuple[list[str], list[Cells]]:
+    """The names and cells of all columns of a file, whatever its target; names that come twice get numbers.
+
+    Raises:
+        UserError: a file that is missing, empty or none of those that are known.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"{path}: no such file{from_here(file)} (valid: CSV, Parquet or LIBSVM)")
+    read = _read(file, encoding, rename=True)
+    return read.names, read.columns
 
 
 def _delimiter(text: str) -> str:

@@ -45,6 +45,16 @@ def test_growing_row_by_row_gives_scikit_learns_posterior() -> None:
     np.testing.assert_allclose(posterior.variance.numpy(), deviation**2, atol=1e-8)
 
 
+def test_many_observations_at_once_are_those_one_by_one() -> None:
+    posterior, seen, y = grown()
+    X, kernel = fixed()
+    other = GrowingPosterior(X, kernel, torch.full((30,), 0.4, dtype=torch.float64), True)
+    other.observe_all(torch.tensor(seen[:7]), y[:7])
+    other.observe_all(torch.tensor(seen[7:]), y[7:])
+    torch.testing.assert_close(other.mean, posterior.mean, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(other.variance, posterior.variance, rtol=1e-9, atol=1e-9)
+
+
 def test_the_latent_variance_is_the_official_one_without_white_noise() -> None:
     difference = grown(True)[0].variance - grown(False)[0].variance
     assert torch.allclose(difference, fixed()[1].white, atol=1e-10)

@@ -1,0 +1,279 @@
+"""A table of the user's own: its columns, scores, meta-features, pipelines, processes, and the saved file."""
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+from scipy.stats import kurtosis
+from sklearn.datasets import load_iris
+from sklearn.metrics import balanced_accuracy_score, r2_score
+
+from common.base.errors import UserError
+from papers.pmf_automl import saved
+from papers.pmf_automl.judging import balanced_accuracy, interval, plausible, r_squared, resampled
+from papers.pmf_automl.meta_features import in_order, meta_features
+from papers.pmf_automl.own_table import PipelineTable, fold_of_rows, told
+from papers.pmf_automl.pipelines import CLASSIFIERS, DEFAULTS, MAJORITY, REGRESSORS, built, trusted
+from papers.pmf_automl.preparation import plans, prepared, unknown_cells
+from papers.pmf_automl.trial import Table, Trial, cross_validated
+
+DATA = Path("data")
+
+
+class Foreign:
+    """A type that no pipeline has."""
+
+
+def table(path: Path, **changed: Any) -> PipelineTable:
+    usual: dict[str, Any] = {
+        "kind": "tabular_classification", "data_dir": "nowhere", "seed": 0, "source": "real", "limit": None,
+        "validation": 0.0, "normalise": "standard", "verify": True, "batch_size": 128, "positive": None,
+        "path": str(path), "test_path": None, "test": 0.2, "target": "y", "drop": [], "encoding": "utf-8",
+        "minutes": 1.0, "seconds": None, "memory": 4.0, "folds": 5, "jobs": 1,
+    }  # fmt: skip
+    found = PipelineTable(**{**usual, **changed})
+    found.setup()
+    return found
+
+
+def written(path: Path, rows: Any) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def odd(count: int) -> list[list[Any]]:
+    draw = random.Random(0)
+    rows: list[list[Any]] = [["id", "when", "flag", "same", "x", "x", "twin", "mixed", "word", "y"]]
+    for i in range(count):
+        mixed = "oops" if i == 3 else draw.random()
+        target = "rare" if i == 5 else "" if i == 7 else "pq"[(i // 3) % 2]
+        word = draw.choice(["u", "v", "wé", ""])
+        rows.append(
+            [
+                f"id{i}",
+                f"2024-{i % 12 + 1:02d}-03",
+                ["true", "no", ""][i % 3],
+                7,
+                i,
+                i / 7,
+                i,
+                mixed,
+                word,
+                target,
+            ]
+        )
+    return rows
+
+
+def test_each_kind_of_column_is_prepared_and_said(tmp_path: Path) -> None:
+    data = table(written(tmp_path / "odd.csv", odd(45)))
+    kinds = {plan.name: plan.kind for plan in data.plans}
+    assert kinds == {
+        "id": "left out", "when": "date", "flag": "boolean", "same": "left out", "x": "number",
+        "x (2)": "number", "twin": "left out", "mixed": "number", "word": "words",
+    }  # fmt: skip
+    assert data.X.shape == (44, 8) and data.words.tolist() == [False] * 7 + [True]
+    assert data.labels == ["p", "q", "rare"] and len(data.y_test) == 0
+    said = {plan.name: plan.said for plan in data.plans}
+    assert said["same"] == "left out: all cells are '7'"
+    assert said["twin"] == "left out: its cells are those of 'x'"
+    assert said["mixed"] == "a number, 1 cells that are none taken as missing"
+    assert np.isnan(data.X[:, 3]).sum() == 15
+
+
+def test_words_and_cells_that_training_has_not_are_nothing_and_counted() -> None:
+    found = plans(["w", "n"], [["a", "b", "a", ""], ["1", "2", "", "4"]])
+    columns = [["b", "new", ""], ["5", "x", ""]]
+    X = prepared(found, columns, 3).X
+    np.testing.assert_array_equal(X[:, 0], [2, -1, 0])
+    np.testing.assert_array_equal(X[:, 1], [5, np.nan, np.nan])
+    assert [unknown_cells(plan, cells) for plan, cells in zip(found, columns, strict=True)] == [1, 1]
+
+
+def test_a_table_without_a_useful_column_is_one_column_of_zeros(tmp_path: Path) -> None:
+    data = table(written(tmp_path / "none.csv", [["a", "y"], *([7, i % 2] for i in range(12))]))
+    assert data.X.shape == (12, 1) and not data.X.any()
+
+
+def test_the_held_out_rows_are_a_fifth_and_a_long_table_is_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [["a", "y"], *([i, "pq"[i % 10 == 0]] for i in range(300))]
+    data = table(written(tmp_path / "long.csv", rows), limit=100)
+    assert "100 of 300 rows are taken, of each class alike" in capsys.readouterr().err
+    assert (len(data.y), len(data.y_test)) == (80, 20)
+    assert data.y.sum() + data.y_test.sum() == 10
+
+
+@pytest.mark.parametrize(
+    ("rows", "changed", "line"),
+    [
+        ([["a", "y"], [1, "p"], [2, "p"]], {}, "it has one class"),
+        ([["a", "b"], [1, 2], [2, 3]], {}, r"dataset\.target=y: no such column"),
+        ([["a", "b", "y"], [1, 2, 3], [1, 2]], {}, "row 3 has 2 cells"),
+        ([["a", "y"], [1, "p"], [2, "3"]], {"kind": "regression"}, "'p' .line 2. is no number"),
+        ([["a", "y"], [1, "p"], [2, "q"]], {"minutes": 0.0}, "minutes"),
+    ],
+)
+def test_bad_tables_get_one_line(
+    tmp_path: Path, rows: list[list[Any]], changed: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(UserError, match=line):
+        table(written(tmp_path / "bad.csv", rows), **changed)
+
+
+def test_folds_spread_each_class_and_there_are_at_least_two() -> None:
+    y = np.repeat([0, 1], [20, 10])
+    folds = fold_of_rows(y, 5, True)
+    assert all(np.bincount(folds[y == c], minlength=5).tolist() == [20 // 5 // (c + 1)] * 5 for c in (0, 1))
+    assert set(fold_of_rows(np.array([0, 1, 2]), 5, True)) == {0, 1, 2}
+
+
+def test_scores_are_scikit_learns_and_resamples_lie_around_them() -> None:
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 3, 200)
+    good, bad = np.where(draw.random(200) < 0.8, y, 0), draw.integers(0, 3, 200)
+    assert balanced_accuracy(y, good) == pytest.approx(balanced_accuracy_score(y, good))
+    drawn = resampled(y, [good, bad], True)
+    np.testing.assert_allclose(
+        drawn.mean(0), [balanced_accuracy(y, good), balanced_accuracy(y, bad)], atol=0.01
+    )
+    right = np.array([(good[y == c] == c).mean() for c in range(3)])
+    count = np.bincount(y)
+    assert drawn[:, 0].std() == pytest.approx(np.sqrt((right * (1 - right) / count).sum()) / 3, rel=0.1)
+    z = draw.normal(size=200)
+    near = z + 0.5 * draw.normal(size=200)
+    assert r_squared(z, near) == pytest.approx(r2_score(z, near))
+    low, high = interval(resampled(z, [near], False)[:, 0])
+    assert low < r_squared(z, near) < high
+    assert r_squared(np.ones(3), np.ones(3)) == 0
+
+
+def test_what_is_right_in_all_of_few_rows_may_still_be_wrong() -> None:
+    y = np.repeat([0, 1], 10)
+    low, high = interval(plausible(y, y))
+    assert 0.8 < low < 0.95 and high > 0.99
+
+
+def test_meta_features_are_those_of_the_papers_table() -> None:
+    X, y = load_iris(return_X_y=True)
+    X = np.where(np.arange(150)[:, None] % 50 == 7, np.nan, X)
+    both, words = np.hstack([X, (y % 2)[:, None]]), np.array([False] * 4 + [True])
+    found = meta_features(both, words, y, 0)
+    assert found["NumberOfClasses"] == 3 and found["ClassEntropy"] == pytest.approx(np.log2(3))
+    assert found["NumberOfMissingValues"] == 12 and found["PercentageOfInstancesWithMissingValues"] == 3 / 150
+    assert found["SymbolsMax"] == 2 and found["RatioNumericalToNominal"] == 4
+    middle = np.where(np.isnan(X), np.nanmedian(X, 0), X)
+    encoded = np.hstack([middle, (y % 2 == 0)[:, None], (y % 2 == 1)[:, None]])
+    assert found["KurtosisMean"] == pytest.approx(kurtosis(encoded).mean())
+    assert found["LandmarkLDA"] > 0.9 > found["LandmarkRandomNodeLearner"]
+    assert len(found) == 46 and np.isnan(in_order(found, ["ClassEntropy", "other"])[1])
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (DATA / "pmf_automl").exists(), reason="no data/pmf_automl")
+def test_all_46_names_of_the_papers_table_are_computed() -> None:
+    X, y = load_iris(return_X_y=True)
+    names = next(csv.reader((DATA / "pmf_automl" / "data_feats_featurized.csv").open()))[1:]
+    found = meta_features(X, np.zeros(4, bool), y, 0)
+    assert set(found) == set(names)
+
+
+def test_meta_features_of_the_smallest_and_emptiest_tables_are_there() -> None:
+    for X in (np.zeros((5, 1)), np.full((5, 2), np.nan), np.arange(10.0).reshape(5, 2)):
+        for y in (np.array([0, 1, 0, 1, 0]), np.arange(5)):
+            assert len(meta_features(X, np.zeros(X.shape[1], bool), y, 0)) == 46
+
+
+SHAPES = [(True, name) for name in CLASSIFIERS] + [(False, name) for name in REGRESSORS]
+
+
+@pytest.mark.parametrize(("classes", "name"), SHAPES)
+def test_each_algorithm_learns_from_gaps_and_words_and_is_read_back_without_pickle(
+    tmp_path: Path, classes: bool, name: str
+) -> None:
+    draw = np.random.default_rng(0)
+    X = np.hstack([draw.normal(size=(40, 2)), draw.integers(0, 3, (40, 1))])
+    y = (X[:, 0] > 0).astype(int) if classes else X[:, 0] + 0.1 * draw.normal(size=40)
+    X[::7, 1] = np.nan
+    description = next(one for one in DEFAULTS if one["algorithm"] == name)
+    pipeline = built(description, classes, np.array([False, False, True]), 40, 0).fit(X, y)
+    skops.io.dump(pipeline, tmp_path / "one.skops")
+    assert set(skops.io.get_untrusted_types(file=tmp_path / "one.skops")) <= set(trusted())
+    again = skops.io.load(tmp_path / "one.skops", trusted=trusted())
+    X[0, 2] = -1
+    np.testing.assert_array_equal(again.predict(X), pipeline.predict(X))
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (DATA / "oboe").exists(), reason="no data/oboe")
+def test_each_setting_of_oboes_matrix_is_one_that_scikit_learn_takes() -> None:
+    from papers.pmf_automl.scores import read_oboe_whole
+
+    _, descriptions, _ = read_oboe_whole(DATA)
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    for description in descriptions:
+        model = built(description, True, np.zeros(2, bool), 30, 0)
+        model[-1]._validate_params()
+        if description["algorithm"] in ("Logit", "kSVM"):
+            model.fit(X, (X[:, 0] > 0).astype(int))
+
+
+def shared(folder: Path, rows: int = 60) -> Table:
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(rows, 2))
+    parts = {"X": X, "y": (X[:, 0] > 0).astype(int), "words": np.zeros(2, bool), "folds": np.arange(rows) % 3}
+    for name, values in parts.items():
+        np.save(folder / f"{name}.npy", values)
+    return Table(folder, 2, 0)
+
+
+@pytest.mark.slow
+def test_a_process_gives_what_this_one_would_and_says_why_it_fails(tmp_path: Path) -> None:
+    own = shared(tmp_path)
+    tree = {"algorithm": "DT", "hyperparameters": {"min_samples_split": 2}}
+    done = Trial(own, tree, 60.0, 4 << 30).result()
+    np.testing.assert_array_equal(done.predictions, cross_validated(own, tree))
+    wrong = Trial(
+        own, {"algorithm": "DT", "hyperparameters": {"min_samples_split": -1}}, 60.0, 4 << 30
+    ).result()
+    assert wrong.predictions is None and wrong.why is not None and "min_samples_split" in wrong.why
+    late = Trial(own, {"algorithm": "RF", "hyperparameters": {}}, 0.001, 4 << 30).result()
+    assert late.why is not None and "out of time" in late.why
+    many = {"algorithm": "RF", "hyperparameters": {"n_estimators": 200_000}}
+    large = Trial(own, many, 3.0, 8 << 20).result()
+    assert large.predictions is None and large.why is not None
+
+
+def test_a_saved_pipeline_answers_new_rows_by_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = table(written(tmp_path / "odd.csv", odd(45)))
+    tree = {"algorithm": "DT", "hyperparameters": {"min_samples_split": 2}}
+    pipeline = built(tree, True, data.words, 44, 0).fit(data.X, data.y)
+    skops.io.dump(pipeline, tmp_path / saved.PIPELINE)
+    (tmp_path / saved.ABOUT).write_text(json.dumps(told(data)))
+    rows = [[row[-1], *row[:-1]] for row in odd(6)]
+    rows[1][-1] = "unheard"
+    where = saved.predict_rows(tmp_path, written(tmp_path / "new.csv", rows), tmp_path / "to")
+    found = list(csv.reader(where.open()))
+    assert found[0] == ["y", "probability of p", "probability of q", "probability of rare"]
+    assert [row[0] for row in found[2:]] == [str(row[-1]) for row in odd(6)[2:]]
+    assert "1 cells of column 'word' are nothing that training has" in capsys.readouterr().err
+    with pytest.raises(UserError, match="it lacks"):
+        saved.predict_rows(tmp_path, written(tmp_path / "few.csv", [["x"], [1]]), tmp_path / "to")
+
+
+def test_a_saved_file_with_other_types_is_not_loaded(tmp_path: Path) -> None:
+    skops.io.dump(built(MAJORITY, True, np.zeros(1, bool), 2, 0), tmp_path / saved.PIPELINE)
+    (tmp_path / saved.ABOUT).write_text("{}")
+    saved.load(tmp_path)
+    skops.io.dump(Foreign(), tmp_path / saved.PIPELINE)
+    with pytest.raises(UserError, match="Foreign, which no pipeline of this project has"):
+        saved.load(tmp_path)
