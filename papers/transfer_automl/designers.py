@@ -217,8 +217,8 @@ class ControllerSearch(Designer):
         if not isinstance(known, Controller):
             raise UserError(
                 f"method.pretrained={stage.words}: has no controller (valid: a run with "
-                f"method=automl/naml or "
-                "automl/multitask_naml)"
+                f"method=design_search/naml or "
+                "design_search/multitask_naml)"
             )
         if known.decisions != self.net.decisions:
             other = [

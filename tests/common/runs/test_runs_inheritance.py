@@ -288,10 +288,10 @@ def test_settings_within_settings_are_taken_over_one_by_one() -> None:
     words = [
         "paper=transfer_automl",
         "dataset=image_tasks",
-        "method=automl/t_naml",
+        "method=design_search/t_naml",
         "dataset.tasks=[cifar10]",
     ]
-    text = "dataset.tasks=[mnist] dataset.sets.svhn.limit=7 method=automl/multitask_naml"
+    text = "dataset.tasks=[mnist] dataset.sets.svhn.limit=7 method=design_search/multitask_naml"
     parent, request = compose([*words, "dataset.sets.mnist.limit=9", "dataset.sets.svhn.limit=8"])
     config, _ = stage_run(text, "pretrained", parent, request)
     assert (config.dataset.sets.mnist.limit, config.dataset.sets.svhn.limit) == (9, 7)

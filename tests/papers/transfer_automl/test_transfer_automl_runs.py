@@ -17,8 +17,8 @@ WORDS = [
     "logger=none",
 ]  # fmt: skip
 TRANSFER = [
-    "method=automl/t_naml", "dataset.tasks=[task9]",
-    "method.pretrained=dataset.tasks=[task0,task1] method=automl/multitask_naml paper.trials=400",
+    "method=design_search/t_naml", "dataset.tasks=[task9]",
+    "method.pretrained=dataset.tasks=[task0,task1] method=design_search/multitask_naml paper.trials=400",
 ]  # fmt: skip
 OURS = {table["id"] for table in load_tables("transfer_automl")["tables"] if table.get("ours")}
 
@@ -112,7 +112,7 @@ def test_a_search_that_trains_texts_is_killed_and_goes_on(calls: Calls, tmp_path
         (["dataset=text_table", "model=two_tower"], "holds the trainings of model=two_tower_small"),
         (["paper.trials=0"], "paper.trials=0: must be at least 1"),
         (["method.norm=mean"], "method.norm=mean"),
-        ([*TRANSFER, "method.pretrained=method=automl/random_search"], "has no controller"),
+        ([*TRANSFER, "method.pretrained=method=design_search/random_search"], "has no controller"),
         (["paper.launcher=slurm"], "launcher"),
         (["method.train=embedding"], "needs a pretrained controller"),
     ],

@@ -311,7 +311,7 @@ def test_a_search_is_the_same_in_other_units(tmp_path: Path, scale: float) -> No
 
 def pretrained(root: Path, **changes: Any) -> Stage:
     module = fit(family(tasks=["task0", "task1"]), controller(), root, **changes)
-    return Stage(words="method=automl/multitask_naml", key="k", metrics={}, model=module.handed_on())
+    return Stage(words="method=design_search/multitask_naml", key="k", metrics={}, model=module.handed_on())
 
 
 def test_a_transferred_controller_begins_where_the_pretrained_one_ended(tmp_path: Path) -> None:
@@ -330,8 +330,8 @@ def test_transfer_from_a_checkpoint_of_another_space_is_one_line(tmp_path: Path)
     known.decisions = {**known.decisions, "b": [0, 7]}
     with pytest.raises(UserError, match=r"another space of designs, which has not the same decision b"):
         fit(family(tasks=["task2"]), controller(pretrained=stage), tmp_path)
-    nothing = Stage(words="method=automl/random_search", key="k", metrics={}, model=torch.nn.Identity())
-    with pytest.raises(UserError, match=r"method=automl/random_search: has no controller"):
+    nothing = Stage(words="method=design_search/random_search", key="k", metrics={}, model=torch.nn.Identity())
+    with pytest.raises(UserError, match=r"method=design_search/random_search: has no controller"):
         fit(family(tasks=["task2"]), controller(pretrained=nothing), tmp_path)
     with pytest.raises(UserError, match=r"has 2 replicates, this search 1"):
         fit(family(tasks=["task2"]), controller(pretrained=pretrained(tmp_path)), tmp_path, repeats=1)
