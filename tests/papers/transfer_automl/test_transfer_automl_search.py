@@ -330,7 +330,8 @@ def test_transfer_from_a_checkpoint_of_another_space_is_one_line(tmp_path: Path)
     known.decisions = {**known.decisions, "b": [0, 7]}
     with pytest.raises(UserError, match=r"another space of designs, which has not the same decision b"):
         fit(family(tasks=["task2"]), controller(pretrained=stage), tmp_path)
-    nothing = Stage(words="method=design_search/random_search", key="k", metrics={}, model=torch.nn.Identity())
+    words = "method=design_search/random_search"
+    nothing = Stage(words=words, key="k", metrics={}, model=torch.nn.Identity())
     with pytest.raises(UserError, match=r"method=design_search/random_search: has no controller"):
         fit(family(tasks=["task2"]), controller(pretrained=nothing), tmp_path)
     with pytest.raises(UserError, match=r"has 2 replicates, this search 1"):
