@@ -334,9 +334,9 @@ class TableModule(PaperModule):
         drawn = resampled(y, [own, constant, usual], self.classes)
         values = [score(y, one, self.classes) for one in (own, constant, usual)]
         metrics: dict[str, float | None] = {"score": values[0]}
-        metrics["score_low"], metrics["score_high"] = interval(
-            plausible(y, own) if self.classes else drawn[:, 0]
-        )
+        low, high = interval(plausible(y, own) if self.classes else drawn[:, 0])
+        # of classes with a row or two Jeffreys' prior weighs more than the rows
+        metrics["score_low"], metrics["score_high"] = min(low, values[0]), max(high, values[0])
         for name, place in (("majority", 1), ("best_default", 2)):
             metrics[name] = values[place]
             metrics[f"gain_over_{name}"] = values[0] - values[place]
