@@ -331,7 +331,7 @@ def test_seeds_of_trainings_follow_from_run_and_architecture_alone() -> None:
 class Planner(RandomSearch):
     """Plans the pairs (0, 0), (0, 1), ... of a round, and expects the second number."""
 
-    def plan(self, space: Any, record: Record[Any], count: int, random: Any) -> list[Planned[Pair]]:
+    def plan(self, space: Any, record: Record[Any], count: int, random: Any) -> list[Planned[Any]]:
         start = len(record)
         return [Planned(Pair(7, start + k), float(start + k)) for k in range(min(count, 3))]
 
