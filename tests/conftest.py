@@ -65,6 +65,7 @@ SLOW = (
     "common/training/test_training_supervised.py",
     "papers/accelegrad/test_accelegrad_module.py",
     "papers/dcp/test_dcp_complexity.py",
+    "papers/ablr/test_ablr_search.py",
     "papers/dpc/test_dpc_search.py",
     "papers/nao/test_nao_search.py",
     "papers/factor_transfer/test_factor_transfer_claims.py",
