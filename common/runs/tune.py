@@ -6,10 +6,12 @@ import sys
 from omegaconf import DictConfig
 
 from common.base.errors import UserError
+from common.runs.catalogue import names
 from common.runs.evidence import key_of
 from common.runs.objective import check_metric
 from common.runs.words import as_text, text_of
 from common.search.settings import Setting, is_setting, settings, words_at
+from common.tables.tables import unknown
 
 HELP = """Search the settings of any run: which words make a metric of it best.
 
@@ -33,8 +35,8 @@ Words of the search itself:
   rungs=null                shares of a training, as [0.11,0.33], behind which only the best go on
   warm_start=null           words of earlier runs whose results it begins with, as 'paper=yogi dataset=digits'
   replicates=1              searches, each with a seed of its own, and with `evaluations` trainings of its own
-  searcher=search/practical search/random, search/sobol, search/tpe, acquisition/ei and the others of maxacq;
-                            where keys act apart from each other also search/qff_ts, search/qff_ucb, ...
+  searcher=practical        random, sobol, tpe, ablr (learns across the runs of warm_start), ei and the others
+                            of maxacq; where keys act apart from each other also qff_ts, qff_ucb, ...
   seed, output_dir, data_dir, force, logger as in run.py (of the search)
 
 A training that is free to begin gets the best point given all that have ended, and those under way. One that
@@ -50,7 +52,9 @@ OWN = {
 # words that run.py takes for the search
 ABOUT = ("seed", "output_dir", "data_dir", "force", "logger", "record", "checkpoint_every")
 DEFAULTS = {"metric": "validation_loss", "evaluations": "20", "replicates": "1", "batch": "1",
-            "searcher": "search/practical"}  # fmt: skip
+            "searcher": "practical"}  # fmt: skip
+# config groups of methods that search
+SEARCHERS = ("search", "acquisition")
 # the surrogate that searchers of additive functions take: a part for each key, of standardised values
 ADDITIVE = ("model=gp_se", "model.groups=one_dim", "model.fit=fixed", "model.noise=0.1")
 TAKE_ADDITIVE = (
@@ -129,7 +133,19 @@ def _divided(words: list[str]) -> tuple[list[str], dict[str, str], list[str], li
             about.append(word)
         else:
             of_run.append(word)
+    own["searcher"] = _full_name(own["searcher"])
     return varied, own, about, of_run
+
+
+def _full_name(searcher: str) -> str:
+    """A searcher by its config group and name, of which the name alone will do."""
+    known = [name for name in names("method") if name.split("/")[0] in SEARCHERS]
+    if searcher in known:
+        return searcher
+    full = [name for name in known if name.split("/")[1] == searcher]
+    if not full:
+        raise UserError(unknown("searcher", searcher, [name.split("/")[1] for name in known]))
+    return full[0]
 
 
 def _initial(evaluations: str, dim: int) -> str:

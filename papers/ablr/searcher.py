@@ -109,8 +109,11 @@ class ModelSearch(Searcher):
 
     def _batch(self, r: int, seen: Observations, q: int) -> Tensor:
         valid = seen.valid[r]
-        x, y = seen.x[r][valid], seen.y[r][valid]
-        tried = seen.x[r]
+        # the very function, measured before
+        same = [one for one in self.task.earlier if one.same]
+        x = torch.cat([*(one.x for one in same), seen.x[r][valid]])
+        y = torch.cat([*(one.y for one in same), seen.y[r][valid]])
+        tried = torch.cat([*(one.x for one in same), seen.x[r]])
         points: list[Tensor] = []
         pool = self._pool(r, x, y)
         values = self.transformed(y)
@@ -225,11 +228,11 @@ class ModelSearch(Searcher):
 
 
 def related_to(task: Task, r: int) -> list[RelatedTask]:
-    """The related tasks of replicate r: the objective's own, or what earlier runs say (`Task.earlier`)."""
+    """The related tasks of replicate r: the objective's own, or what earlier runs say of other functions."""
     if isinstance(task.objective, TransferObjective):
         return task.objective.related(r)
     none = torch.zeros(0, dtype=torch.float64)
-    return [RelatedTask(one.x, one.y, none) for one in getattr(task, "earlier", ())]
+    return [RelatedTask(one.x, one.y, none) for one in task.earlier if not one.same]
 
 
 def arms_of(objective: Objective, r: int) -> Tensor:

@@ -50,6 +50,27 @@ def test_searchers_of_additive_functions_get_a_surrogate_that_is_one() -> None:
     assert words[-4:] == ["model=gp_se", "model.groups=one_dim", "model.fit=fixed", "model.noise=0.1"]
 
 
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("ablr", "search/ablr"),
+        ("search/tpe", "search/tpe"),
+        ("ei", "acquisition/ei"),
+        ("sobol", "search/sobol"),
+    ],
+)
+def test_a_searcher_is_known_by_its_name_alone(name: str, full: str) -> None:
+    words = search_words(
+        ["paper=yogi", "dataset.validation=0.2", "method.lr=log(1e-4,1)", f"searcher={name}"]
+    )
+    assert f"method={full}" in words
+
+
+def test_a_searcher_that_there_is_not_is_refused_with_the_near_ones() -> None:
+    with pytest.raises(UserError, match="unknown searcher=sobool; did you mean sobol"):
+        search_words(["paper=yogi", "dataset.validation=0.2", "method.lr=log(1e-4,1)", "searcher=sobool"])
+
+
 def test_an_accuracy_is_to_be_large_unless_it_is_said_otherwise() -> None:
     words = ["paper=yogi", "dataset=digits", "dataset.validation=0.2", "method.lr=log(1e-4,1)"]
     assert "dataset.goal=maximize" in search_words([*words, "metric=validation_accuracy"])

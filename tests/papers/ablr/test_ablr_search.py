@@ -1,7 +1,6 @@
 """Objectives with related tasks, and searches on them."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from common.base.errors import UserError
-from common.base.objective import Coordinate, Objective, Space, box
+from common.base.objective import Coordinate, Earlier, Objective, Space, box
 from common.numerics.sampling import ReplicateSampler
 from common.search.searcher import Observations, Task
 from common.search.surrogate import Surrogate
@@ -18,7 +17,7 @@ from papers.ablr.features import Network, RandomKitchenSinks
 from papers.ablr.openml_runs import FLOWS, encoded, read_runs
 from papers.ablr.searcher import ABLRSearch, Inputs, ModelSearch
 from papers.ablr.signals import TunedMLP
-from papers.ablr.tasks import OpenMLTasks, Quadratics, RelatedTask, XGBoostTasks
+from papers.ablr.tasks import OpenMLTasks, Quadratics, XGBoostTasks
 
 DATA = Path("data")
 COMMON: dict[str, Any] = {"transform": "standardise", "candidates": 64}
@@ -146,18 +145,18 @@ def test_where_all_tasks_are_alike_the_first_point_is_nearly_the_best() -> None:
     assert float(first.y[0, 0]) > float(data.values(-5 + 10 * unit).quantile(0.95))
 
 
-def test_earlier_runs_are_learnt_from_where_the_search_knows_of_some() -> None:
-    @dataclass(frozen=True)
-    class Told(Task):
-        earlier: tuple[RelatedTask, ...] = ()
-
+@pytest.mark.parametrize("same", [False, True])
+def test_earlier_runs_are_learnt_from_where_the_search_knows_of_some(same: bool) -> None:
+    """Of other functions, and of the very same one, whose points are not tried again."""
     data = TestedBox()
     x = torch.rand(30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    told = RelatedTask(x, data.values(x[None])[0], torch.zeros(0))
+    told = Earlier("f", x, data.values(x[None])[0], same)
     random = ReplicateSampler(0, 1, None, torch.device("cpu"), torch.float64)
     searcher = ablr(iterations=60)
-    searcher.start(Told(data, surrogate(2), [0], 5, random, torch.device("cpu"), (told,)))
-    assert float(go(searcher, data, 1).y[0, 0]) > -0.05
+    searcher.start(Task(data, surrogate(2), [0], 5, random, torch.device("cpu"), earlier=[told]))
+    found = go(searcher, data, 1)
+    assert float(found.y[0, 0]) > -0.05
+    assert not same or not bool((found.x[0] == x[:, None]).all(-1).any())
 
 
 def test_a_failed_evaluation_is_left_out_and_a_batch_has_different_points() -> None:
