@@ -1,5 +1,6 @@
 """Callbacks that every run has: checkpoints that resume exactly, and a progress report with an ETA."""
 
+import io
 import os
 import random
 import signal
@@ -35,7 +36,10 @@ class InPlace(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        torch.save(checkpoint, path)
+        # by way of memory: torch's own writer ends the process where the disk is full
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        Path(path).write_bytes(buffer.getbuffer())
 
 
 class Checkpoints(pl.Callback):
