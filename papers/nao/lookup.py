@@ -153,7 +153,7 @@ def tabulate(runs: list[Path], path: Path) -> Measured:
         "what": "every network of a space, trained once a seed; accuracy and loss of the validation split, "
         "accuracy of the test split, after so many steps",
         "settings": settings[0],
-        "commits": [result["git_commit"] for result in results],
+        "commits": [result["commit"] for result in results],
         "code": [result["code"] for result in results],
     }
     table = Measured(

@@ -471,7 +471,7 @@ def finished_run(folder: Path, seed: int, count: int, **changes: Any) -> Path:
         record.add(Evaluated(one, {"score": 1.0, **points}, {"parameters": 10.0 + number}, 0.5))
     (folder / "architectures.json").write_text(json.dumps({"search": record.to_json()}))
     config: dict[str, Any] = {"dataset": {}, "model": {}, "method": {}, "paper": {"steps": 18}, "seed": seed}
-    result = {"config": config | changes, "seed": seed, "git_commit": "abc", "code": "123"}
+    result = {"config": config | changes, "seed": seed, "commit": "abc", "code": "123"}
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 

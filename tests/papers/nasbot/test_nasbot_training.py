@@ -277,8 +277,10 @@ def test_two_processes_train_once_and_a_killed_one_leaves_nothing_broken(tmp_pat
     for process in (one, other):
         assert process.stdin is not None
         process.stdin.write("\n")
-        process.stdin.flush()
-    outs = [process.communicate(timeout=60)[0] for process in (one, other)]
+        process.stdin.close()
+    # not by `communicate`, which misses what a readline has read ahead
+    outs = [out.read() for out in (one.stdout, other.stdout)]
+    assert [process.wait() for process in (one, other)] == [0, 0]
     assert sum("training" in out for out in outs) == 1
     assert all("{'score': 1.0}" in out for out in outs)
     assert len(mark.read_text().split()) == 2
