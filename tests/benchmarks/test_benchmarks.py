@@ -72,7 +72,7 @@ def test_a_benchmark_that_there_is_not_is_refused_with_those_that_there_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["yogi_stepp"]) == 1
-    assert capsys.readouterr().err.startswith("error: unknown yogi_stepp; valid: accelegrad_grid, ")
+    assert capsys.readouterr().err.startswith("error: unknown yogi_stepp; valid: ablr_fit, accelegrad_grid, ")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ CONF = Path(__file__).parents[3] / "conf" / "model"
 # channels have an order, or pass groups and shuffles, have tests of their own
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?|_target_: (papers\.(saddle\.sets|sdp_cert|mgda\.networks\.LinearEncoder|spider"
-    r"|yogi|accelegrad|channelnets|pelee\.detector|nasbot\.network\.GraphRegression)"
+    r"|yogi|accelegrad|channelnets|pelee\.detector|pmf_automl|transfer_automl|nao\.recurrent|nasbot\.network\.GraphRegression)"
     r"|common\.search\.surrogate|common\.detection|common\.models\.(linear|online_function|shufflenet))"
     r"|backbone: xception"
 )
