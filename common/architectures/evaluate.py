@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +16,7 @@ from common.architectures.objective import ArchitectureObjective
 from common.architectures.record import Evaluated
 from common.architectures.space import A
 from common.base.errors import UserError
+from common.base.files import whole
 
 Launcher = Literal["joblib", "ray", "submitit"]
 
@@ -83,10 +83,8 @@ class Job(Generic[A]):
         return found
 
     def _keep(self, found: Evaluated[A]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(found.to_json()))
-        partial.replace(self.path)
+        with whole(self.path) as partial:
+            partial.write_text(json.dumps(found.to_json()))
 
 
 def evaluate_all(jobs: Sequence[Job[A]], workers: Workers) -> list[Evaluated[A]]:

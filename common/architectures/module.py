@@ -4,22 +4,20 @@ import hashlib
 import json
 import math
 import shutil
-from pathlib import Path
 from typing import Any, Generic, TypedDict, Unpack
 
 import numpy as np
-import torch
 from scipy.stats import spearmanr
 
-from common.architectures.evaluate import Job, Workers, evaluate_all
+from common.architectures.evaluate import Job, Launcher, Workers, evaluate_all
 from common.architectures.objective import ArchitectureObjective
 from common.architectures.record import Evaluated, Record, pareto_front
 from common.architectures.searchers import ArchitectureSearcher, Planned
 from common.architectures.space import A
 from common.base.errors import UserError
+from common.base.files import whole
 from common.base.limits import require
-from common.base.loader import RoundLoader
-from common.base.module import UNDER_WAY, PaperModule, Progress
+from common.base.module import UNDER_WAY, ClockModule, Progress
 
 # in the run's folder: everything that was evaluated, and the architecture that was found
 RECORD, FOUND = "architectures.json", "found.json"
@@ -49,7 +47,38 @@ class ArchitectureSearchSettings(TypedDict):
     workers: Workers
 
 
-class ArchitectureSearchModule(PaperModule, Generic[A]):
+class SearchLength(TypedDict):
+    """The keys of `paper` that all searches for architectures have: how long they are, and who evaluates.
+
+    Attributes:
+        evaluations, batch, steps, proxy_share, rerank: see `ArchitectureSearchSettings`.
+        processes, launcher, threads: see `Workers`.
+    """
+
+    evaluations: int
+    batch: int
+    steps: int
+    proxy_share: float
+    rerank: int
+    processes: int
+    launcher: Launcher
+    threads: int
+
+
+def search_settings(seed: int, paper: SearchLength) -> ArchitectureSearchSettings:
+    """What a search takes, of the keys of `paper`."""
+    return ArchitectureSearchSettings(
+        seed=seed,
+        evaluations=paper["evaluations"],
+        batch=paper["batch"],
+        steps=paper["steps"],
+        proxy_share=paper["proxy_share"],
+        rerank=paper["rerank"],
+        workers=Workers(paper["processes"], paper["launcher"], paper["threads"]),
+    )
+
+
+class ArchitectureSearchModule(ClockModule, Generic[A]):
     """Searches a space by short trainings, and trains the best of what it has seen in full.
 
     A round proposes `batch` architectures, none of which was evaluated before, and evaluates them, in several
@@ -106,19 +135,6 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
         # scores that the searcher expected, by key
         self.expected: dict[str, float] = {}
         self.used_up = False
-        # its parameters are those of no network: Lightning wants one to count its steps by
-        self.clock = torch.nn.Parameter(torch.zeros(()))
-
-    def train_dataloader(self) -> RoundLoader:
-        return RoundLoader()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD([self.clock], lr=0.0)
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return Path(self.trainer.default_root_dir)
 
     @property
     def searched(self) -> bool:
@@ -187,10 +203,9 @@ class ArchitectureSearchModule(PaperModule, Generic[A]):
             random = np.random.default_rng((self.seed % 2**64, len(self.evaluated), 1))
             kept = self.searcher.plan(space, self.evaluated, count, random)
             if kept:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".partial")
-                partial.write_text(json.dumps([[one.architecture.to_json(), one.expected] for one in kept]))
-                partial.replace(path)
+                with whole(path) as partial:
+                    plan = [[one.architecture.to_json(), one.expected] for one in kept]
+                    partial.write_text(json.dumps(plan))
         self.expected |= {one.architecture.key: one.expected for one in kept if one.expected is not None}
         return [one.architecture for one in kept]
 

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -10,6 +11,7 @@ from torch import nn
 
 from common.base.dataset import DataSet
 from common.base.errors import UserError
+from common.base.loader import RoundLoader
 
 # what a run keeps in its folder beside its checkpoints until it is done; one made anew finds none of it
 UNDER_WAY = "under_way"
@@ -166,3 +168,26 @@ class PaperModule(pl.LightningModule):
         for index in range(len(self.history.get("step", []))):
             self._send(index)
         self.load_search_state(checkpoint["search_state"])
+
+
+class ClockModule(PaperModule):
+    """A module that makes rounds, and trains no network of its own.
+
+    Attributes:
+        clock: a parameter of no network: Lightning wants one to count its steps by.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = nn.Parameter(torch.zeros(()))
+
+    def train_dataloader(self) -> RoundLoader:
+        return RoundLoader()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.clock], lr=0.0)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.trainer.default_root_dir)

@@ -5,7 +5,6 @@ architecture search and of tuning are kept so.
 """
 
 import json
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from common.base.errors import UserError
+from common.base.files import whole
 
 FORMAT = 1
 # of the arrays in a file that are metrics
@@ -110,11 +110,8 @@ class Measured:
         arrays = {"words": np.frombuffer(json.dumps(words).encode(), np.uint8), "seconds": self.seconds}
         arrays |= {f"{PREFIX}{name}": values for name, values in self.metrics.items()}
         arrays |= {f"fact/{name}": values for name, values in self.facts.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
+        with whole(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Measured":

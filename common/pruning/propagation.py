@@ -89,7 +89,8 @@ def _run(model: nn.Module, shape: Shape, tracker: "Tracker") -> None:
         reason = " ".join(str(error).split())[:160]
         where, name = tracker.last
         if tracker.expected is not None:
-            why = "joins numbers of channels that differ" if name in ELEMENTWISE else f"fails ({reason})"
+            joins = name in ELEMENTWISE and "meta tensor" not in reason
+            why = "joins numbers of channels that differ" if joins else f"fails ({reason})"
             refused = Refused(where, f"{name} {why} once channels are removed")
             refused.position = tracker.position
             raise refused from error

@@ -16,10 +16,8 @@ from typing import IO, Any
 from torch import Tensor
 
 from common.base.crew import Crew, Measured
-from common.runs.listed import make_by_launcher
-from common.runs.sweep import VARIABLE
+from common.runs.listed import environment_of_runs, make_by_launcher
 from common.runs.worker import INTERRUPTED
-from common.tables.tables import ROOT
 
 # launchers whose work is done by processes of this machine, which need not be started for each run
 HERE = ("basic", "joblib")
@@ -130,8 +128,7 @@ class _Worker:
     """
 
     def __init__(self, size: int, answers: "queue.Queue[tuple[_Worker, Answer | None]]") -> None:
-        environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+        environment = environment_of_runs()
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         # a session of its own: Ctrl-C reaches the search alone, which then asks its workers to stop

@@ -15,6 +15,13 @@ from common.runs.sweep import VARIABLE, read_statuses
 from common.tables.tables import ROOT
 
 
+def environment_of_runs() -> dict[str, str]:
+    """That of processes that make runs within another one: of no sweep, with this project on the path."""
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    return environment
+
+
 def make_runs(jobs: list[list[str]], words: list[str]) -> Evidence:
     """Make runs, by any launcher, from within another run, whose Hydra and Lightning they must not touch.
 
@@ -28,11 +35,9 @@ def make_runs(jobs: list[list[str]], words: list[str]) -> Evidence:
     Raises:
         UserError: none of them could be launched.
     """
-    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
     text = json.dumps({"jobs": jobs, "words": words})
     command = [sys.executable, "-m", "common.runs.listed"]
-    done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, input=text, env=environment_of_runs(), capture_output=True, text=True)
     for line in done.stderr.splitlines():
         if line.startswith("error: ["):
             print(line, file=sys.stderr, flush=True)
@@ -51,12 +56,15 @@ def make_by_launcher(job: list[str], words: list[str]) -> dict[str, Any]:
         job, words: the overrides of the run, and those of how it is made, its launcher among them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
         text = json.dumps({"jobs": [job], "words": words, "statuses": folder})
         command = [sys.executable, "-m", "common.runs.listed"]
         done = subprocess.run(
-            command, input=text, env=environment, capture_output=True, text=True, start_new_session=True
+            command,
+            input=text,
+            env=environment_of_runs(),
+            capture_output=True,
+            text=True,
+            start_new_session=True,
         )
         statuses = read_statuses(Path(folder))
     if not statuses:

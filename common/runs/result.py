@@ -7,19 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common.base.files import whole
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write, flush to disk, rename: a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w") as file:
-            file.write(as_text(content))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a file, whole or not at all, and flush it to disk."""
+    with whole(path) as partial, partial.open("w") as file:
+        file.write(as_text(content))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def as_text(content: dict[str, Any]) -> str:

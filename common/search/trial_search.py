@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common.base.crew import Crew
+from common.base.files import whole
 from common.base.module import UNDER_WAY, Progress
 from common.base.objective import Earlier, Space
 from common.search.module import SearchModule
@@ -219,11 +220,9 @@ def best_of_earlier(earlier: Sequence[Earlier], space: Space, count: int) -> Ten
 
 
 def _keep(found: Sequence[Earlier], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     known = [{"name": e.name, "x": e.x.tolist(), "y": e.y.tolist(), "same": e.same} for e in found]
-    partial.write_text(json.dumps(known))
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(known))
 
 
 def _whole(trial: Trial) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common.base.errors import UserError
+from common.base.files import whole
 from common.data.shared.download import FetchError, fetch, folder_lock
 
 API = "https://www.openml.org/api/v1/json"
@@ -118,9 +119,8 @@ def _fetch(flow: Flow, task: int, path: Path, most: int) -> None:
             for one in evaluations
             if str(one["setup_id"]) in settings
         ]
-        fresh = path.with_suffix(".partial")
-        fresh.write_text(json.dumps(runs))
-        fresh.replace(path)
+        with whole(path) as partial:
+            partial.write_text(json.dumps(runs))
 
 
 def _asked(url: str, folder: Path) -> dict[str, Any]:

@@ -28,7 +28,6 @@ FILES = {
 SPLIT_SEED = 0
 # log10 of the step size and of the penalty; log2 of the hidden units and of the batch
 RANGES = {"lr": (-4.0, -1.0), "alpha": (-6.0, -1.0), "hidden": (3.0, 7.0), "batch": (4.0, 8.0)}
-SIGNALS = ("train_loss", "cpu_time")
 
 
 class TunedMLP(Objective):

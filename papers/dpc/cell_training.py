@@ -1,9 +1,9 @@
 """Training one cell: a short loop of its own, as a search makes thousands of them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from common.architectures.objective import ArchitectureObjective, seed_of
 from common.base.dataset import DataSet, SplitName
 from common.training.made_optimizer import made_optimizer
+from common.training.minibatches import minibatches
 from common.training.segmentation import Segmentation
 from papers.dpc.backbones import padded_side
 from papers.dpc.cached_features import CachedFeatures
@@ -142,7 +143,7 @@ def train_briefly(network: nn.Module, data: DataSet, task: Segmentation, recipe:
     rates = [group["lr"] for group in optimizer.param_groups]
     network.train()
     loss = torch.zeros(())
-    for step, (inputs, targets) in zip(range(steps), _batches(data, recipe.seed), strict=False):
+    for step, (inputs, targets) in zip(range(steps), minibatches(data, recipe.seed), strict=False):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1 - step / recipe.horizon) ** recipe.power
         optimizer.zero_grad(set_to_none=True)
@@ -157,11 +158,3 @@ def train_briefly(network: nn.Module, data: DataSet, task: Segmentation, recipe:
 def _penalty(network: nn.Module, recipe: Recipe) -> Tensor | float:
     # a whole network has its own, which is in the task's loss
     return 0.0 if isinstance(network, DeepLab) else decay_of(network, recipe.weight_decay)
-
-
-def _batches(data: DataSet, seed: int) -> Iterator[tuple[Any, Any]]:
-    loader = data.loader(seed)
-    loader.block = 1
-    for block in loader:
-        for item in block:
-            yield data.ready(item)

@@ -1,9 +1,8 @@
 """The paper's search as a run: proposals, cells trained briefly on cached maps, the best in full."""
 
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
-from common.architectures.evaluate import Launcher, Workers
-from common.architectures.module import ArchitectureSearchModule
+from common.architectures.module import ArchitectureSearchModule, SearchLength, search_settings
 from common.architectures.searchers import ArchitectureSearcher
 from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
@@ -52,28 +51,18 @@ class CellSearch:
         self.features, self.full_features = features, full_features
 
 
-class SearchBudget(TypedDict):
-    """The keys of `paper` that say how long a search is.
+class SearchBudget(SearchLength):
+    """The keys of `paper` of a search; see also `SearchLength`.
 
     Attributes:
-        evaluations, batch, steps, proxy_share, rerank: see `ArchitectureSearchSettings`.
         in_full: of the trainings in full: `cached` maps, or whole networks `end_to_end`.
         references: cells (names, see `papers.dpc.cell`) that are trained in full to compare with.
         score_split: the split whose mIoU is maximised: `validation`, or `test` as the paper did.
-        processes, launcher, threads: see `Workers`.
     """
 
-    evaluations: int
-    batch: int
-    steps: int
-    proxy_share: float
-    rerank: int
     in_full: InFull
     references: list[str]
     score_split: SplitName
-    processes: int
-    launcher: Launcher
-    threads: int
 
 
 class CellSearchModule(ArchitectureSearchModule[Cell]):
@@ -130,13 +119,7 @@ class CellSearchModule(ArchitectureSearchModule[Cell]):
             full=full,
             searcher=method.searcher,
             references={name: cell_of(name) for name in settings["references"]},
-            seed=seed,
-            evaluations=settings["evaluations"],
-            batch=settings["batch"],
-            steps=settings["steps"],
-            proxy_share=settings["proxy_share"],
-            rerank=settings["rerank"],
-            workers=Workers(settings["processes"], settings["launcher"], settings["threads"]),
+            **search_settings(seed, settings),
         )
         self.data = data
 

@@ -1,8 +1,8 @@
 """Training one network of cells: a short loop of its own, as a search makes many."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from common.base.dataset import DataSet, SplitName
 from common.base.modes import evaluation_mode
 from common.metrics.parameters import count_parameters
 from common.training.made_optimizer import made_optimizer
+from common.training.minibatches import minibatches
 from papers.nao.cell import ConvArchitecture
 from papers.nao.network import NAONet
 from papers.nao.space import ConvSpace
@@ -127,10 +128,11 @@ def train_child(
     rates = [group["lr"] for group in optimizer.param_groups]
     network.train()
     loss = torch.zeros(())
-    for step, (inputs, targets) in zip(range(steps), _batches(data, recipe.seed), strict=False):
+    for step, (inputs, targets) in zip(range(steps), minibatches(data, recipe.seed), strict=False):
         factor = (1 + math.cos(math.pi * step / (recipe.horizon * steps))) / 2
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
+        assert targets is not None
         network.progress.fill_((step + 1) / steps)
         optimizer.zero_grad(set_to_none=True)
         outputs = network(cut_out(inputs, recipe.cutout))
@@ -175,11 +177,3 @@ def cut_out(images: Tensor, side: int) -> Tensor:
         masks.append((places >= middle - side // 2) & (places < middle - side // 2 + side))
     blank = masks[0][:, None, :, None] & masks[1][:, None, None, :]
     return images.masked_fill(blank, 0.0)
-
-
-def _batches(data: DataSet, seed: int) -> Iterator[tuple[Any, Any]]:
-    loader = data.loader(seed)
-    loader.block = 1
-    for block in loader:
-        for item in block:
-            yield data.ready(item)

@@ -101,9 +101,9 @@ def layer_of(operation: str, channels: int, stride: int) -> nn.Module:
     return nn.Sequential(*first, *second)
 
 
-def drop_path(inputs: Tensor, keep: float) -> Tensor:
-    """Each example [b, ...] kept with probability `keep` and divided by it, else all zeros."""
-    if keep >= 1:
+def drop_path(inputs: Tensor, keep: Tensor | None) -> Tensor:
+    """Each example [b, ...] kept with probability `keep` and divided by it, else zeros; None keeps all."""
+    if keep is None:
         return inputs
-    mask = torch.empty(len(inputs), *[1] * (inputs.dim() - 1), device=inputs.device, dtype=inputs.dtype)
-    return inputs / keep * mask.bernoulli_(keep)
+    mask = torch.rand(len(inputs), *[1] * (inputs.dim() - 1), device=inputs.device) < keep
+    return inputs * (mask / keep).to(inputs.dtype)

@@ -23,6 +23,19 @@ class Maps(NamedTuple):
     halvings: int
 
 
+def calibrated(before_last: Maps, last: Maps, channels: int) -> tuple[nn.Module, nn.Module]:
+    """What brings both inputs of a cell to its channels and to the size of the last."""
+    first: nn.Module = nn.Identity()
+    if before_last.halvings != last.halvings:
+        first = nn.Sequential(nn.ReLU(), FactorizedReduce(before_last.channels, channels))
+    elif before_last.channels != channels:
+        first = nn.Sequential(*conv_norm(before_last.channels, channels, 1))
+    second: nn.Module = nn.Identity()
+    if last.channels != channels:
+        second = nn.Sequential(*conv_norm(last.channels, channels, 1))
+    return first, second
+
+
 class CellLayer(nn.Module):
     """One cell of a network.
 
@@ -39,14 +52,7 @@ class CellLayer(nn.Module):
     def __init__(self, cell: Cell, before_last: Maps, last: Maps, channels: int, reduction: bool) -> None:
         super().__init__()
         self.cell, self.ends = cell, loose_ends(cell)
-        self.first: nn.Module = nn.Identity()
-        if before_last.halvings != last.halvings:
-            self.first = nn.Sequential(nn.ReLU(), FactorizedReduce(before_last.channels, channels))
-        elif before_last.channels != channels:
-            self.first = nn.Sequential(*conv_norm(before_last.channels, channels, 1))
-        self.second: nn.Module = nn.Identity()
-        if last.channels != channels:
-            self.second = nn.Sequential(*conv_norm(last.channels, channels, 1))
+        self.first, self.second = calibrated(before_last, last, channels)
         self.operations = nn.ModuleList(
             layer_of(b.operation, channels, 2 if reduction and b.source < INPUTS else 1)
             for node in cell
@@ -62,7 +68,7 @@ class CellLayer(nn.Module):
         )
         self.maps = Maps(channels * len(self.ends), last.halvings + reduction)
 
-    def forward(self, before_last: Tensor, last: Tensor, keep: float) -> Tensor:
+    def forward(self, before_last: Tensor, last: Tensor, keep: Tensor | None) -> Tensor:
         """What the two cells before gave, to [b, channels * ends, h, w]; paths stay with probability keep."""
         states = [self.first(before_last), self.second(last)]
         for number, node in enumerate(self.cell):
@@ -204,7 +210,7 @@ class NAONet(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[b, c, h, w] to logits [b, classes]."""
         before_last, last = self.stem(inputs)
-        keeps = self.keeps() if self.training and self.drop_path > 0 else [1.0] * len(self.layers)
+        keeps = self.keeps() if self.training and self.drop_path > 0 else [None] * len(self.layers)
         self.auxiliary_logits = None
         for number, (layer, keep) in enumerate(zip(self.layers, keeps, strict=True)):
             before_last, last = last, layer(before_last, last, keep)
@@ -212,10 +218,10 @@ class NAONet(nn.Module):
                 self.auxiliary_logits = self.head(last)
         return cast(Tensor, self.classifier(last))
 
-    def keeps(self) -> list[float]:
-        """With which probability a path of each cell stays now."""
-        share, count = float(self.progress), len(self.layers)
-        return [1 - share * (number + 1) / count * self.drop_path for number in range(count)]
+    def keeps(self) -> list[Tensor | None]:
+        """With which probability a path of each cell stays now; as tensors, not to wait for a GPU."""
+        count = len(self.layers)
+        return [1 - self.progress * ((number + 1) / count * self.drop_path) for number in range(count)]
 
     def auxiliary_loss(self, targets: Tensor) -> Tensor | float:
         """The second classifier's part of the loss of the last pass in training; 0 without one."""

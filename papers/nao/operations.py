@@ -57,7 +57,6 @@ NAO = (
 )
 # by number; a name that both spaces have stands twice
 BY_NUMBER = (*NAO_WS, *NAO)
-SPACES = {"nao": NAO, "nao_ws": NAO_WS}
 
 # the words of the first official code, in the order of their tokens from 7 and from 14 on
 TYPES = ("identity", "sep_conv", "conv", "dil_sep_conv", "avg_pool", "max_pool", "min_pool")

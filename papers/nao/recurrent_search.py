@@ -137,6 +137,19 @@ def train_cell(network: RecurrentNet, data: TextData, recipe: RecurrentRecipe, s
     raise AssertionError("loaders have no end")
 
 
+def require_recurrent(data: DataSet, model: nn.Module) -> TextData:
+    """The data, if a recurrent cell can be searched on them with the model.
+
+    Raises:
+        UserError: data that are no text, a model without a cell.
+    """
+    if not isinstance(data, TextData):
+        raise UserError("method: searches for recurrent cells (valid: a text, as dataset=python_docs)")
+    if not isinstance(model, RecurrentNet):
+        raise UserError(f"model: {type(model).__name__} has no recurrent cell (valid: model=nao_recurrent)")
+    return data
+
+
 class RecurrentSearchModule(NAOSearchModule[RecurrentCell]):
     """A search for a recurrent cell.
 
@@ -164,12 +177,7 @@ class RecurrentSearchModule(NAOSearchModule[RecurrentCell]):
         temporal_penalty: float,
         **settings: Unpack[SearchBudget],
     ) -> None:
-        if not isinstance(data, TextData):
-            raise UserError("method: searches for recurrent cells (valid: a text, as dataset=python_docs)")
-        if not isinstance(model, RecurrentNet):
-            raise UserError(
-                f"model: {type(model).__name__} has no recurrent cell (valid: model=nao_recurrent)"
-            )
+        text = require_recurrent(data, model)
         if settings["score"] != "loss":
             raise UserError(f"paper.score={settings['score']}; valid with a text: loss")
         recipe = RecurrentRecipe(
@@ -178,8 +186,8 @@ class RecurrentSearchModule(NAOSearchModule[RecurrentCell]):
         )  # fmt: skip
         super().__init__(
             data=data,
-            objective=RecurrentObjective(method.space, model, data, recipe, False),
-            full=RecurrentObjective(method.space, model, data, recipe, True),
+            objective=RecurrentObjective(method.space, model, text, recipe, False),
+            full=RecurrentObjective(method.space, model, text, recipe, True),
             searcher=method.searcher,
             named={name: recurrent_cell_of(name) for name in settings["references"]},
             seed=seed,

@@ -1,11 +1,10 @@
 """NAO's search as a run: a random pool, rounds of gradient steps, the best in full."""
 
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 
-from common.architectures.evaluate import Launcher, Workers
-from common.architectures.module import ArchitectureSearchModule
+from common.architectures.module import ArchitectureSearchModule, SearchLength, search_settings
 from common.architectures.objective import ArchitectureObjective
 from common.architectures.record import Record
 from common.architectures.searchers import ArchitectureSearcher
@@ -79,11 +78,10 @@ class ConvSearch:
         self.full = {name: value for name, value in full.items() if value is not None}
 
 
-class SearchBudget(TypedDict):
-    """The keys of `paper` that say how long a search is.
+class SearchBudget(SearchLength):
+    """The keys of `paper` of a search; see also `SearchLength`.
 
     Attributes:
-        evaluations, batch, steps, proxy_share, rerank: see `ArchitectureSearchSettings`.
         references: architectures that are trained in full to compare with, as `conv_architecture_of` takes
             them.
         score: what is maximised, "accuracy" or "loss" of the split, see `ChildRecipe`.
@@ -92,23 +90,14 @@ class SearchBudget(TypedDict):
         held_out: the last so many architectures of the first pool, on which the predictor is judged that is
             trained on the others; 0: it is not. With `in_sample` it is trained on all.
         in_sample: see there.
-        processes, launcher, threads: see `Workers`.
     """
 
-    evaluations: int
-    batch: int
-    steps: int
-    proxy_share: float
-    rerank: int
     references: list[str]
     score: Score
     score_split: SplitName
     looks: int
     held_out: int
     in_sample: bool
-    processes: int
-    launcher: Launcher
-    threads: int
 
 
 class NAOSearchModule(ArchitectureSearchModule[A]):
@@ -144,13 +133,7 @@ class NAOSearchModule(ArchitectureSearchModule[A]):
             full=full,
             searcher=searcher,
             references=named,
-            seed=seed,
-            evaluations=settings["evaluations"],
-            batch=settings["batch"],
-            steps=settings["steps"],
-            proxy_share=settings["proxy_share"],
-            rerank=settings["rerank"],
-            workers=Workers(settings["processes"], settings["launcher"], settings["threads"]),
+            **search_settings(seed, settings),
         )
         self.data, self.split = data, settings["score_split"]
         for architecture in named.values():

@@ -9,8 +9,8 @@ from torch.nn import functional
 from common.base.errors import UserError
 from common.training.language import Passed
 from papers.nao.cell import INPUTS, Cell, ConvArchitecture, loose_ends
-from papers.nao.layers import FactorizedReduce, Pool, conv_norm
-from papers.nao.network import Maps, make_stem
+from papers.nao.layers import FactorizedReduce, Pool
+from papers.nao.network import Maps, calibrated, make_stem
 from papers.nao.operations import OPERATIONS
 from papers.nao.recurrent_cell import ACTIVATIONS, RecurrentCell
 from papers.nao.recurrent_network import ACTIVATION, RANGE
@@ -139,14 +139,7 @@ class SharedCell(nn.Module):
     ) -> None:
         super().__init__()
         self.space, self.reduction = space, reduction
-        self.first: nn.Module = nn.Identity()
-        if before_last.halvings != last.halvings:
-            self.first = nn.Sequential(nn.ReLU(), FactorizedReduce(before_last.channels, channels))
-        elif before_last.channels != channels:
-            self.first = nn.Sequential(*conv_norm(before_last.channels, channels, 1))
-        self.second: nn.Module = nn.Identity()
-        if last.channels != channels:
-            self.second = nn.Sequential(*conv_norm(last.channels, channels, 1))
+        self.first, self.second = calibrated(before_last, last, channels)
         self.branches = nn.ModuleList(
             nn.ModuleDict(
                 {o: SharedOperation(o, channels, INPUTS + node, reduction) for o in space.operations}

@@ -32,7 +32,7 @@ from papers.nao.gradient_search import fit_epd, new_architectures, scaled
 from papers.nao.network import NAONet
 from papers.nao.recurrent_cell import RecurrentCell
 from papers.nao.recurrent_network import RecurrentNet
-from papers.nao.recurrent_search import RecurrentObjective, RecurrentRecipe
+from papers.nao.recurrent_search import RecurrentObjective, RecurrentRecipe, require_recurrent
 from papers.nao.search import SearchBudget
 from papers.nao.searcher import EmbeddingGradient
 from papers.nao.shared import SharedNet, SharedRecurrentNet
@@ -375,16 +375,11 @@ class SharedRecurrentSearchModule(SharedSearchModule[RecurrentCell]):
         varied_bptt: bool,
         **settings: Unpack[SearchBudget],
     ) -> None:
-        if not isinstance(data, TextData):
-            raise UserError("method: searches for recurrent cells (valid: a text, as dataset=python_docs)")
-        if not isinstance(model, RecurrentNet):
-            raise UserError(
-                f"model: {type(model).__name__} has no recurrent cell (valid: model=nao_recurrent)"
-            )
+        text = require_recurrent(data, model)
         assert data.classes is not None
         split = settings["score_split"]
         recipe = RecurrentRecipe(method.optimizer, method.clip, penalties, varied_bptt, seed, split, "cpu")
-        full = RecurrentObjective(method.space, model, data, recipe, True)
+        full = RecurrentObjective(method.space, model, text, recipe, True)
         shared = SharedRecurrentNet(method.space.steps, data.classes, model.size)
         super().__init__(data=data, shared=shared, full=full, method=method, seed=seed, **settings)
         self.penalties = penalties

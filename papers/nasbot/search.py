@@ -1,13 +1,12 @@
 """NASBOT and its baselines as a run: networks are proposed, trained and compared; the best is trained in
 full."""
 
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from common.architectures.evaluate import Launcher, Workers
-from common.architectures.module import ArchitectureSearchModule
+from common.architectures.module import ArchitectureSearchModule, SearchLength, search_settings
 from common.architectures.objective import ArchitectureObjective
 from common.base.dataset import DataSet
 from common.base.errors import UserError
@@ -66,24 +65,14 @@ class NetworkSearch:
         )
 
 
-class SearchBudget(TypedDict):
-    """The keys of `paper` that say how long a search is.
+class SearchBudget(SearchLength):
+    """The keys of `paper` of a search; see also `SearchLength`.
 
     Attributes:
-        evaluations, batch, steps, proxy_share, rerank: see `ArchitectureSearchSettings`.
         checks: how often a training measures the validation split.
-        processes, launcher, threads: see `Workers`.
     """
 
-    evaluations: int
-    batch: int
-    steps: int
-    proxy_share: float
-    rerank: int
     checks: int
-    processes: int
-    launcher: Launcher
-    threads: int
 
 
 class NetworkSearchModule(ArchitectureSearchModule[Network]):
@@ -137,13 +126,7 @@ class NetworkSearchModule(ArchitectureSearchModule[Network]):
             full=objective,
             searcher=method.searcher,
             references={},
-            seed=seed,
-            evaluations=settings["evaluations"],
-            batch=settings["batch"],
-            steps=settings["steps"],
-            proxy_share=settings["proxy_share"],
-            rerank=settings["rerank"],
-            workers=Workers(settings["processes"], settings["launcher"], settings["threads"]),
+            **search_settings(seed, settings),
         )
         self.data = data
 

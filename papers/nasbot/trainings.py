@@ -8,12 +8,13 @@ while the other waits and reads it.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from common.base.files import whole
 
 Measures = dict[str, float]
 
@@ -61,9 +62,8 @@ class Trainings:
 
     def _write(self, path: Path, words: Mapping[str, Any], measures: Measures) -> None:
         told = {name: value if math.isfinite(value) else None for name, value in measures.items()}
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-        partial.write_text(json.dumps({**words, "measures": told}, sort_keys=True))
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_text(json.dumps({**words, "measures": told}, sort_keys=True))
 
 
 def _read(path: Path) -> Measures | None:

@@ -97,6 +97,25 @@ class Competitor(ABC):
         """Put back what `state_dict` gave."""
 
 
+class Known(Competitor):
+    """A competitor whose outcomes are known without a search: its iterations are only counted."""
+
+    made = 0
+
+    def iterate(self) -> None:
+        self.made += 1
+
+    @property
+    def count(self) -> int:
+        return self.made
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"made": self.made}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.made = state["made"]
+
+
 class Recommender(Competitor):
     """A competitor that evaluates one pipeline on each data set an iteration.
 
@@ -144,7 +163,7 @@ class Recommender(Competitor):
         self.seen = Observations(state["x"].to(device), state["y"].to(device))
 
 
-class Chance(Competitor):
+class Chance(Known):
     """Uniform choice without repeats, some evaluations an iteration, in expectation: nothing is drawn.
 
     Args:
@@ -158,14 +177,7 @@ class Chance(Competitor):
 
     def __init__(self, *, evaluations: int) -> None:
         require("at least 1", "method", evaluations=evaluations)
-        self.evaluations, self.made = evaluations, 0
-
-    def iterate(self) -> None:
-        self.made += 1
-
-    @property
-    def count(self) -> int:
-        return self.made
+        self.evaluations = evaluations
 
     def outcomes(self, t: int) -> list[tuple[Array, Array]]:
         found = []
@@ -173,12 +185,6 @@ class Chance(Competitor):
             values = np.sort(own[~np.isnan(own)])[::-1]
             found.append((values, best_of(len(values), t * self.evaluations)))
         return found
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"made": self.made}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.made = state["made"]
 
 
 class WarmStarted(Recommender):

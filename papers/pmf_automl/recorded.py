@@ -1,7 +1,7 @@
 """The authors' recorded runs of auto-sklearn on 49 data sets: shown as they are, nothing is run."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from common.base.dataset import check
 from common.base.errors import UserError
 from common.base.objective import Objective, arms
-from papers.pmf_automl.recommender import Competitor
+from papers.pmf_automl.recommender import Known
 from papers.pmf_automl.scores import MADE_UP_SEED
 
 Array = np.ndarray
@@ -77,7 +77,7 @@ class OpenML49(Objective):
         return None
 
 
-class AutoSklearn(Competitor):
+class AutoSklearn(Known):
     """The recorded curves, all data sets at once: the mean of the best test AUC so far.
 
     Args:
@@ -87,14 +87,7 @@ class AutoSklearn(Competitor):
     NAME: ClassVar = "auto_sklearn"
 
     def __init__(self, *, space: Literal["equal", "default"]) -> None:
-        self.space, self.made = space, 0
-
-    def iterate(self) -> None:
-        self.made += 1
-
-    @property
-    def count(self) -> int:
-        return self.made
+        self.space = space
 
     def outcomes(self, t: int) -> list[tuple[Array, Array]]:
         curves = self.curves
@@ -104,9 +97,3 @@ class AutoSklearn(Competitor):
     def of(self, data: OpenML49) -> None:
         """Take the curves of a data set."""
         self.curves: Array = data.equal if self.space == "equal" else data.default
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"made": self.made}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.made = state["made"]

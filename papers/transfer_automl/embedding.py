@@ -18,8 +18,6 @@ from common.base.errors import UserError
 
 # vectors of a substitute are those of no language, but always the same
 SEED = 20_181_203
-# text, of the words of one, is known by the crc32 of its bytes
-BUCKETS = 1 << 13
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import time
-from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -13,8 +12,7 @@ import torch
 from common.architectures.evaluate import Launcher, Workers
 from common.base.errors import UserError
 from common.base.limits import require
-from common.base.loader import RoundLoader
-from common.base.module import UNDER_WAY, PaperModule, Progress
+from common.base.module import UNDER_WAY, ClockModule, Progress
 from common.base.stages import Stage
 from common.numerics.sampling import ReplicateSampler
 from papers.transfer_automl.controller import Controller
@@ -60,7 +58,7 @@ class AutoMLSettings(TypedDict):
     threads: int
 
 
-class AutoMLModule(PaperModule):
+class AutoMLModule(ClockModule):
     """Wong, Houlsby, Lu & Gesmundo, "Transfer Learning with Neural AutoML", NeurIPS 2018.
 
     R searches at once. All trials, all random streams and the designer's state are in the checkpoint, and
@@ -107,19 +105,6 @@ class AutoMLModule(PaperModule):
             self.seeds[0] + NOISE_STREAM, len(self.seeds), None, torch.device("cpu"), torch.float64
         )
         self.started = False
-        # its parameters are those of no network: Lightning wants one to count its steps by
-        self.clock = torch.nn.Parameter(torch.zeros(()))
-
-    def train_dataloader(self) -> RoundLoader:
-        return RoundLoader()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD([self.clock], lr=0.0)
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return Path(self.trainer.default_root_dir)
 
     @property
     def done(self) -> bool:

@@ -21,6 +21,7 @@ import yaml
 
 from common.architectures.evaluate import Job, Workers, evaluate_all
 from common.base.errors import UserError
+from common.base.files import whole
 from papers.transfer_automl.ground import DesignTasks, Ground, TableGround
 from papers.transfer_automl.local_tasks import LOCAL
 from papers.transfer_automl.space import DesignSpace
@@ -164,9 +165,8 @@ def make(path: Path, scratch: Path, data_dir: str, workers: Workers) -> None:
     plain = {name: array.astype(np.float32) for name, array in arrays.items()}
     content = io.BytesIO()
     np.savez_compressed(content, about=np.array(json.dumps(about)), **plain)  # type: ignore[arg-type]
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content.getvalue())
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_bytes(content.getvalue())
 
 
 def _commit() -> str:

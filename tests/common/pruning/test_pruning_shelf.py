@@ -48,6 +48,8 @@ SMALLER: list[tuple[str, dict[str, Any]]] = [
     (r"vgg", {"widths": [[6], [6, 8], [8, 8, 12], [12], [16]]}),
     (r"mobilenet_v1", {"multiplier": 0.125}),
     (r"mobilenet_v2", {"stages": [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 1], [6, 40, 1, 2]]}),
+    (r"naonet_imagenet", {"cells": 1, "filters": 8, "auxiliary": 0.0}),
+    (r"naonet", {"cells": 1, "filters": 8}),
     (r"autoencoder_mnist|autoencoder_curves", {"hidden": [40, 20, 10]}),
 ]
 # not resnet50, a ResNet for small images that is none of CIFAR's
