@@ -2,8 +2,8 @@
 
 import sys
 
+from common.base.command import command
 from common.runs.evaluate import main
-from common.runs.pipe import piped
 
 if __name__ == "__main__":
-    sys.exit(piped(main))
+    sys.exit(command(main))

@@ -8,7 +8,7 @@ if __name__ == "__main__":
     if completion.wanted(sys.argv[1:]):
         sys.exit(completion.main(sys.argv[1:]))
 
-    from common.runs.pipe import piped
+    from common.base.command import command
     from common.runs.start import main
 
-    sys.exit(piped(main))
+    sys.exit(command(main))

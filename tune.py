@@ -2,8 +2,8 @@
 
 import sys
 
-from common.runs.pipe import piped
+from common.base.command import command
 from common.runs.tune import main
 
 if __name__ == "__main__":
-    sys.exit(piped(main))
+    sys.exit(command(main))

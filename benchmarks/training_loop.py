@@ -33,8 +33,9 @@ from common.data.images.mnist import Mnist
 from common.data.shared.in_memory import ImageData
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
-from common.runs.callbacks import Checkpoints, ProgressReport
+from common.runs.callbacks import Checkpoints
 from common.runs.processes import Processes
+from common.runs.progress import ProgressReport
 from common.training.schedules import constant
 from common.training.supervised import SupervisedModule
 

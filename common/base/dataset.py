@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.base.errors import UserError
 from common.base.loader import BlockLoader
+from common.base.phases import counted
 from common.base.preparation import Preparation
 from common.base.task_spec import TaskSpec
 
@@ -20,6 +21,8 @@ Part = Literal["train", "test"]
 SplitName = Literal["train", "validation", "test"]
 Source = Literal["real", "synthetic"]
 Batch = tuple[Tensor, Tensor | None]
+# what goes through a split without learning does, as it is told to whoever waits
+JUDGING = {"train": "going through the training set", "validation": "validating", "test": "testing"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class DataSet(pl.LightningDataModule, ABC):
         notes: of a set that is judged: what of it does not stand in the set that the network was trained on.
         limit_is_cap: whether a `limit` above the size of the set takes all of it, as one that a scale brings
             does, and is not refused, as one that the user has asked for is.
+        judged_on: validate and test on at most so many examples (tokens of text), spread over the split;
+            None: on all. It is set before `setup`.
     """
 
     NAME: ClassVar[str]
@@ -76,6 +81,7 @@ class DataSet(pl.LightningDataModule, ABC):
         self.repairs: dict[str, int] = {}
         self.notes: list[str] = []
         self.limit_is_cap = False
+        self.judged_on: int | None = None
 
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
@@ -136,6 +142,12 @@ class DataSet(pl.LightningDataModule, ABC):
     def preparation(self) -> Preparation | None:
         """How a decoded picture of any size becomes an input, as stored; None for sets of no pictures."""
         return None
+
+    def judged(self, size: int) -> Tensor | None:
+        """Which examples of a split of `size` are judged, int64 [judged_on], in order; None: all of them."""
+        if self.judged_on is None or size <= self.judged_on:
+            return None
+        return torch.arange(self.judged_on) * size // self.judged_on
 
     def tested(self) -> str:
         """What the test split is, in a few words."""
@@ -213,7 +225,8 @@ class DataSet(pl.LightningDataModule, ABC):
     def batches(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
         """The whole split in order, without augmentation; the last batch holds the rest."""
         size = self.size(split)
-        for start in range(0, size, batch_size):
+        starts = range(0, size, batch_size)
+        for start in counted(starts, JUDGING[split], len(starts), "batches"):
             yield self.batch(split, slice(start, min(start + batch_size, size)), augment=False)
 
 

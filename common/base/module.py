@@ -123,6 +123,10 @@ class PaperModule(pl.LightningModule):
         """
         raise UserError(f"clip={norm}: {type(self).__name__} trains no network by minibatches (valid: null)")
 
+    def remarks(self) -> list[str]:
+        """What whoever reads the results must know, a line each; nothing here."""
+        return []
+
     def search_state(self) -> dict[str, Any]:
         """What besides parameters must survive a kill: tensors, numbers, strings, lists, dicts."""
         return {}

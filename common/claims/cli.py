@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from common.base.errors import UserError
+from common.base.names import fitting
 from common.claims.claims import Claim, all_claims
 from common.runs.evidence import Evidence, asked, key_of, neutral
 from common.runs.result import number
@@ -31,6 +33,8 @@ Words with = pass on to run.py: a launcher, logger=wandb, record=true (keep the 
 force=true (make all the runs anew). The claims stand in papers/<paper>/claims.yaml.
 Verdicts: supported, refuted, or inconclusive (the 95% interval of the effect straddles); the exit code is 1
 only where a run failed."""
+# columns of a terminal that has room for a claim's kind, scale and age
+WIDE = 120
 COLOURS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "not run": "dim"}
 
 
@@ -153,7 +157,7 @@ def _judge(claims: list[Claim], evidence: Evidence) -> int:
 
     verdicts = {claim.name: judge(claim, evidence) for claim in claims}
     console = Console(width=width())
-    console.print(_table(claims, verdicts))
+    console.print(_table(claims, verdicts, console.width))
     for name, verdict in verdicts.items():
         console.print(f"{name}: [{COLOURS[verdict.state]}]{verdict.state}[/]", highlight=False)
         print(f"  {verdict.text}")
@@ -162,20 +166,31 @@ def _judge(claims: list[Claim], evidence: Evidence) -> int:
     return 1 if "not run" in counts else 0
 
 
-def _table(claims: list[Claim], verdicts: dict[str, "Verdict"]) -> Table:
-    table = Table("claim", "kind", "verdict", "n", "effect", "95% interval", "scale", "older code")
-    for claim in claims:
+def _table(claims: list[Claim], verdicts: dict[str, "Verdict"], width: int) -> Table:
+    """One line a claim; in a narrow terminal without kind, scale and age."""
+    common, names = fitting([claim.name for claim in claims], max(width * 2 // 5, 12))
+    table = Table(title=f"{common}…" if common else None, title_justify="left")
+    table.add_column("claim", min_width=max(map(len, names)), no_wrap=True)
+    wide = width >= WIDE
+    for column in (
+        "verdict",
+        "n",
+        "effect",
+        "95% interval",
+        *(("kind", "scale", "older code") if wide else ()),
+    ):
+        table.add_column(column)
+    for claim, name in zip(claims, names, strict=True):
         verdict = verdicts[claim.name]
         interval = f"[{number(verdict.low)}, {number(verdict.high)}]" if verdict.low is not None else "-"
+        more = [claim.kind, ", ".join(sorted(verdict.scale)) or "-", str(verdict.stale or "-")]
         table.add_row(
-            claim.name,
-            claim.kind,
+            Text(name),
             f"[{COLOURS[verdict.state]}]{verdict.state}[/]",
             str(verdict.n),
             number(verdict.effect),
             escape(interval),
-            ", ".join(sorted(verdict.scale)) or "-",
-            str(verdict.stale or "-"),
+            *(more if wide else []),
         )
     return table
 

@@ -1,10 +1,9 @@
-"""Callbacks that every run has: checkpoints that resume exactly, and a progress report with an ETA."""
+"""The callback that every run has: checkpoints that resume exactly."""
 
 import io
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -14,11 +13,9 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 
 from common.base.errors import UserError
-from common.base.module import PaperModule, Progress
+from common.base.module import PaperModule
 from common.data.shared.fingerprint import fingerprint_of
 from common.runs.processes import Processes
 
@@ -149,93 +146,3 @@ def restore_random_states(states: dict[str, Any]) -> None:
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
-
-
-class ProgressReport(pl.Callback):
-    """How far the run is, how it goes and when it will end: a bar on a terminal, lines elsewhere."""
-
-    LINE_EVERY = 10.0
-
-    def __init__(self, label: str, stream_is_terminal: bool) -> None:
-        self.label = label
-        self.bar = _bar() if stream_is_terminal else None
-        self.task: TaskID | None = None
-        self.started = self.last_line = 0.0
-        self.done_before: float | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, PaperModule)
-        self.started = time.monotonic()
-        self.last_line = self.started - self.LINE_EVERY + 2.0
-        progress = pl_module.progress()
-        self.done_before = progress.done
-        if progress.done:
-            print(f"[{self.label}] goes on at {round_number(progress.done)} {progress.unit}", file=sys.stderr)
-        if self.bar is not None:
-            self.bar.start()
-            self.task = self.bar.add_task(self.label, total=progress.total, text="", eta="ETA ...")
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        now = time.monotonic()
-        interval = 0.1 if self.bar is not None else self.LINE_EVERY
-        if now - self.last_line < interval:
-            return
-        self.last_line = now
-        assert isinstance(pl_module, PaperModule)
-        self._show(pl_module, now - self.started)
-
-    def _show(self, module: PaperModule, seconds: float) -> None:
-        progress = module.progress()
-        made = progress.done - (self.done_before or 0.0)
-        left = seconds * max(progress.total - progress.done, 0.0) / made if made > 0 else float("nan")
-        eta = f"ETA {_clock(left)}"
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=progress.done, text=progress.text, eta=eta)
-            return
-        print(f"[{self.label}] {told(progress, eta)}", file=sys.stderr, flush=True)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, PaperModule)
-        if self.bar is not None:
-            self._show(pl_module, time.monotonic() - self.started)
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-
-def told(progress: Progress, eta: str) -> str:
-    """How far a run is, in one line."""
-    counted = f"{round_number(progress.done)}/{round_number(progress.total)} {progress.unit}"
-    return ", ".join(filter(None, [counted, progress.text, eta]))
-
-
-def round_number(value: float) -> str:
-    """A whole number as it is, any other with three digits, or without decimals from 100 on."""
-    return f"{value:,.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.3g}"
-
-
-def _bar() -> Bar:
-    from rich.console import Console
-
-    columns: list[Any] = [
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[eta]}"),
-        TextColumn("{task.fields[text]}"),
-    ]
-    return Bar(*columns, console=Console(stderr=True))
-
-
-def _clock(seconds: float) -> str:
-    if seconds != seconds:
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

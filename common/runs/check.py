@@ -49,6 +49,7 @@ TOP_LEVEL = {
     "start": str | None,
     "gpu_precision": str,
     "clip": float | None,
+    "test_limit": int | None,
     "import": str | None,
 }
 
@@ -72,6 +73,9 @@ MEANT = {
     "accumulate_grad_batches": "dataset.batch_size",
 }
 LARGEST_SEED = 2**32 - 1
+# what keys of these names must be in any part, so that nothing heavy is imported to refuse them
+POSITIVE = ("epochs", "passes", "evaluations", "batch_size")
+NOT_NEGATIVE = ("lr", "weight_decay", "momentum")
 
 
 def check_parts(config: DictConfig) -> None:
@@ -118,6 +122,9 @@ def check_top_level(config: DictConfig) -> None:
             _check_value(key, config[key], TOP_LEVEL[key])
     if not 0 <= config.get("seed", 0) <= LARGEST_SEED:
         raise UserError(f"seed={config.seed}; valid: a whole number from 0 to {LARGEST_SEED}")
+    limit = config.get("test_limit")
+    if limit is not None and limit < 1:
+        raise UserError(f"test_limit={limit}; valid: at least 1, or null for all examples")
     if OmegaConf.is_dict(config.get("trainer")):
         _check_trainer(config.trainer)
 
@@ -143,6 +150,32 @@ def _check_trainer(trainer: DictConfig) -> None:
             f"trainer.devices={devices}: one process on one device makes this run (valid: 1, or the number "
             f"of a device, as [0]; {several})"
         )
+
+
+def check_ranges(config: DictConfig) -> None:
+    """Check numbers whose names alone say what they may be; nothing is imported for it.
+
+    Raises:
+        UserError: the first that is not what it must be.
+    """
+    for group in BUILT:
+        node = config.get(group)
+        if OmegaConf.is_dict(node):
+            _check_range(group, OmegaConf.to_container(node, resolve=False))
+
+
+def _check_range(path: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            _check_range(f"{path}.{key}", one)
+        return
+    name = path.rpartition(".")[2]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if name in POSITIVE and not 0 < value < math.inf:
+        raise UserError(f"{path}={value}: must be positive and finite")
+    if name in NOT_NEGATIVE and not 0 <= value < math.inf:
+        raise UserError(f"{path}={value}: must be at least 0 and finite")
 
 
 def needs_import(target: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from common.base.errors import UserError
 from common.runs.catalogue import read, runnable, wanted_entries
@@ -75,8 +76,12 @@ def _has(node: Any, dotted: str) -> bool:
     return True
 
 
-def compose_and_build(words: list[str]) -> Any:
-    """Compose a command line, check it and what it learns from, and build its model on the meta device."""
+def compose_and_build(words: list[str]) -> tuple[DictConfig, Any]:
+    """Compose a command line, check it and what it learns from, and build its model on the meta device.
+
+    Returns:
+        The config and the model.
+    """
     config, _ = compose(words)
     check_config(config)
     stages = stage_keys(config)
@@ -88,9 +93,9 @@ def compose_and_build(words: list[str]) -> Any:
         group for key, group in stages.items() if stage_words(config, group, key) is not None
     }
     if waiting:
-        return torch.nn.Identity()
+        return config, torch.nn.Identity()
     with torch.device("meta"):
-        return instantiate(config.model, shape=data.shape, classes=data.classes, _convert_="all")
+        return config, instantiate(config.model, shape=data.shape, classes=data.classes, _convert_="all")
 
 
 def main() -> int:

@@ -31,28 +31,32 @@ from common.base.errors import UserError
 from common.runs import catalogue, hydra_speed, keys, own, sweep
 from common.runs.batch import Batch
 from common.runs.finished import finished
+from common.runs.help import help_text
 from common.runs.objective import objective_value
+from common.runs.orphans import end_with
 from common.runs.plugins import check_plugins, choices_of, load_plugins
 from common.runs.refusal import check_words
 from common.runs.request import Outcome, Request
 from common.runs.result import made_at, number
 from common.runs.table_kind import with_table_kind
 from common.runs.words import MULTIRUN, quoted
-from common.tables.tables import metric_keys, papers, unknown
+from common.tables.tables import metric_keys, unknown
 
 CONFIG_PATH = str(catalogue.CONF)
 # trials of a search that are shown, from the best on
 LISTED = 10
+# launchers whose jobs run on this machine, and so end with the sweep
+LOCAL = ("joblib", "submitit_local", "ray")
 _failure: list[Exception] = []
 
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
     words = quoted(sys.argv[1:])
-    if {"-h", "--help"} & set(words):
-        print(help_text())
-        return 0
     try:
+        if {"-h", "--help"} & set(words):
+            print(help_text(words))
+            return 0
         words = sys.argv[1:] = in_order(with_table_kind(words))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -217,6 +221,9 @@ def one_line(error: BaseException, words: list[str] | None = None) -> str:
         return " ".join(str(known).split())
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_line(error, sys.argv[1:] if words is None else words)
+    if "No trials are completed" in str(error):
+        # Optuna's words, where no trial has an objective
+        return "no trial of the search has a result: each failed, as its own line says"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = error.filename or "while writing"
         return f"the disk is full ({where}): free some space; the same command goes on"
@@ -334,6 +341,9 @@ def task(config: DictConfig) -> float | None:
 def _job_of_sweep(config: DictConfig, folder: Path) -> float | None:
     """Make one job of a sweep; whatever becomes of it, the others go on."""
     started = time.monotonic()
+    launcher = sweep.launched_by(folder)
+    if launcher is not None and HydraConfig.get().runtime.choices["hydra/launcher"] in LOCAL:
+        end_with(launcher)
     job = int(HydraConfig.get().job.num)
     status: dict[str, Any] = {"job": _label(), "overrides": _overrides()}
     sweep.leave_status(folder, job, status | sweep.RUNNING)
@@ -344,10 +354,12 @@ def _job_of_sweep(config: DictConfig, folder: Path) -> float | None:
         status |= {"state": state, "result": str(outcome.path), "text": metric_text(outcome.result)}
         if outcome.since:
             status |= {"text": f"{'; '.join(outcome.since)}; {status['text']}", "since": outcome.since}
+        status["text"] = "; ".join([*outcome.result.get("remarks", []), status["text"]])
         value = objective_value(outcome.result["metrics"], config.objective)
         if config.objective is not None:
             # a search looks at its objective alone, and so does who follows it
-            text = "; ".join([*outcome.since, f"{config.objective} {number(value)}"])
+            remarks = outcome.result.get("remarks", [])
+            text = "; ".join([*remarks, *outcome.since, f"{config.objective} {number(value)}"])
             status |= {
                 "objective": value,
                 "direction": _direction(),
@@ -453,6 +465,8 @@ def _show(outcome: Outcome) -> None:
     for name, value in result["metrics"].items():
         if not isinstance(value, list | dict):
             print(f"  {name:<24} {number(value)}")
+    for line in result.get("remarks", []):
+        print(f"  {line}")
     for line in _concluded(result.get("conclusion", {})):
         print(line)
     for entry, reported in result["reported"].items():
@@ -494,42 +508,4 @@ def _spread(found: list[float]) -> str:
     return f" (mean {number(statistics.mean(found))}, standard deviation {number(statistics.stdev(found))})"
 
 
-def help_text() -> str:
-    """What `run.py --help` prints: papers, data sets, and how to get an entry."""
-    lines = [
-        "Reprise: every entry of every table by one override string.",
-        "",
-        "  python run.py paper=spider dataset=cifar10                a paper on a data set",
-        "  python run.py entry=yogi.table_ae.mnist_yogi              one entry of one table",
-        "  python run.py entry=yogi.table_ae.mnist_yogi scale=laptop the same, shrunk to minutes",
-        "  python run.py -m 'entry=glob(spider.saddle_escape.*)' seed=0,1,2 hydra/launcher=joblib",
-        "  make -s entries                                           the names of all entries",
-        "  python run.py paper=yogi --cfg job                        every key that can be set",
-        "",
-        "Papers (paper=):",
-        *(_papers_help()),
-    ]
-    for group in catalogue.GROUPS[1:]:
-        lines += ["", f"{group}="]
-        lines += [f"  {name:<40} {catalogue.describe(group, name)}" for name in catalogue.names(group)]
-    lines += [
-        "",
-        "Also: seed=0  data_dir=data  output_dir=outputs  force=true  checkpoint_every=10 (seconds)",
-        "pause=0.5 stops a run halfway; without it the same command goes on",
-        "Sweeps: hydra/launcher=joblib|submitit_local|submitit_slurm|ray; hydra/sweeper=optuna objective=...",
-        "A finished command shows its result; an interrupted one goes on from its last checkpoint.",
-    ]
-    return "\n".join(lines)
-
-
-def _papers_help() -> list[str]:
-    lines = []
-    for paper in papers():
-        count = len(catalogue.runnable(paper))
-        datasets = ", ".join(catalogue.accepted_datasets(paper))
-        lines.append(f"  {paper:<12} {catalogue.describe('paper', paper)}")
-        lines.append(f"  {'':<12} {count} entries; data sets: {datasets}")
-    return lines
-
-
-__all__ = ["help_text", "hydra_speed", "keys", "main", "run_list", "task"]
+__all__ = ["hydra_speed", "keys", "main", "run_list", "task"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from common.runs.catalogue import check_accepted
-from common.runs.check import check_parts, check_top_level
+from common.runs.check import check_parts, check_ranges, check_top_level
 from common.runs.code import code_changes
 from common.runs.evidence import asked, asked_forms, key_of, neutral
 from common.runs.keys import STAGED, run_key
@@ -21,18 +21,19 @@ def finished(config: DictConfig, request: Request) -> Outcome | None:
     words that no run was asked for by.
 
     Raises:
-        UserError: a part is missing, a key of the top level does not fit, or the paper does not take the data
-            set or the method.
+        UserError: a part is missing, a key of the top level does not fit, a number is out of its range, or
+            the paper does not take the data set or the method.
     """
     check_parts(config)
     check_top_level(config)
+    check_ranges(config)
+    key = run_key(config)
+    check_accepted(key.split("/")[0], request.choices, config.accepts.methods)
     if config.force or config.record or config.trainer.get("strategy") == "ddp":
         return None
     # a debug run is made because something has changed
     if config.get("debug") is not None:
         return None
-    key = run_key(config)
-    check_accepted(key.split("/")[0], request.choices, config.accepts.methods)
     if not _judged_by_key(config, request):
         return None
     path = Path(config.output_dir) / key / "result.json"

@@ -24,9 +24,10 @@ from common.base.errors import UserError
 from common.base.kinds import TASKS
 from common.base.method import naming_inner
 from common.base.module import UNDER_WAY, PaperModule
+from common.base.phases import phase
 from common.base.stages import Stage
 from common.data.shared.fingerprint import changes, fingerprint_of
-from common.runs.callbacks import Checkpoints, InPlace, ProgressReport
+from common.runs.callbacks import Checkpoints, InPlace
 from common.runs.catalogue import check_accepted, find_entry
 from common.runs.check import accepted, check_config, check_parts, load_target, needs_import
 from common.runs.code import code_changes, code_hash, settings_hash
@@ -42,6 +43,7 @@ from common.runs.own_model import checked, settings_of, taken
 from common.runs.pause import Pause
 from common.runs.pipeline import Stages, described, make_stages, under_way
 from common.runs.processes import Processes, Shares, processes_of, trainer_settings
+from common.runs.progress import Narrator, ProgressReport
 from common.runs.record import record, results_folder
 from common.runs.request import Outcome, Request
 from common.runs.result import read_result, write_json
@@ -73,7 +75,8 @@ def execute(config: DictConfig, request: Request) -> Outcome:
             if anew and processes.first:
                 (directory / "last.ckpt").unlink(missing_ok=True)
                 shutil.rmtree(directory / UNDER_WAY, ignore_errors=True)
-            result = _run(config, request, paper, directory, processes)
+            with Narrator(request.label, request.terminal and processes.first) as narrator:
+                result = _run(config, request, paper, directory, processes, narrator)
             if processes.first:
                 write_json(path, result)
         else:
@@ -158,13 +161,19 @@ def _served(result: dict[str, Any], request: Request) -> dict[str, Any]:
 
 
 def _run(
-    config: DictConfig, request: Request, paper: str, directory: Path, processes: Processes
+    config: DictConfig,
+    request: Request,
+    paper: str,
+    directory: Path,
+    processes: Processes,
+    narrator: Narrator,
 ) -> dict[str, Any]:
     _quiet()
     _check_task(config, request)
     stages = make_stages(config, request, execute, trained_module, first_network)
     pl.seed_everything(int(config.seed), workers=True, verbose=False)
-    module = build(config, request, stages)
+    with phase("building"):
+        module = build(config, request, stages)
     settings = identity(config)
     choices = {group: request.choices[group] for group in ("dataset", "model", "method", "schedule")}
     # now, as files may be edited while the run goes on
@@ -172,7 +181,7 @@ def _run(
     checkpoints = Checkpoints(directory / "last.ckpt", float(config.checkpoint_every), processes, code)
     callbacks: list[pl.Callback] = [checkpoints]
     if processes.first:
-        callbacks.append(ProgressReport(request.label, request.terminal))
+        callbacks.append(ProgressReport(request.label, request.terminal, narrator))
     if config.get("pause") is not None:
         callbacks.append(Pause(float(config.pause), config.objective, checkpoints))
     debug: Debug | None = None
@@ -191,9 +200,11 @@ def _run(
             trainer.fit(module, ckpt_path=last, weights_only=True)
             # Lightning's teardown leaves the module on the CPU
             module.to(trainer.strategy.root_device)
-            metrics = module.results() if debug is None else debug.results()
-            conclusion = module.conclusion() if debug is None else {}
-            checkpoints.save(trainer)
+            with phase("evaluating"):
+                metrics = module.results() if debug is None else debug.results()
+                conclusion = module.conclusion() if debug is None else {}
+            with phase("writing the checkpoint"):
+                checkpoints.save(trainer)
     except NonFinite as error:
         kept = checkpoints.path if checkpoints.path.exists() else "none was made yet"
         raise UserError(f"{error}; last checkpoint: {kept}") from error
@@ -211,6 +222,7 @@ def _run(
         "seed": int(config.seed),
         "metrics": {**metrics, **measured},
         **({"conclusion": conclusion} if conclusion else {}),
+        **({"remarks": remarks} if (remarks := module.remarks()) else {}),
         "facts": module.data.facts(),
         "stages": about,
         "reported": _reported(request.entry if debug is None else None),
@@ -254,6 +266,7 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
     data = _instantiate(config.dataset)
     # one that a scale or a recipe brings is "at most"
     data.limit_is_cap = "dataset.limit" not in map(key_of, asked_for(request))
+    data.judged_on = config.get("test_limit")
     handed = {
         group: {key: made.stage for key, made in (stages or {}).get(group, {}).items()} for group in STAGED
     }

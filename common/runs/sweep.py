@@ -5,6 +5,7 @@ Launchers hand results back in ways of their own, or crash; a file does not.
 
 import json
 import os
+import platform
 import shlex
 import time
 from pathlib import Path
@@ -14,8 +15,11 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from common.base.names import fitting
 from common.runs.result import number, write_json
 
 VARIABLE = "REPRISE_SWEEP"
@@ -55,14 +59,25 @@ def note_varying(sweep: Path, words: list[str]) -> None:
         for word in words
         if any(mark in word for mark in ",(") and word[:7] != "import="
     ]
-    write_json(sweep / "varying.json", {"keys": keys})
+    _note(sweep, keys)
 
 
 def note_different(sweep: Path, jobs: list[list[str]]) -> None:
     """Keep which keys vary over a list of jobs: those of words that not all jobs have."""
     common = set[str]().union(*jobs).intersection(*jobs)
     keys = {word.split("=", 1)[0] for job in jobs for word in job if word not in common}
-    write_json(sweep / "varying.json", {"keys": sorted(keys)})
+    _note(sweep, sorted(keys))
+
+
+def _note(sweep: Path, keys: list[str]) -> None:
+    write_json(sweep / "varying.json", {"keys": keys})
+    write_json(sweep / "launcher.json", {"pid": os.getpid(), "host": platform.node()})
+
+
+def launched_by(sweep: Path) -> int | None:
+    """The process that launched a sweep, whose jobs end with it; None where it runs on another machine."""
+    launcher = json.loads((sweep / "launcher.json").read_text())
+    return int(launcher["pid"]) if launcher["host"] == platform.node() else None
 
 
 def varying(sweep: Path, overrides: list[str]) -> list[str]:
@@ -87,7 +102,8 @@ def summarise(sweep: Path) -> int:
     states = [status["state"] for status in statuses]
     passed, skipped = states.count("passed"), states.count("skipped")
     failed = len(statuses) - passed - skipped
-    Console(width=_width()).print(_table(statuses))
+    console = Console(width=_width())
+    console.print(_table(statuses, console.width))
     best = _best(statuses)
     if best is not None:
         print(f"best: {best['job']} ({best['metric']} {number(best['objective'])}); the run that has it:")
@@ -110,11 +126,16 @@ def _best(statuses: list[dict[str, Any]]) -> dict[str, Any] | None:
     return min(judged, key=lambda status: sign * status["objective"], default=None)
 
 
-def _table(statuses: list[dict[str, Any]]) -> Table:
-    table = Table("job", "state", "seconds", "what came out")
-    for status in statuses:
+def _table(statuses: list[dict[str, Any]], width: int) -> Table:
+    """One line a job, whose name has at most two fifths of the width."""
+    common, names = fitting([status["job"] for status in statuses], max(width * 2 // 5, 12))
+    table = Table(title=escape(f"{common}…") if common else None, title_justify="left")
+    table.add_column("job", min_width=max(map(len, names)), no_wrap=True)
+    for column in ("state", "seconds", "what came out"):
+        table.add_column(column)
+    for status, name in zip(statuses, names, strict=True):
         state = "failed" if status["state"] == RUNNING["state"] else status["state"]
-        table.add_row(status["job"], state, f"{status['seconds']:.1f}", status["text"])
+        table.add_row(Text(name), state, f"{status['seconds']:.1f}", Text(status["text"], overflow="fold"))
     return table
 
 

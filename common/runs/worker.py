@@ -10,12 +10,15 @@ import os
 import sys
 from typing import Any
 
+from common.runs.orphans import end_with
+
 # how a worker says that its run was stopped from outside: it has a checkpoint, and is asked for again
 INTERRUPTED = "interrupted"
 
 
 def main() -> int:
     """Serve until the input ends."""
+    end_with(os.getppid())
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     sys.argv[1:] = []

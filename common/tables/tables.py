@@ -20,6 +20,7 @@ An entry is named `paper.table.row`. Rows marked `cited` are shown and are no en
 
 import difflib
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,7 @@ from typing import Any
 
 import yaml
 
+from common.base.command import command
 from common.base.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,11 +176,11 @@ def _check_budget(name: str, merged: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Print the name of every entry, one a line."""
+    """Print the name of every entry, one a line; `python -m common.tables.tables | head` may end it."""
     for paper in papers():
         for entry in runnable(paper):
             print(entry.name)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

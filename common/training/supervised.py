@@ -107,6 +107,7 @@ class SupervisedModule(PaperModule):
         self.steps = 0
         # a debug run makes so many, whatever the epochs
         self.debug_steps: int | None = None
+        self.first_loss: float | None = None
         self.last_loss: float | None = None
         self.epoch_loss, self.epoch_steps = 0.0, 0
         self.epoch_watched: dict[str, float] = {}
@@ -273,6 +274,7 @@ class SupervisedModule(PaperModule):
         for offset, value in enumerate(values):
             if not math.isfinite(value):
                 raise NonFinite(step=self.steps + offset, last_finite=self.last_loss)
+            self.first_loss = value if self.first_loss is None else self.first_loss
             self.last_loss = value
             # one by one: the order of float additions, so the sum, must not depend on the blocks
             self.epoch_loss += value
@@ -335,9 +337,27 @@ class SupervisedModule(PaperModule):
         found |= {"parameters": count_parameters(self.network())}
         return found | self.training_method.results(self.model, self.data, found)
 
+    def remarks(self) -> list[str]:
+        """That the training has diverged: its loss ended more than 10 times above that of the first step.
+
+        Of classes it must also be as far above log(classes), the loss of a network that knows nothing: a
+        network that was trained before begins with a loss near 0.
+        """
+        if self.first_loss is None or not self.history.get("running_loss"):
+            return []
+        last = self.history["running_loss"][-1]
+        chance = math.log(self.data.classes) if self.data.classes else 0.0
+        if last is None or last <= self.first_loss + 10 * max(abs(self.first_loss), chance):
+            return []
+        return [
+            f"diverged: the training loss was {self.first_loss:.3g} at the first step and {last:.3g} in the "
+            "last epoch (a smaller learning rate, or clip=1.0, may help)"
+        ]
+
     def search_state(self) -> dict[str, Any]:
         return {
             "steps": self.steps,
+            "first_loss": self.first_loss,
             "last_loss": self.last_loss,
             "epoch": [self.epoch_loss, self.epoch_steps],
             "watched": dict(self.epoch_watched),
@@ -347,6 +367,7 @@ class SupervisedModule(PaperModule):
 
     def load_search_state(self, state: dict[str, Any]) -> None:
         self.steps, self.last_loss = state["steps"], state["last_loss"]
+        self.first_loss = state.get("first_loss")
         self.epoch_loss, self.epoch_steps = state["epoch"]
         self.epoch_watched = state["watched"]
         self._schedule_state = state["schedule"]

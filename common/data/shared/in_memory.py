@@ -346,13 +346,17 @@ class TensorData(DataSet):
             f"of {len(train)} training examples that leaves one split empty",
         )
         held_out = stratified_subset(self._labels(train), len(train), size, generator)
-        return train.take(complement(held_out, len(train))), train.take(held_out)
+        return train.take(complement(held_out, len(train))), self._judged_split(train.take(held_out))
 
     def _labels(self, split: Split) -> Tensor | None:
         return split.targets if self.classes is not None else None
 
     def _read_test(self) -> Split:
-        return self._load("test").to(self.device)
+        return self._judged_split(self._load("test")).to(self.device)
+
+    def _judged_split(self, split: Split) -> Split:
+        chosen = self.judged(len(split))
+        return split if chosen is None else split.take(chosen)
 
     def _load(self, part: Part) -> Split:
         split = self._synthetic(part) if self.source == "synthetic" else self.read(part)

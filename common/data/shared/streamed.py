@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from common.base.dataset import Batch, DataSet, Source, SplitName, check, plain_numbers
+from common.base.dataset import JUDGING, Batch, DataSet, Source, SplitName, check, plain_numbers
 from common.base.errors import UserError
 from common.base.loader import BlockLoader, ends_of, minibatches, shuffled, steps_of
+from common.base.phases import counted
 from common.base.preparation import Preparation, usual_preparation
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, check_file, prepare, unpack
@@ -261,7 +262,11 @@ class StreamedData(DataSet):
         if self.validation_part == "official":
             splits["validation"] = self._whole("validation")
         splits["test"] = self._whole("test")
-        self._splits = splits
+        self._splits = {split: self._judged_rows(split, rows) for split, rows in splits.items()}
+
+    def _judged_rows(self, split: SplitName, rows: Rows) -> Rows:
+        chosen = None if split == "train" else self.judged(len(rows.numbers))
+        return rows if chosen is None else rows._replace(numbers=rows.numbers[chosen])
 
     def _train_splits(self, generator: torch.Generator) -> dict[SplitName, Rows]:
         """The training split and, where it is a fraction of it, the validation split."""
@@ -367,7 +372,8 @@ class StreamedData(DataSet):
     def batches(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
         """The whole split in order, without augmentation, decoded by the workers."""
         positions = torch.arange(self.size(split)).split(batch_size)
-        for fetched in self.stream(split, (Request(chosen, None) for chosen in positions)):
+        stream = self.stream(split, (Request(chosen, None) for chosen in positions))
+        for fetched in counted(stream, JUDGING[split], len(positions), "batches"):
             yield self.ready(fetched)
 
     def loader(self, seed: int) -> "StreamLoader":

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.base.dataset import Batch, DataSet, Source, SplitName, check
+from common.base.dataset import JUDGING, Batch, DataSet, Source, SplitName, check
 from common.base.errors import UserError
 from common.base.loader import BlockLoader
+from common.base.phases import counted
 from common.data.shared.download import DamagedError
 from common.data.shared.prepare import Checksum, check_content
 
@@ -139,6 +140,8 @@ class TextData(DataSet):
         self.limit = limit = self.within(self.limit, self.train_size, "tokens", least=2)
         tokens = self._synthetic() if self.source == "synthetic" else self._numbered(self.read())
         tokens["train"] = tokens["train"][:limit]
+        for split in ("validation", "test"):
+            tokens[split] = tokens[split][: self.judged_on]
         self._tokens = tokens
         self.move(self.device)
 
@@ -226,7 +229,8 @@ class TextData(DataSet):
         """The whole split (but the tail of `streams`) as consecutive batches of `batch_size` streams."""
         streams = self.streams(split, batch_size)
         window = partial(self._window, streams, length=self.bptt)
-        return map(window, range(0, streams.shape[1] - 1, self.bptt))
+        starts = range(0, streams.shape[1] - 1, self.bptt)
+        return counted(map(window, starts), JUDGING[split], len(starts), "windows")
 
     def _window(self, streams: Tensor, position: int, length: int) -> tuple[Tensor, Tensor]:
         end = min(position + length, streams.shape[1] - 1)

@@ -7,8 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from common.base.module import Progress
-from common.runs.callbacks import InPlace, random_states, restore_random_states, told
+from common.runs.callbacks import InPlace, random_states, restore_random_states
 
 
 def draws() -> list[float]:
@@ -41,15 +40,3 @@ def test_a_checkpoint_is_written_where_it_lies_and_not_staged_elsewhere(
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     assert "state_dict" in torch.load(tmp_path / "last.ckpt", weights_only=True)
-
-
-@pytest.mark.parametrize(
-    ("progress", "line"),
-    [
-        (Progress(0.0191898, 3.0, "epochs", "loss 2.3"), "0.0192/3 epochs, loss 2.3, ETA 0:00:09"),
-        (Progress(26, 300, "steps of learning", ""), "26/300 steps of learning, ETA 0:00:09"),
-        (Progress(123456.7, 1e6, "calls", ""), "123,457/1,000,000 calls, ETA 0:00:09"),
-    ],
-)
-def test_progress_is_told_in_round_numbers_and_without_empty_parts(progress: Progress, line: str) -> None:
-    assert told(progress, "ETA 0:00:09") == line

@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from common.base.errors import UserError
-from common.runs.check import accepted, check_config, check_top_level, load_target
+from common.runs.check import accepted, check_config, check_ranges, check_top_level, load_target
 
 ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1, "betas": [0.9, 0.99], "eps": 1}
 
@@ -47,6 +47,25 @@ def test_one_device_by_its_number_and_ddp_are_trainers(trainer: dict[str, object
 def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
     with pytest.raises(UserError, match=f"seed={seed}; valid: a whole number from 0 to 4294967295"):
         check_top_level(OmegaConf.create({"seed": seed}))
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"paper": {"epochs": 0}}, r"paper\.epochs=0: must be positive and finite"),
+        ({"method": {"optimizer": {"lr": -1.0}}}, r"method\.optimizer\.lr=-1\.0: must be at least 0"),
+        ({"dataset": {"batch_size": -3}}, r"dataset\.batch_size=-3: must be positive"),
+        ({"method": {"weight_decay": float("nan")}}, r"method\.weight_decay=nan: must be at least 0"),
+    ],
+)
+def test_a_number_that_its_name_alone_rules_out_is_refused(node: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_ranges(OmegaConf.create(node))
+
+
+def test_numbers_at_the_ends_of_their_ranges_and_no_numbers_are_left_alone() -> None:
+    node = {"lr": 0.0, "momentum": 0, "batch_size": 1, "weight_decay": None, "steps": -1}
+    check_ranges(OmegaConf.create({"method": node, "paper": None}))
 
 
 def test_an_unknown_key_is_refused_by_name_with_the_valid_ones() -> None:

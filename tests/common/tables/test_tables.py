@@ -2,12 +2,15 @@
 
 import pytest
 import yaml
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from common.base.errors import UserError
+from common.runs.catalogue import nested
+from common.runs.check import check_config, check_ranges
 from common.runs.check_entries import check_row, compose_and_build
 from common.tables import tables
-from common.tables.tables import SCALES, Entry, entries, load_tables, papers, runnable
+from common.tables.tables import Entry, entries, load_tables, papers, runnable
 
 ENTRIES = [entry for paper in papers() for entry in runnable(paper)]
 FIRST_OF_TABLES = list({(entry.paper, entry.table): entry for entry in ENTRIES}.values())
@@ -20,12 +23,17 @@ def test_every_row_chooses_groups_that_exist_and_sets_keys_that_fit() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", FIRST_OF_TABLES, ids=lambda entry: f"{entry.paper}.{entry.table}")
-@pytest.mark.parametrize("scale", SCALES)
-def test_a_row_of_each_table_composes_and_its_model_builds(entry: Entry, scale: str) -> None:
-    model = compose_and_build([f"entry={entry.name}", f"scale={scale}"])
+def test_a_row_of_each_table_composes_its_model_builds_and_the_values_of_each_scale_fit(entry: Entry) -> None:
+    config, model = compose_and_build([f"entry={entry.name}"])
     # constraint sets are no networks
     networks = [model] if isinstance(model, nn.Module) else []
     assert all(parameter.is_meta for network in networks for parameter in network.parameters())
+    # all scales set the same keys: one composition stands for all of them
+    for budget in entry.budget.values():
+        scaled = OmegaConf.merge(config, nested(budget))
+        assert isinstance(scaled, DictConfig)
+        check_config(scaled)
+        check_ranges(scaled)
 
 
 def test_a_key_that_does_not_fit_is_named() -> None:

@@ -1,7 +1,7 @@
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,8 +26,9 @@ from common.distillation.hints import KnowledgeDistillation
 from common.metrics.parameters import count_parameters
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
-from common.runs.callbacks import Checkpoints, ProgressReport
+from common.runs.callbacks import Checkpoints
 from common.runs.processes import Processes
+from common.runs.progress import ProgressReport
 from common.training import schedules
 from common.training.finite import NonFinite
 from common.training.schedules import Schedule
@@ -463,6 +464,31 @@ def test_a_loss_that_is_not_finite_from_the_start_has_no_last_value(tmp_path: Pa
         nn.init.constant_(parameter, math.inf)
     with pytest.raises(NonFinite, match=r"at step 0 \(last finite value: none\)"):
         fit(module, tmp_path)
+
+
+def test_a_training_whose_loss_grew_tenfold_is_said_to_have_diverged_also_after_a_kill(
+    tmp_path: Path,
+) -> None:
+    diverged = replace(DIVERGING, epochs=3.0)
+    with pytest.raises(Killed):
+        fit(diverged.build(), tmp_path, KillAfter(8))
+    module = fit(diverged.build(), tmp_path)
+    (line,) = module.remarks()
+    first, last = module.first_loss, module.history["running_loss"][-1]
+    assert first is not None
+    assert last is not None
+    assert first < last / 10
+    assert line.startswith(
+        f"diverged: the training loss was {first:.3g} at the first step and {last:.3g} in the"
+    )
+
+
+def test_a_training_that_learns_has_nothing_to_remark(tmp_path: Path) -> None:
+    module = fit(Case().build(), tmp_path)
+    assert module.remarks() == []
+    # a network that began with a loss near 0, as one that was trained before, and ends below chance
+    module.first_loss = 1e-6
+    assert module.remarks() == []
 
 
 def test_a_model_spoilt_by_its_last_step_is_no_result(tmp_path: Path) -> None:

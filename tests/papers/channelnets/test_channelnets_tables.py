@@ -47,7 +47,7 @@ def test_the_paper_and_its_extension_have_27_rows_of_which_two_are_only_cited() 
 )
 def test_the_networks_of_the_rows_have_the_sizes_that_are_printed(row: str, macs_fit: bool) -> None:
     entry = ROWS[row]
-    model = compose_and_build([f"entry={entry.name}"])
+    _, model = compose_and_build([f"entry={entry.name}"])
     assert isinstance(model, torch.nn.Module)
     assert count_parameters(model) / 1e6 == pytest.approx(entry.reported["params"], abs=0.16)
     macs = count_macs(model, IMAGE) / 1e6
@@ -72,7 +72,7 @@ def test_rows_of_one_table_differ_in_what_it_is_about_alone() -> None:
 def test_narrow_networks_of_the_claims_have_equal_sizes() -> None:
     sizes = {}
     for row in ("v1_0_85", "v2", "v3"):
-        model = compose_and_build([f"entry=channelnets.digits_small.{row}"])
+        _, model = compose_and_build([f"entry=channelnets.digits_small.{row}"])
         assert isinstance(model, torch.nn.Module)
         sizes[row] = count_parameters(model)
     assert sizes == {"v1_0_85": 43_793, "v2": 42_754, "v3": 41_940}

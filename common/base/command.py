@@ -1,0 +1,27 @@
+"""What every command does around its `main`: readers that stop reading, and text in UTF-8."""
+
+import locale
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+
+def command(main: Callable[[], int | None]) -> int | None:
+    """The exit code of a command; 0 where its reader has gone before its end, as of `... | head`.
+
+    Where the locale is not UTF-8, Python begins anew in its UTF-8 mode: files and names hold any text.
+    """
+    if not (sys.flags.utf8_mode or locale.getencoding().lower() in ("utf-8", "utf8")):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    # Hydra prints by way of logging, which would tell of each line that has no reader
+    logging.raiseExceptions = False
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the interpreter flushes once more at its end: that must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code

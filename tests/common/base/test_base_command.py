@@ -1,0 +1,45 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.tables.tables import ROOT
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from common.base.command import command
+
+def main() -> int:
+    Path("text").write_text("Größe")
+    print(sys.argv[1], sys.flags.utf8_mode)
+    return 3
+
+sys.exit(command(main))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["claims.py --list", "run.py --help", "-m common.tables.tables"])
+def test_a_reader_that_stops_early_gets_no_traceback(words: str) -> None:
+    program = f"{sys.executable} {words}; echo code $? >&2"
+    found = subprocess.run(
+        ["bash", "-c", f"({program}) | head -c 1"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stderr.strip() == "code 0"
+
+
+def test_a_locale_without_utf8_changes_no_text(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "program.py", "ä"],
+        cwd=tmp_path,
+        env=os.environ | plain,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.decode()) == (3, "ä 1\n")
+    assert (tmp_path / "text").read_bytes().decode() == "Größe"
