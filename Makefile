@@ -31,7 +31,7 @@ demo: setup  ## SPIDER, SVRG and SGD to the same gradient norm on bundled data: 
 	$(PY) run.py -m paper=spider paper.eps=0.005 paper.passes=400 paper.repeats=5 logger=csv \
 	  method=variance_reduction/spider_sfo_opt2,variance_reduction/svrg,variance_reduction/sgd
 	@echo 'Gradient calls until ||grad f|| <= 0.005, medians of 5 seeds:'
-	$(PY) -m common.report.compare --metric calls_to_eps --x step --y grad_norm
+	$(PY) compare.py metric=calls_to_eps,grad_norm_final curve=grad_norm log=xy into=outputs/spider.svg
 
 claims: setup  ## run what the claims of all papers need, and judge them
 	$(PY) claims.py hydra/launcher=joblib

@@ -225,7 +225,7 @@ def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figu
         seeds = max(len(row.runs[scale]) for row in panel)
         what = f"{series} while running" + (f", mean of {seeds} seeds" if seeds > 1 else "")
         what += ", 95% interval" if any(line.band for line in lines) else ""
-        step = "epoch" if by_epoch else _step_name(rows[0])
+        step = "epoch" if by_epoch else step_name(run for runs in rows[0].runs.values() for run in runs)
         yield _figure(
             f"{table.name}.{scale}.curves.{'.'.join(place.values())}".rstrip("."),
             " · ".join([what, *place.values()]),
@@ -251,8 +251,9 @@ def _curve_name(table: Table, rows: list[Row], scale: str) -> str | None:
     return next((name for name in [*keys, *read, *CURVES] if name in names), None)
 
 
-def _step_name(row: Row) -> str:
-    measured = {name for runs in row.runs.values() for run in runs for name in run["metrics"]}
+def step_name(runs: Iterable[dict[str, Any]]) -> str:
+    """What the steps of runs are: evaluations of a search, gradient calls where those count, or steps."""
+    measured = {name for run in runs for name in run["metrics"]}
     if EVALUATIONS in measured:
         return EVALUATIONS
     return "gradient calls" if "gradient_calls" in measured else "steps"
@@ -381,8 +382,8 @@ def draw(lines: list[Line], title: str, labels: tuple[str, str], log_x: bool) ->
         for index, line in enumerate(lines):
             _draw_line(axes, line, index, 2.5 * (index - (len(lines) - 1) / 2))
         axes.autoscale_view()
-        _set_ticks(axes.xaxis, "log" if log_x else "linear", axes)
-        _set_ticks(axes.yaxis, "log" if _far_apart(lines) else "linear", axes)
+        set_ticks(axes.xaxis, "log" if log_x else "linear", axes)
+        set_ticks(axes.yaxis, "log" if _far_apart(lines) else "linear", axes)
         axes.grid(which="major")
         canvas.text(0.02, 1 - 0.07 / height, "\n".join(heading), fontsize=8.5, va="top", weight="bold")
         canvas.text(0.56, (0.16 + legend) / height, labels[0], ha="center", va="center")
@@ -421,7 +422,7 @@ def _settings() -> Any:
     )
 
 
-def _set_ticks(axis: Any, scale: str, axes: Any) -> None:
+def set_ticks(axis: Any, scale: str, axes: Any) -> None:
     """A few major ticks with plain labels, and no minor ones."""
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
@@ -443,7 +444,8 @@ def linear_ticks(low: float, high: float) -> list[float]:
     """At most six round numbers between two."""
     step = 10 ** math.floor(math.log10((high - low) / 5))
     step *= next((factor for factor in (1, 2, 5) if (high - low) / (step * factor) <= 5), 10)
-    return [round(i * step, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    # without the rounding of i * step, whatever the unit
+    return [float(f"{i * step:.12g}") for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -95,11 +95,11 @@ class Evidence:
         words of both (`joined`). Debug runs are none. A file that is no result is passed over, which one line
         says.
         """
-        committed = _read_all({f"{p.parent.name}/{p.stem}": p for p in sorted(results.glob("*/*.json"))})
+        committed = read_all({f"{p.parent.name}/{p.stem}": p for p in sorted(results.glob("*/*.json"))})
         local = {
             f"{p.parent.parent.name}/{p.parent.name}": p for p in sorted(outputs.glob("*/*/result.json"))
         }
-        found = _read_all(local)
+        found = read_all(local)
         both = {key: joined(committed[key], found[key]) for key in committed.keys() & found.keys()}
         evidence = cls.of(committed | found | both, frozenset(committed))
         other = sum(found[key]["finished"] != committed[key]["finished"] for key in both)
@@ -141,7 +141,8 @@ class Evidence:
         return [self.by_key[key] for key in self.by_entry.get(name, [])]
 
 
-def _read_all(paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
+def read_all(paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """Results by some name; a file that is none is passed over, said on stderr, and so are debug runs."""
     found = {}
     for key, path in paths.items():
         result = read_result(path)

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from common.base.errors import UserError
 from common.base.objective import Earlier
 from common.runs.evidence import Evidence, asked, asked_forms, key_of
-from common.runs.words import quoted, text_of
+from common.runs.matching import has, same, value_at, without_seed
+from common.runs.words import quoted
 from common.search.cube import cube
 from common.search.settings import Setting
-
-NOTHING = object()
 
 
 def recorded(
@@ -48,7 +46,7 @@ def recorded(
     Raises:
         UserError: no run counts.
     """
-    matching = [one for one in Evidence.read(*folders).all() if all(_has(one, word) for word in words)]
+    matching = [one for one in Evidence.read(*folders).all() if all(has(one, word) for word in words)]
     space = cube(found)
     tasks: list[_Task] = []
     for result in matching:
@@ -98,40 +96,6 @@ class _Task:
         return Earlier(self.name, x, y, searched in self.signs)
 
 
-def value_at(result: dict[str, Any], key: str) -> Any:
-    """What the run of a result has at a key of its words; `NOTHING` where it has none."""
-    if key == "paper":
-        return result["paper"]
-    if key in result["choices"]:
-        return result["choices"][key]
-    node: Any = result["config"]
-    for part in re.split(r"[./@]", key):
-        if not isinstance(node, dict) or part not in node:
-            return NOTHING
-        node = node[part]
-    return node
-
-
-def _has(result: dict[str, Any], word: str) -> bool:
-    """Whether a run has what a word says."""
-    key, _, value = word.lstrip("+").partition("=")
-    if key == "scale":
-        return bool(result["scale"] == value)
-    there = value_at(result, key)
-    return there is not NOTHING and _same(there, text_of(value) or value)
-
-
-def _same(there: Any, text: str) -> bool:
-    """Whether a value of a config is what a text says."""
-    if str(there) == text:
-        return True
-    try:
-        said = yaml.safe_load(text)
-        return bool(said == there) or float(said) == float(there)
-    except (yaml.YAMLError, TypeError, ValueError):
-        return False
-
-
 def _units(result: dict[str, Any], found: Sequence[Setting]) -> list[float] | None:
     """Where a run lies in the cube; None where it does not."""
     units: list[float] = []
@@ -142,7 +106,7 @@ def _units(result: dict[str, Any], found: Sequence[Setting]) -> list[float] | No
             continue
         there = value_at(result, one.key)
         if one.form == "choice":
-            text = next((choice for choice in one.choices if _same(there, choice)), None)
+            text = next((choice for choice in one.choices if same(there, choice)), None)
         else:
             text = None if isinstance(there, bool) or not isinstance(there, int | float) else repr(there)
         unit = None if text is None else one.unit(text)
@@ -158,7 +122,7 @@ def _rest(result: dict[str, Any], found: Sequence[Setting]) -> str:
 
     The scale is no part of it: what it sets stands in the config.
     """
-    config = _without_seed(json.loads(json.dumps(result["config"])), result["seed"])
+    config = without_seed(json.loads(json.dumps(result["config"])), result["seed"])
     searched = {one.key for one in found}
     for key in searched:
         if key in result["choices"]:
@@ -172,13 +136,6 @@ def _rest(result: dict[str, Any], found: Sequence[Setting]) -> str:
             node.pop(parts[-1], None)
     choices = {group: name for group, name in result["choices"].items() if group not in searched}
     return json.dumps([result["paper"], choices, config], sort_keys=True, default=str)
-
-
-def _without_seed(node: Any, seed: int) -> Any:
-    """A config without the run's seed, which stands in the parts that draw by it too."""
-    if not isinstance(node, dict):
-        return node
-    return {k: _without_seed(v, seed) for k, v in node.items() if not (k == "seed" and v == seed)}
 
 
 def _name(result: dict[str, Any]) -> str:

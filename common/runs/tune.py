@@ -6,6 +6,7 @@ import sys
 from omegaconf import DictConfig
 
 from common.base.errors import UserError
+from common.metrics.direction import direction
 from common.runs.catalogue import names
 from common.runs.evidence import key_of
 from common.runs.objective import check_metric
@@ -29,7 +30,7 @@ A word with one of these values is searched; all others are those of the run, as
 
 Words of the search itself:
   metric=validation_loss    what is looked at: any metric of the run that is not the test set's
-  goal=minimize             or maximize, as metrics have that end with accuracy, miou, ap or bleu
+  goal=minimize             or maximize, as accuracy, miou, ap, bleu and the like have by themselves
   evaluations=20            trainings in all; initial=... of them spread over the space before it learns
   batch=1                   trainings at a time: in processes of this machine, or by hydra/launcher=ray, ...
   rungs=null                shares of a training, as [0.11,0.33], behind which only the best go on
@@ -64,7 +65,6 @@ TAKE_ADDITIVE = (
     "search/exact_gp_ts",
     "search/exact_gp_ucb",
 )
-LARGE = ("accuracy", "miou", "ap", "bleu")
 
 
 def main() -> int:
@@ -95,7 +95,7 @@ def search_words(words: list[str]) -> list[str]:
         )
     found = settings(varied)
     check_metric(own["metric"])
-    own.setdefault("goal", "maximize" if own["metric"].endswith(LARGE) else "minimize")
+    own.setdefault("goal", "maximize" if direction(own["metric"]) == "higher" else "minimize")
     own.setdefault("initial", _initial(own["evaluations"], len(found)))
     _check_runs(found, of_run, own["metric"])
     parameters = ",".join(as_text(word) for word in varied)
