@@ -21,7 +21,15 @@ from common.runs.processes import Processes
 
 
 class Interrupted(UserError):
-    """The user (Ctrl-C) or the machine (SIGTERM) asked the run to stop; its checkpoint is kept."""
+    """The user (Ctrl-C) or the machine (SIGTERM) asked the run to stop; its checkpoint is kept.
+
+    Attributes:
+        share: of the run's length that is made.
+    """
+
+    def __init__(self, text: str, share: float) -> None:
+        super().__init__(text)
+        self.share = share
 
 
 class InPlace(TorchCheckpointIO):
@@ -84,13 +92,18 @@ class Checkpoints(pl.Callback):
             self.data = fingerprint_of(pl_module.data)
         self.saved = time.monotonic()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         stop, due = self.processes.agree((self.stop, time.monotonic() - self.saved >= self.every))
         if stop is not None or due:
             self.save(trainer)
         if stop is not None:
             name = signal.Signals(stop).name
-            raise Interrupted(f"stopped by {name}; checkpoint kept in {self.path}: the same command goes on")
+            assert isinstance(pl_module, PaperModule)
+            progress = pl_module.progress()
+            raise Interrupted(
+                f"stopped by {name}; checkpoint kept in {self.path}: the same command goes on",
+                progress.done / progress.total,
+            )
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint under a temporary name, then rename it."""

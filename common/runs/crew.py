@@ -76,14 +76,14 @@ class LocalCrew(RunCrew):
 
     def __init__(self, size: int, command: Command, read: Read, words: Sequence[str], metric: str) -> None:
         super().__init__(size, command, read, words, metric)
-        self.answers: queue.Queue[tuple[_Worker, Answer | None]] = queue.Queue()
-        self.idle: list[_Worker] = []
-        self.busy: dict[int, _Worker] = {}
+        self.answers: queue.Queue[tuple[Worker, Answer | None]] = queue.Queue()
+        self.idle: list[Worker] = []
+        self.busy: dict[int, Worker] = {}
         self.asked: dict[int, list[str]] = {}
         self.deaths: dict[int, int] = {}
 
     def _send(self, number: int, words: list[str]) -> None:
-        worker = self.idle.pop() if self.idle else _Worker(self.size, self.answers)
+        worker = self.idle.pop() if self.idle else Worker(self.size, self.answers)
         self.asked[number], self.busy[number] = words, worker
         worker.make(words)
 
@@ -119,7 +119,7 @@ class LocalCrew(RunCrew):
         self.busy, self.idle = {}, []
 
 
-class _Worker:
+class Worker:
     """A process of `common.runs.worker`.
 
     Args:
@@ -127,7 +127,7 @@ class _Worker:
         answers: where its answers go, with None when it has ended.
     """
 
-    def __init__(self, size: int, answers: "queue.Queue[tuple[_Worker, Answer | None]]") -> None:
+    def __init__(self, size: int, answers: "queue.Queue[tuple[Worker, Answer | None]]") -> None:
         environment = environment_of_runs()
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -139,7 +139,7 @@ class _Worker:
         self.last_words = ""
         threading.Thread(target=self._listen, args=(answers,), daemon=True).start()
 
-    def _listen(self, answers: "queue.Queue[tuple[_Worker, Answer | None]]") -> None:
+    def _listen(self, answers: "queue.Queue[tuple[Worker, Answer | None]]") -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             answers.put((self, json.loads(line)))

@@ -36,7 +36,8 @@ def made(words: list[str]) -> dict[str, Any]:
 
     Returns:
         `metrics` and `share` 1 of one that is done, those of its curves' last points and a smaller share of
-        one that paused; `said` of one that failed; `interrupted` of one that was stopped.
+        one that paused; `said` of one that failed; `interrupted`, and where it is known `share`, of one
+        that was stopped.
     """
     from common.runs.cli import make_one, one_line
 
@@ -47,7 +48,7 @@ def made(words: list[str]) -> dict[str, Any]:
         return {INTERRUPTED: True}
     except Exception as error:
         if type(error).__name__ == "Interrupted":
-            return {INTERRUPTED: True}
+            return {INTERRUPTED: True, "share": vars(error)["share"]}
         if type(error).__name__ == "Paused":
             return {"metrics": vars(error)["last"], "share": vars(error)["share"]}
         return {"said": one_line(error, words)}

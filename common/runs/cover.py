@@ -1,0 +1,275 @@
+"""`cover.py`: measures entries that are cheap, those without numbers first, and says what is left."""
+
+import json
+import os
+import queue
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from common.base.errors import UserError
+from common.runs.coverage import Cost, Item, cheap, chosen, items_of
+from common.runs.crew import Worker
+from common.runs.evidence import Evidence, key_of, neutral
+from common.runs.result import number, write_json
+from common.runs.worker import INTERRUPTED
+from common.tables.tables import ROOT
+
+HELP = """Measure every entry that is cheap, and keep the numbers in results/: those that nobody has measured
+first, then those of earlier code, the oldest first. It can be stopped at any time and goes on where it was.
+
+  python cover.py                               all papers, for an hour, entries of at most two minutes each
+  python cover.py 'spider.*' 'yogi.ae_small.*'  those of some tables
+  python cover.py hours=8 within=600 jobs=4     eight hours, ten minutes each, four at a time
+  python cover.py --list                        what has numbers, what is left, and what that would cost
+
+An entry runs at laptop scale, and at paper scale where that costs as little. One that takes longer is stopped
+with a checkpoint, and its cost is noted (results/costs.json): with a larger within= it goes on from there.
+Other words with = pass on to run.py: trainer=cpu, output_dir=..., results_dir=..."""
+OWN = {"hours": 1.0, "within": 120.0, "jobs": float(os.cpu_count() or 1)}
+LOOK_EVERY = 0.5
+Report = Callable[[str], Any]
+
+
+def main() -> int:
+    """Run the command line; 1 for a wrong word, or where an entry failed."""
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        print(HELP)
+        return 0
+    try:
+        settings, patterns, passed_on = read_words(words)
+        entries = chosen(patterns)
+        folders = Folders(passed_on)
+        items = items_of(entries, folders.evidence(), folders.costs(), settings["within"])
+        failed = 0
+        if "--list" not in words:
+            failed = measure(cheap(items, settings["within"]), settings, passed_on, folders)
+            items = items_of(entries, folders.evidence(), folders.costs(), settings["within"])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    show(items, settings["within"])
+    return 1 if failed else 0
+
+
+def read_words(words: Sequence[str]) -> tuple[dict[str, float], list[str], list[str]]:
+    """The command's own settings, names of entries, and what passes on to run.py.
+
+    Raises:
+        UserError: a setting that is no positive number, or a word that would change what an entry measures.
+    """
+    settings, patterns, passed_on = dict(OWN), [], []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in OWN and equals:
+            settings[key] = _positive(word, value)
+        elif not equals:
+            patterns += [word] if not word.startswith("-") else []
+        elif neutral(word) and key_of(word) not in ("force", "record"):
+            passed_on.append(word)
+        else:
+            raise UserError(
+                f"{word}: an entry fixes what it measures (valid: {', '.join(f'{key}=' for key in OWN)}, "
+                "names of entries with * and ?, and words that change no result, as trainer=cpu)"
+            )
+    if settings["jobs"] < 1:
+        raise UserError(f"jobs={settings['jobs']:g}; valid: at least 1")
+    return settings, patterns, passed_on
+
+
+def _positive(word: str, value: str) -> float:
+    try:
+        found = float(value)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise UserError(f"{word}; valid: a number above 0")
+    return found
+
+
+class Folders:
+    """Where results and costs lie.
+
+    Args:
+        words: of run.py, which may name the folders.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        given = {key_of(word): word.split("=", 1)[1] for word in words}
+        self.outputs = Path(given.get("output_dir", "outputs"))
+        self.results = ROOT / given.get("results_dir", "results")
+
+    def evidence(self) -> Evidence:
+        return Evidence.read(self.outputs, self.results)
+
+    @property
+    def path(self) -> Path:
+        return self.results / "costs.json"
+
+    def costs(self) -> dict[str, Cost]:
+        """By `coverage.key_of`; those of machines as fast as the one that noted them."""
+        if not self.path.exists():
+            return {}
+        return {name: Cost(**cost) for name, cost in json.loads(self.path.read_text()).items()}
+
+    def note(self, item: Item, cost: Cost) -> None:
+        """Keep what an item costs."""
+        costs = {**self.costs(), item.name: cost}
+        write_json(self.path, {name: asdict(costs[name]) for name in sorted(costs)})
+
+
+def measure(items: Sequence[Item], settings: dict[str, float], words: Sequence[str], folders: Folders) -> int:
+    """Make runs by worker processes, as many at a time as there are jobs; how many failed.
+
+    Ctrl-C and the end of the time stop those under way, with checkpoints.
+    """
+    crew = Sitting(items, settings, words, folders, lambda line: print(line, flush=True))
+    before = {sign: signal.signal(sign, crew.ask) for sign in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        crew.run()
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+    return crew.failed
+
+
+class Sitting:
+    """Runs of items within a time.
+
+    Args:
+        items: in the order in which they begin.
+        settings: hours in all, seconds within which an item must end, jobs at a time.
+        words: that all runs get.
+        folders: where costs are noted.
+        report: told a line of each that has ended.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        settings: dict[str, float],
+        words: Sequence[str],
+        folders: Folders,
+        report: Report,
+    ) -> None:
+        self.waiting, self.words, self.folders, self.report = list(items), list(words), folders, report
+        self.within, self.jobs = settings["within"], int(settings["jobs"])
+        self.ends = time.monotonic() + 3600 * settings["hours"]
+        self.answers: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
+        self.busy: dict[Worker, tuple[Item, float]] = {}
+        self.idle: list[Worker] = []
+        self.stopping: set[Worker] = set()
+        self.failed = self.total = 0
+        self.asked_to_stop = False
+
+    def ask(self, *_: object) -> None:
+        """End soon: what is under way keeps a checkpoint."""
+        self.asked_to_stop = True
+
+    @property
+    def over(self) -> bool:
+        return self.asked_to_stop or time.monotonic() >= self.ends
+
+    def run(self) -> None:
+        """Until all items have ended, or the time has."""
+        self.total = len(self.waiting)
+        while self.busy or (self.waiting and not self.over):
+            while self.waiting and len(self.busy) < self.jobs and not self.over:
+                self._begin(self.waiting.pop(0))
+            self._stop_late_ones()
+            try:
+                worker, answer = self.answers.get(timeout=LOOK_EVERY)
+            except queue.Empty:
+                continue
+            if worker in self.busy:
+                self._ended(worker, answer)
+            elif worker in self.idle:
+                # killed from outside while it waited
+                self.idle.remove(worker)
+        for worker in self.idle:
+            worker.stop()
+        for worker in self.idle:
+            worker.end()
+
+    def _begin(self, item: Item) -> None:
+        worker = self.idle.pop() if self.idle else Worker(self.jobs, self.answers)
+        self.busy[worker] = item, time.monotonic()
+        worker.make([*item.words, "record=true", "logger=none", *self.words])
+
+    def _stop_late_ones(self) -> None:
+        for worker, (_, started) in self.busy.items():
+            late = time.monotonic() - started > self.within
+            if (late or self.over) and worker not in self.stopping:
+                self.stopping.add(worker)
+                worker.stop()
+
+    def _ended(self, worker: Worker, answer: dict[str, Any] | None) -> None:
+        item, started = self.busy.pop(worker)
+        seconds = time.monotonic() - started
+        stopped = worker in self.stopping
+        self.stopping.discard(worker)
+        if answer is None or answer.get(INTERRUPTED):
+            worker.end()
+        else:
+            self.idle.append(worker)
+        made = self.total - len(self.waiting) - len(self.busy)
+        self.report(
+            f"[{made}/{self.total}] {item.name}: {self._what(item, answer, seconds, stopped, worker)}"
+        )
+
+    def _what(
+        self, item: Item, answer: dict[str, Any] | None, seconds: float, stopped: bool, worker: Worker
+    ) -> str:
+        """Note the cost of what has ended; what came of it, in words."""
+        if answer is not None and "metrics" in answer:
+            self.folders.note(item, Cost(round(seconds, 1), True))
+            shown = ", ".join(
+                f"{name} {number(value)}" for name, value in list(answer["metrics"].items())[:4]
+            )
+            return f"{seconds:.0f} s, {shown}"
+        if stopped and (answer is None or answer.get(INTERRUPTED)):
+            share = (answer or {}).get("share")
+            if self.over and seconds <= self.within:
+                return "stopped with the sitting; it goes on from its checkpoint"
+            if not share:
+                # it was not even at its first step
+                self.folders.note(item, Cost(round(2 * self.within, 1), False))
+                return f"takes more than {self.within:,.0f} s; stopped"
+            self.folders.note(item, Cost(round(seconds / share, 1), False))
+            return f"takes about {seconds / share:,.0f} s; stopped with a checkpoint"
+        self.failed += 1
+        said = (answer or {}).get("said") or f"its worker ended: {worker.last_words}"
+        return f"failed: {said}"
+
+
+def show(items: Sequence[Item], within: float) -> None:
+    """Print a line a paper, and what is left to measure."""
+    table = Table("paper", "fresh", "earlier code", "not measured", "of these cheap", "dear", "untried")
+    for paper in sorted({item.entry.split(".")[0] for item in items}):
+        own = [item for item in items if item.entry.startswith(f"{paper}.")]
+        states = Counter(item.state for item in own)
+        left = [item for item in own if item.state == "not measured"]
+        untried = sum(item.cost is None for item in left)
+        low = sum(item.cost is not None and item.cost.seconds <= within for item in left)
+        table.add_row(
+            paper,
+            *(str(states[state] or "-") for state in ("fresh", "earlier code", "not measured")),
+            *(str(count or "-") for count in (low, len(left) - low - untried, untried)),
+        )
+    Console(width=None if os.isatty(1) else 120).print(table)
+    left = [item for item in items if item.state != "fresh"]
+    known = sum(item.cost.seconds for item in left if item.cost is not None)
+    untried = sum(item.cost is None for item in left)
+    print(
+        f"{len(items) - len(left)} of {len(items)} are measured by this code; the others would take about "
+        f"{known / 3600:,.1f} hours of a processor's share as known, and {untried} are untried"
+    )

@@ -1,0 +1,144 @@
+import json
+import queue
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.base.errors import UserError
+from common.runs import cover
+from common.runs.cover import OWN, Folders, Sitting, read_words
+from common.runs.coverage import Cost, Item
+from common.runs.worker import INTERRUPTED
+
+Answer = dict[str, Any] | None
+
+
+class Fake:
+    """A worker whose answers are told by the entry; `slow` ones answer when they are asked to stop."""
+
+    made: list[list[str]] = []  # noqa: RUF012
+    sitting: Sitting
+
+    def __init__(self, size: int, answers: "queue.Queue[tuple[Fake, Answer]]") -> None:
+        self.answers, self.ended, self.last_words = answers, False, "out of memory"
+
+    def make(self, words: list[str]) -> None:
+        Fake.made.append(words)
+        answers: dict[str, Answer] = {
+            "quick": {"metrics": {"test_loss": 0.25}, "share": 1.0},
+            "wrong": {"said": "paper.epochs=0: must be positive"},
+            "dead": None,
+        }
+        name = words[0].removeprefix("entry=")
+        if name == "last":
+            self.sitting.ask()
+        if name in answers:
+            self.answers.put((self, answers[name]))
+
+    def stop(self) -> None:
+        if not self.ended:
+            self.answers.put((self, {INTERRUPTED: True, "share": 0.25}))
+
+    def end(self) -> int:
+        self.ended = True
+        return 0
+
+
+@pytest.fixture
+def sit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[Sitting, list[str]]]:
+    """Make runs of entries by fake workers; the sitting and its lines."""
+    monkeypatch.setattr(cover, "Worker", Fake)
+    monkeypatch.setattr(cover, "LOOK_EVERY", 0.01)
+    Fake.made = []
+
+    def sat(*names: str, **settings: float) -> tuple[Sitting, list[str]]:
+        items = [Item(name, "laptop", "not measured", "", None) for name in names]
+        folders = Folders([f"output_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"])
+        lines: list[str] = []
+        sitting = Sitting(items, OWN | {"jobs": 2.0} | settings, ["trainer=cpu"], folders, lines.append)
+        Fake.sitting = sitting
+        sitting.run()
+        return sitting, lines
+
+    return sat
+
+
+def costs(folder: Path) -> dict[str, Any]:
+    path = folder / "results" / "costs.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def test_each_entry_is_made_recorded_and_its_cost_noted(
+    sit: Callable[..., tuple[Sitting, list[str]]], tmp_path: Path
+) -> None:
+    sitting, lines = sit("quick")
+    assert Fake.made == [["entry=quick", "scale=laptop", "record=true", "logger=none", "trainer=cpu"]]
+    assert lines == ["[1/1] quick scale=laptop: 0 s, test_loss 0.25"]
+    assert costs(tmp_path)["quick scale=laptop"]["made"] is True
+    assert sitting.failed == 0
+
+
+def test_one_that_takes_longer_is_stopped_and_its_cost_follows_from_what_is_made(
+    sit: Callable[..., tuple[Sitting, list[str]]], tmp_path: Path
+) -> None:
+    sitting, lines = sit("slow", "quick", within=0.05)
+    assert sitting.failed == 0
+    noted = costs(tmp_path)["slow scale=laptop"]
+    assert noted["made"] is False
+    assert noted["seconds"] > 0.14
+    assert any("stopped with a checkpoint" in line for line in lines)
+    assert any("quick" in line for line in lines)
+
+
+def test_one_that_fails_is_counted_and_the_others_go_on(
+    sit: Callable[..., tuple[Sitting, list[str]]], tmp_path: Path
+) -> None:
+    sitting, lines = sit("wrong", "dead", "quick")
+    assert sitting.failed == 2
+    assert set(costs(tmp_path)) == {"quick scale=laptop"}
+    text = "\n".join(lines)
+    assert "wrong scale=laptop: failed: paper.epochs=0: must be positive" in text
+    assert "dead scale=laptop: failed: its worker ended: out of memory" in text
+
+
+def test_the_end_stops_what_is_under_way_and_begins_nothing(
+    sit: Callable[..., tuple[Sitting, list[str]]], tmp_path: Path
+) -> None:
+    _, lines = sit("slow", "last", "quick")
+    assert len(Fake.made) == 2
+    assert all("stopped with the sitting" in line for line in lines)
+    assert costs(tmp_path) == {}
+
+
+def test_words_are_settings_names_of_entries_or_pass_on() -> None:
+    settings, patterns, passed_on = read_words(["spider.*", "hours=2", "trainer=cpu", "--list", "within=9.5"])
+    assert (settings["hours"], settings["within"]) == (2.0, 9.5)
+    assert (patterns, passed_on) == (["spider.*"], ["trainer=cpu"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("hours=soon", "hours=soon; valid: a number above 0"),
+        ("within=0", "within=0; valid: a number above 0"),
+        ("jobs=0.5", r"jobs=0\.5; valid: at least 1"),
+        ("paper.epochs=3", r"paper\.epochs=3: an entry fixes what it measures"),
+        ("force=true", "force=true: an entry fixes what it measures"),
+    ],
+)
+def test_a_wrong_word_is_refused_with_what_is_valid(word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_words([word])
+
+
+def test_costs_are_kept_by_name_in_order(tmp_path: Path) -> None:
+    folders = Folders([f"results_dir={tmp_path}"])
+    for name, seconds in (("b", 2.0), ("a", 1.0), ("b", 3.0)):
+        folders.note(Item(name, "paper", "not measured", "", None), Cost(seconds, True))
+    assert list(folders.costs().items()) == [
+        ("a scale=paper", Cost(1.0, True)),
+        ("b scale=paper", Cost(3.0, True)),
+    ]
