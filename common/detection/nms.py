@@ -12,6 +12,8 @@ from common.detection.coding import decode
 TILE = 2**16
 # boxes of a group that are compared at once with those after them
 ROWS = 16
+# the part of its boxes that a group has left at most where it is worth packing
+WORTH = 0.7
 
 
 class Limits(TypedDict):
@@ -60,29 +62,29 @@ def suppress(boxes: Tensor, there: Tensor, iou: float) -> Tensor:
         bool [..., k]; padding never stays.
     """
     groups = boxes.flatten(0, -3)
+    kept = torch.zeros(groups.shape[:2], dtype=torch.bool, device=boxes.device)
     left = Left(
-        boxes=torch.cat([groups, _areas(groups)], dim=2).permute(2, 0, 1).contiguous(),
-        there=there.reshape(groups.shape[:2]),
+        boxes=torch.cat([groups, _areas(groups)], dim=2).permute(2, 1, 0).contiguous(),
+        there=there.reshape(groups.shape[:2]).t().contiguous(),
         group=torch.arange(len(groups), device=boxes.device),
-        place=torch.arange(groups.shape[1], device=boxes.device).expand(groups.shape[:2]),
+        place=torch.arange(groups.shape[1], device=boxes.device)[:, None].expand(groups.shape[1::-1]),
     )
-    kept = torch.zeros_like(left.there)
+    # written over by all steps, as fresh memory would cost as much as they do
+    size = TILE if boxes.device.type == "cpu" else ROWS * kept.numel()
+    space = boxes.new_empty(3, max(size, ROWS * len(groups)))
     while (left := _packed(left)).there.numel():
-        rows = left.boxes[..., :ROWS].contiguous()
-        stay = _resolve(rows, left.there[:, :ROWS], iou)
-        kept[left.group[:, None], left.place[:, :ROWS]] |= stay
-        after = left.boxes[..., ROWS:].contiguous()
-        # those that do not stay suppress nothing
-        hit = _hit(rows, after, torch.where(stay, iou, torch.inf))
-        left = Left(after, left.there[:, ROWS:] & ~hit, left.group, left.place[:, ROWS:])
+        done = _resolve_first(left, iou, space)
+        kept[left.group, left.place[:done]] = left.there[:done]
+        left = left.after(done)
     return kept.view_as(there)
 
 
 class Left(NamedTuple):
-    """The boxes of each group that are neither kept nor suppressed yet, in order.
+    """Boxes of each group in order, neither kept nor suppressed yet; groups side by side, so that what is
+    done to one is done to many at once.
 
-    Shapes: boxes [5, g, k], corners and area, the numbers of each kind together; there bool [g, k], False for
-    padding; group int64 [g] and place int64 [g, k], where they were at first.
+    Shapes: boxes [5, k, g], corners and area, the numbers of each kind together; there bool [k, g], False for
+    padding and for what is suppressed; group int64 [g] and place int64 [k, g], where they were at first.
     """
 
     boxes: Tensor
@@ -90,45 +92,69 @@ class Left(NamedTuple):
     group: Tensor
     place: Tensor
 
+    def after(self, done: int) -> "Left":
+        """Those after the first `done` of each group."""
+        return Left(self.boxes[:, done:], self.there[done:], self.group, self.place[done:])
+
 
 def _packed(left: Left) -> Left:
     """The same without groups that are empty, and with each group's boxes before its padding."""
-    counts = left.there.sum(dim=1)
-    most = int(counts.max()) if counts.numel() else 0
-    if most == left.there.shape[1] and bool(counts.min() > 0):
+    counts = left.there.sum(dim=0)
+    most, least = (int(counts.max()), int(counts.min())) if counts.numel() else (0, 0)
+    if least == len(left.there):
         return left
-    some = counts > 0
-    boxes, there, place = left.boxes[:, some], left.there[some], left.place[some]
-    order = there.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
-    boxes = boxes.gather(2, order.expand(len(boxes), -1, -1))
-    return Left(boxes, there.gather(1, order), left.group[some], place.gather(1, order))
+    if least == 0:
+        some = counts > 0
+        left = Left(left.boxes[..., some], left.there[:, some], left.group[some], left.place[:, some])
+    order = left.there.byte().argsort(dim=0, descending=True, stable=True)[:most]
+    boxes = left.boxes.gather(1, order.expand(len(left.boxes), -1, -1))
+    return Left(boxes, left.there.gather(0, order), left.group, left.place.gather(0, order))
 
 
-def _resolve(rows: Tensor, there: Tensor, iou: float) -> Tensor:
-    """Which of a few boxes stay, one after the other: [5, g, n], bool [g, n] -> bool [g, n]."""
-    space = rows.new_empty(3, *there.shape, there.shape[1])
-    over = (_overlaps(rows[..., None], rows[:, :, None], space) > iou).permute(1, 2, 0).contiguous()
-    stay = there.t().contiguous()
-    for row in range(len(stay) - 1):
-        stay[row + 1 :] &= ~(over[row, row + 1 :] & stay[row])
-    return stay.t()
+def _resolve_first(left: Left, iou: float, space: Tensor) -> int:
+    """Mark in `left.there` what stays of the first boxes of each group, and what they suppress.
 
+    It goes on until so many are suppressed that those that are left are worth packing; the rest is not
+    looked at.
 
-def _hit(rows: Tensor, after: Tensor, limits: Tensor) -> Tensor:
-    """Whether one of `rows` overlaps a box by more than its limit.
-
-    Shapes: rows [5, g, n], after [5, g, m], limits [g, n] -> bool [g, m].
+    Returns:
+        Of how many boxes of each group it is known whether they stay.
     """
-    groups, step = len(limits), max(1, TILE // max(1, limits.shape[1] * after.shape[2]))
-    step = step if rows.device.type == "cpu" else max(1, groups)
-    hit = torch.zeros(after.shape[1:], dtype=torch.bool, device=rows.device)
-    space = rows.new_empty(3, step, limits.shape[1], after.shape[2])
-    for first in range(0, groups if after.shape[2] else 0, step):
-        part = slice(first, first + step)
-        own = space[:, : len(limits[part])]
-        over = _overlaps(rows[:, part, :, None], after[:, part, None], own) > limits[part, :, None]
-        # as bytes: torch looks for the largest of those many times faster than for any that is true
-        hit[part] = over.view(torch.uint8).amax(dim=1) > 0
+    boxes, there = left.boxes, left.there
+    count = len(there)
+    for first in range(0, count, ROWS):
+        done = min(first + ROWS, count)
+        rows, after = boxes[:, first:done], there[done:]
+        _resolve(rows, there[first:done], iou)
+        after &= ~_hit(rows, there[first:done], boxes[:, done:], iou, space)
+        if int(after.sum(dim=0).max() if len(after) else 0) <= WORTH * (count - done):
+            return done
+    return count
+
+
+def _resolve(rows: Tensor, there: Tensor, iou: float) -> None:
+    """Mark which of a few boxes stay, one after the other: [5, n, g], bool [n, g], written over."""
+    space = rows.new_empty(3, len(there), *there.shape)
+    over = _overlaps(rows[:, :, None], rows[:, None], space) > iou
+    for row in range(len(there) - 1):
+        there[row + 1 :] &= ~(over[row, row + 1 :] & there[row])
+
+
+def _hit(rows: Tensor, stay: Tensor, after: Tensor, iou: float, space: Tensor) -> Tensor:
+    """Whether one of those of `rows` that stay overlaps a box by more than `iou`.
+
+    Shapes: rows [5, n, g], stay bool [n, g], after [5, m, g], space [3, some] -> bool [m, g].
+    """
+    count, groups = after.shape[1:]
+    step = max(1, space.shape[1] // stay.numel())
+    # in an area without end nothing overlaps: so pairs need no limits of their own, as to compare costs torch
+    # ten times as much as to divide
+    rows = torch.cat([rows[:4], torch.where(stay, rows[4], torch.inf)[None]])[:, :, None]
+    hit = torch.empty(count, groups, dtype=torch.bool, device=rows.device)
+    for first in range(0, count, step):
+        part = after[:, None, first : first + step]
+        own = space[:, : len(stay) * part[0].numel()].view(3, len(stay), *part.shape[2:])
+        torch.gt(_overlaps(rows, part, own).amax(dim=0), iou, out=hit[first : first + step])
     return hit
 
 
@@ -138,10 +164,7 @@ def _areas(boxes: Tensor) -> Tensor:
 
 
 def _overlaps(a: Tensor, b: Tensor, space: Tensor) -> Tensor:
-    """IoU of corners and areas [5, ...] that broadcast to [...]; `space` is three such, to be written over.
-
-    Fresh memory for each step would cost as much as the step.
-    """
+    """IoU of corners and areas [5, ...] that broadcast to [...]; `space`, three such, is written over."""
     shared, height, other = space
     torch.minimum(a[2], b[2], out=shared)
     shared.sub_(torch.maximum(a[0], b[0], out=other)).clamp_min_(0)

@@ -35,6 +35,8 @@ BAR = (150, 190, 230)
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont
+# left, top, right, bottom in pixels
+Area = tuple[float, float, float, float]
 
 
 def colour_of(label: int) -> Colour:
@@ -105,24 +107,39 @@ def _with_bars(image: Image.Image, answer: Classes, names: Sequence[str], top: i
 
 
 def _with_boxes(image: Image.Image, answer: Objects, names: Sequence[str], times: int) -> Image.Image:
-    """A frame around each object, and over all frames their classes and probabilities, the surest last."""
+    """A frame around each object, the surest last, and at each its class and its probability.
+
+    Where a text would cover that of a surer object it is left out: colours tell classes, and a picture that
+    is full of texts cannot be seen.
+    """
     image = image.copy()
     draw, size = ImageDraw.Draw(image), _letters(image)
     font, line, pad = _font(size), max(2, round(max(image.size) * LINES)), size // 4
-    found = list(zip((answer.boxes * times).tolist(), answer.scores, answer.labels, strict=True))[::-1]
-    for (x0, y0, x1, y1), _, label in found:
+    found = list(zip((answer.boxes * times).tolist(), answer.scores, answer.labels, strict=True))
+    for (x0, y0, x1, y1), _, label in found[::-1]:
         frame = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
         draw.rectangle(frame, outline=colour_of(int(label)), width=line)
-    for (x0, y0, _, _), score, label in found:
+    taken: list[Area] = []
+    for (x0, y0, _, y1), score, label in found:
         colour = colour_of(int(label))
         text = f"{_cut(names[label], image.width / 2, font, draw)} {score:.0%}"
         wide, high = draw.textlength(text, font) + 2 * pad, size + 2 * pad
-        # above the box, or within it at the picture's upper edge; never beyond the edges
-        top = y0 - high if y0 >= high else y0
+        # never beyond the edges; above the box, within it, or below it
         left = max(0.0, min(x0, image.width - wide))
-        draw.rectangle((left, top, left + wide, top + high), fill=colour)
-        draw.text((left + pad, top + high / 2), text, ink_on(colour), font, anchor="lm")
+        tops = [top for top in (y0 - high, y0, y1) if 0 <= top <= image.height - high] or [0.0]
+        places = [(left, top, left + wide, top + high) for top in tops]
+        place = next((one for one in places if not any(_meet(one, other) for other in taken)), None)
+        if place is not None:
+            taken.append(place)
+            draw.rectangle(place, fill=colour)
+            middle = left + pad, place[1] + high / 2
+            draw.text(middle, text, ink_on(colour), font, anchor="lm")
     return image
+
+
+def _meet(one: Area, other: Area) -> bool:
+    """Whether two areas share a pixel."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _with_mask(image: Image.Image, answer: Mask, names: Sequence[str], times: int) -> Image.Image:

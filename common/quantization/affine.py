@@ -7,6 +7,7 @@ Banner, Hubara, Hoffer, Soudry, "Scalable Methods for 8-bit Training of Neural N
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, Self
 
 import torch
@@ -21,7 +22,8 @@ Gradient = Literal["straight", "clipped"]
 FLOAT_BITS = 32
 # random bits of a stochastic rounding; as fine as a float32 of 8 bits before the point
 NOISE_BITS = 16
-# so many numbers are quantised at once on a CPU; a multiple of the four that a draw of random bits gives
+# so many numbers are quantised at once by each thread of a CPU, and get random bits of their own; a multiple
+# of the four that a draw of random bits gives
 BLOCK = 2**15
 # by so many more words the random bits of each block are turned round; odd, so that no two blocks of a
 # tensor have the same place before there are as many as words in one
@@ -184,8 +186,8 @@ def quantised(
 
 
 def block_size(values: Tensor) -> int:
-    """How many numbers of a tensor are worked on at once: so many as stay in a CPU's cache, or all."""
-    return BLOCK if values.device.type == "cpu" else max(values.numel(), 1)
+    """How many numbers of a tensor are worked on at once: so many as stay in the CPU's caches, or all."""
+    return BLOCK * torch.get_num_threads() if values.device.type == "cpu" else max(values.numel(), 1)
 
 
 def code_blocks(values: Tensor, found: Tensor, grid: Grid, stochastic: bool) -> Iterator[Tensor]:
@@ -201,9 +203,18 @@ def code_blocks(values: Tensor, found: Tensor, grid: Grid, stochastic: bool) -> 
     """
     size = block_size(values)
     given, places = values.reshape(-1).split(size), found.view(-1).split(size)
-    bits = random_blocks(len(given), min(size, values.numel()), values.device) if stochastic else None
+    bits = _bits_of_blocks(values, size) if stochastic else None
     for block, place in zip(given, places, strict=True):
         yield grid.codes(block, uniform(block, next(bits)) if bits else None, out=place)
+
+
+def _bits_of_blocks(values: Tensor, size: int) -> Iterator[Tensor]:
+    """Random bits for each `size` numbers of a tensor, on a CPU the same whatever the number of threads."""
+    on_cpu = values.device.type == "cpu"
+    own, together = (BLOCK, size // BLOCK) if on_cpu else (size, 1)
+    bits = random_blocks(max(1, -(-values.numel() // own)), min(own, values.numel()), values.device)
+    while words := list(islice(bits, together)):
+        yield words[0] if len(words) == 1 else torch.cat(words)
 
 
 def value_range(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,7 @@ files have one; of the very files that the run was trained on, those that it hel
 evaluation_<data set>_<hash>.json beside the run's result."""
 # data sets that read a table of the user's own
 TABLES = ("table", "table_regression")
+FOLDERS = ("folder", "folder_boxes")
 
 
 def main() -> int:
@@ -178,7 +179,9 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
         usual = {"kind": facts["kind"], "target": facts.get("target")}
     elif choice == "folder" and len(facts["shape"]) == 3:
         usual = {"size": facts["shape"][-1]}
-    if choice in (*TABLES, "folder"):
+    elif choice == "folder_boxes" and len(facts["shape"]) == 3:
+        usual = {"size": facts["shape"][1:]}
+    if choice in (*TABLES, *FOLDERS):
         usual["test"] = settings.get("test")
     elif choice == "text_file":
         usual = {key: settings.get(key) for key in ("level", "kept_from", "bptt")}

@@ -2,9 +2,10 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from common.data.detection.detection_data import (
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, prepare
 from common.data.shared.streamed import Record, StreamedOptions
+from common.data.shared.text_file import shown
 
 URL = "http://images.cocodataset.org"
 PARTS: dict[SplitName, str] = {"train": "train2017", "test": "val2017"}
@@ -36,6 +38,18 @@ ARCHIVES = {
 # ten numbers of 1 to 90 were never given to a class of objects
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in UNUSED_IDS)
+LABEL_OF = {str(category): label for label, category in enumerate(CATEGORY_IDS)}
+COCO_NAMES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard",
+    "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
+    "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
 
 
 class Coco2017(DetectionData):
@@ -51,9 +65,10 @@ class Coco2017(DetectionData):
 
     NAME: ClassVar = "coco2017"
     CLASSES: ClassVar = 80
+    CLASS_NAMES: ClassVar = COCO_NAMES
     TRAIN_SIZE: ClassVar = 118_287
     TEST_SIZE: ClassVar = 5000
-    LEARNS_DIFFICULT: ClassVar = False
+    LEARNS_DIFFICULT = False
 
     def __init__(
         self,
@@ -81,10 +96,11 @@ class Coco2017(DetectionData):
             f"unpack {_file_name('annotations')} and {_file_name(name)} in {self.data_dir.resolve()}/coco"
         )
         try:
-            names, sizes, boxes, owner = parse_instances(source.read_bytes())
+            found = parse_instances(read_json(source.read_bytes()), LABEL_OF)
         except (OSError, DamagedError) as error:
             raise UserError(f"{describe(source, error)}: {advice}") from error
-        return Listing(listed_images(self._folder(name), names, source, advice), sizes, boxes, owner)
+        paths = listed_images(self._folder(name), found.names, source, advice)
+        return Listing(paths, found.sizes, found.boxes, found.owner)
 
     def sources(self) -> dict[str, Path]:
         """The folders of both parts, and of the annotations."""
@@ -108,20 +124,58 @@ def _file_name(name: str) -> str:
     return ARCHIVES[name][0].rpartition("/")[2]
 
 
-def parse_instances(content: bytes) -> tuple[list[str], Tensor, Tensor, Tensor]:
+class Instances(NamedTuple):
     """The images and boxes of an instances file, in the order of its images.
 
-    Returns:
-        File names; sizes int64 [n, 2] (height, width); boxes float64 [N, 6] (x, y, x + w, y + h, label,
-        crowd); owner int64 [N], ascending, the number of each box's image.
+    Shapes: sizes int64 [n, 2] (height, width); boxes float64 [N, 6] (x, y, x + w, y + h, label, crowd); owner
+    int64 [N], ascending, the number of each box's image.
+    """
+
+    names: list[str]
+    sizes: Tensor
+    boxes: Tensor
+    owner: Tensor
+
+
+def read_json(content: bytes) -> Any:
+    """What a JSON file holds.
 
     Raises:
-        DamagedError: not JSON of this form, or a box of an image or a category that is not there.
+        DamagedError: not JSON.
     """
     try:
-        instances = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"not JSON: {error}") from error
+
+
+def parse_categories(instances: Any) -> dict[str, str]:
+    """The names of an instances file's categories by their numbers, in the order of these.
+
+    Raises:
+        DamagedError: not of this form, or two categories of one number or name.
+    """
+    entries = _entries(instances, "categories")
+    numbers = _column(entries, "id", "category")
+    names = [str(name).strip() for name in _column(entries, "name", "category")]
+    for what, values in (("id", list(map(str, numbers))), ("name", names)):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise DamagedError(f"two categories have the same {what} ({twice[0]})")
+    order = np.argsort(_numbers(numbers, "id"), kind="stable")
+    return {str(numbers[i]): names[i] for i in order}
+
+
+def parse_instances(instances: Any, label_of: dict[str, int]) -> Instances:
+    """The images and boxes of an instances file.
+
+    Args:
+        instances: as JSON gives it.
+        label_of: the labels of the categories, by their numbers.
+
+    Raises:
+        DamagedError: not of this form, or a box of an image or a category that is not there.
+    """
     images, annotations = _entries(instances, "images"), _entries(instances, "annotations")
     names = [str(name) for name in _column(images, "file_name", "image")]
     sizes = np.array([_numbers(_column(images, key, "image"), key) for key in ("height", "width")]).T
@@ -130,16 +184,15 @@ def parse_instances(content: bytes) -> tuple[list[str], Tensor, Tensor, Tensor]:
     number_of = {str(identity): number for number, identity in enumerate(_column(images, "id", "image"))}
     if len(number_of) < len(images):
         raise DamagedError("two images have the same id")
-    label_of = {str(category): label for label, category in enumerate(CATEGORY_IDS)}
     owner = _looked_up(_column(annotations, "image_id", "annotation"), number_of, "image")
     label = _looked_up(_column(annotations, "category_id", "annotation"), label_of, "category")
     crowd = _numbers([entry.get("iscrowd", 0) for entry in annotations], "iscrowd")
     corner_and_size = _boxes(annotations)
     corners = np.hstack([corner_and_size[:, :2], corner_and_size[:, :2] + corner_and_size[:, 2:]])
     order = np.argsort(owner, kind="stable")
-    boxes = np.column_stack([corners, label, crowd > 0])[order]
-    found = sizes.astype(np.int64), boxes.astype(np.float64), owner[order]
-    return names, *(torch.from_numpy(array) for array in found)  # type: ignore[return-value]
+    boxes = np.column_stack([corners, label, crowd > 0])[order].astype(np.float64)
+    of_images = torch.from_numpy(sizes.astype(np.int64))
+    return Instances(names, of_images, torch.from_numpy(boxes), torch.from_numpy(owner[order]))
 
 
 def _entries(instances: Any, key: str) -> list[dict[str, Any]]:
@@ -171,7 +224,7 @@ def _looked_up(values: list[Any], known: dict[str, int], what: str) -> np.ndarra
     try:
         return np.array([known[str(value)] for value in values], dtype=np.int64)
     except KeyError as error:
-        valid = f" (valid: {', '.join(list(known)[:3])}, ... {list(known)[-1]})" if what == "category" else ""
+        valid = f" (valid: {shown(list(known))})" if what == "category" else ""
         raise DamagedError(
             f"an annotation is of {what} {error.args[0]}, which there is not{valid}"
         ) from error

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
-from common.data.detection.augment import canvas, distorted, pasted, placed, sampled_window, sides, stretched
+from common.data.detection.augment import (
+    boxes_seen,
+    canvas,
+    distorted,
+    pasted,
+    placed,
+    sampled_window,
+    sides,
+    stretched,
+)
 from common.data.detection.boxes import (
     COLUMNS,
     clip_boxes,
@@ -63,11 +72,13 @@ class Listing(NamedTuple):
 class Annotation(NamedTuple):
     """What an image's target is made from: its (height, width), and its boxes float32 [k, 6].
 
-    A numpy array, as tensors would each be handed to the workers through a file of their own.
+    A numpy array, as tensors would each be handed to the workers through a file of their own. `upright` says
+    whether both are of the image once it is turned as its orientation mark says.
     """
 
     size: tuple[int, int]
     boxes: np.ndarray
+    upright: bool = False
 
 
 class DetectionData(StreamedData):
@@ -89,7 +100,7 @@ class DetectionData(StreamedData):
     CLASSES: ClassVar[int]
     TARGET_DTYPE: ClassVar = torch.float32
     # whether objects marked as difficult are trained on; that they need not be found is always so
-    LEARNS_DIFFICULT: ClassVar[bool] = True
+    LEARNS_DIFFICULT: bool = True
 
     def __init__(
         self,
@@ -132,40 +143,41 @@ class DetectionData(StreamedData):
     def example(self, record: Record, generator: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         """The image, uint8 [3, *size], and its boxes, float32 [k, 6]."""
         annotation: Annotation = record.annotation
-        boxes = torch.from_numpy(annotation.boxes)
         if generator is not None and self.augment in ("ssd", "ssd_distort"):
-            return self._sampled(record.path, annotation.size, boxes, generator)
+            return self._sampled(record.path, annotation, generator)
+        boxes = torch.from_numpy(annotation.boxes)
         patch = Box(0, 0, annotation.size[1], annotation.size[0])
         if generator is not None and self.augment == "crop_flip":
             patch = random_patch(boxes, *annotation.size, generator)
             boxes = crop_boxes(boxes, boxes.new_tensor(patch))
             boxes = boxes[is_box(boxes)]
         size = self.shape[1], self.shape[2]
-        image = decode_rgb(record.path, size, _checked(patch, annotation.size), self.note_repair)
+        window = _checked(patch, annotation.size)
+        image = decode_rgb(record.path, size, window, self.note_repair, annotation.upright)
         boxes = resize_boxes(boxes, (patch.bottom - patch.top, patch.right - patch.left), size)
         if generator is not None and self.augment != "none" and generator.random() < MIRRORED:
             return mirrored(image), flip_boxes(boxes, size[1])
         return image, boxes
 
     def _sampled(
-        self, path: str, whole: tuple[int, int], boxes: Tensor, generator: np.random.Generator
+        self, path: str, annotation: Annotation, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """As `example`, augmented as SSD does it (`common.data.detection.augment`)."""
-        distorts, size = self.augment == "ssd_distort", (self.shape[1], self.shape[2])
+        whole, distorts, size = annotation.size, self.augment == "ssd_distort", (self.shape[1], self.shape[2])
         frame = canvas(*whole, generator) if distorts else Box(0, 0, whole[1], whole[0])
-        window = sampled_window(boxes, frame, generator)
+        window = sampled_window(annotation.boxes, frame, generator)
         seen, place = placed(window, *whole, size)
         image = None
         if min(sides(seen)) > 0 and min(sides(place)) > 0:
-            pixels = decode_rgb(path, sides(seen), _checked(seen, whole), self.note_repair)
+            part = _checked(seen, whole)
+            pixels = decode_rgb(path, sides(seen), part, self.note_repair, annotation.upright)
             image = stretched(pixels, sides(place), generator)
             image = distorted(image, generator) if distorts else image
         fill = tuple(round(PEAK * mean) for mean in self.MEAN)
-        result, boxes = pasted(image, place, size, fill), crop_boxes(boxes, boxes.new_tensor(window))
-        boxes = resize_boxes(boxes[is_box(boxes)], sides(window), size)
-        if generator.random() < MIRRORED:
-            return mirrored(result), flip_boxes(boxes, size[1])
-        return result, boxes
+        result = pasted(image, place, size, fill)
+        mirror = generator.random() < MIRRORED
+        boxes = torch.from_numpy(boxes_seen(annotation.boxes, window, size, mirror))
+        return mirrored(result) if mirror else result, boxes
 
     def collate_targets(self, targets: list[Tensor]) -> Tensor:
         """[b, k, 6], k the most boxes of an image of the batch."""
@@ -178,7 +190,8 @@ class DetectionData(StreamedData):
         limit = np.array([width, height])
         sides = generator.uniform(0.1, 1, (count, 2)) * limit
         low = generator.random((count, 2)) * (limit - sides)
-        labels = generator.integers(0, self.CLASSES, (count, 1))
+        assert self.classes is not None
+        labels = generator.integers(0, self.classes, (count, 1))
         rows = np.hstack([low, np.minimum(low + sides, limit), labels, np.zeros((count, 1))])
         return torch.from_numpy(rows).float()
 
@@ -198,6 +211,15 @@ def _checked(window: Box, whole: tuple[int, int]) -> Window:
         return window
 
     return chosen
+
+
+def listing_of(
+    paths: Sequence[str], sizes: Sequence[tuple[int, int]], rows: Sequence[list[list[float]]]
+) -> Listing:
+    """The listing of images, their (height, width), and rows (x0, y0, x1, y1, label, difficult) of each."""
+    boxes = torch.tensor([row for each in rows for row in each], dtype=torch.float64).reshape(-1, COLUMNS)
+    owner = torch.arange(len(paths)).repeat_interleave(torch.tensor([len(each) for each in rows]))
+    return Listing(paths, torch.tensor(sizes), boxes, owner)
 
 
 def annotate(listing: Listing) -> tuple[list[Annotation], int, int]:

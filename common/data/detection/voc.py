@@ -9,18 +9,24 @@ at the same place (xmin = xmax) counts as one without area.
 
 import math
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-import torch
-
 from common.base.dataset import SplitName
 from common.base.errors import UserError
-from common.data.detection.boxes import COLUMNS
-from common.data.detection.detection_data import Archive, DetectionData, Listing, listed_images, unpack_from
+from common.data.detection.detection_data import (
+    Archive,
+    DetectionData,
+    Listing,
+    listed_images,
+    listing_of,
+    unpack_from,
+)
 from common.data.shared.decode import image_size
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, bar, prepare
+from common.data.shared.streamed import naming
 
 VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -79,21 +85,17 @@ class VocLayout(DetectionData):
     def listing(self, part: SplitName) -> Listing:
         """All images of a part, in the order of its lists."""
         paths: list[str] = []
-        annotations: list[Drawn] = []
+        sizes: list[tuple[int, int]] = []
+        rows: list[list[list[float]]] = []
         for folder, names in self.PARTS[part]:
-            images, drawn = self._list(folder, names)
-            paths += images
-            annotations += drawn
-        boxes = torch.tensor(
-            [row for drawn in annotations for row in drawn.boxes], dtype=torch.float64
-        ).reshape(-1, COLUMNS)
-        has_area = (boxes[:, 2:4] > boxes[:, :2]).all(1, keepdim=True)
-        boxes[:, :2] -= has_area.double()
-        counts = torch.tensor([len(drawn.boxes) for drawn in annotations])
-        owner = torch.arange(len(annotations)).repeat_interleave(counts)
-        return Listing(paths, torch.tensor([drawn.size for drawn in annotations]), boxes, owner)
+            for image, size, boxes in self._list(folder, names):
+                paths.append(image)
+                sizes.append(size)
+                rows.append(boxes)
+        return listing_of(paths, sizes, rows)
 
-    def _list(self, folder: VocFolder, part: str) -> tuple[list[str], list["Drawn"]]:
+    def _list(self, folder: VocFolder, part: str) -> Iterator[tuple[str, tuple[int, int], list[list[float]]]]:
+        """Path, size and boxes of each image of a list."""
         place = prepare(self.data_dir / folder.place, lambda scratch: self._make(folder, scratch))
         archives = " and ".join(archive.name for archive in folder.archives)
         advice = f"unpack {archives} there, or move {place.resolve()} away to have that done"
@@ -102,8 +104,11 @@ class VocLayout(DetectionData):
         images = listed_images(place / "JPEGImages", [f"{name}.jpg" for name in names], source, advice)
         labels = {name: label for label, name in enumerate(self.CLASS_NAMES)}
         files = [place / "Annotations" / f"{name}.xml" for name in names]
-        pairs = bar(zip(files, images, strict=True), f"reading {self.NAME}", len(files))
-        return images, [read_annotation(file, image, labels, advice) for file, image in pairs]
+        for file, image in bar(zip(files, images, strict=True), f"reading {self.NAME}", len(files)):
+            drawn = read_annotation(file, advice)
+            with naming(file, advice):
+                boxes = rows_of(drawn, labels)
+            yield image, drawn.size or size_of(image, advice), boxes
 
     def sources(self) -> dict[str, Path]:
         """The lists, images and annotations of each year."""
@@ -120,9 +125,13 @@ class VocLayout(DetectionData):
 
 
 class Drawn(NamedTuple):
-    """An annotation as it is drawn: (height, width), and rows (xmin, ymin, xmax, ymax, label, difficult)."""
+    """An annotation as it is drawn: (height, width), None where it is not said, and objects.
 
-    size: tuple[int, int]
+    Of each object the name of its class, and (xmin, ymin, xmax, ymax, difficult).
+    """
+
+    size: tuple[int, int] | None
+    names: list[str]
     boxes: list[list[float]]
 
 
@@ -143,29 +152,35 @@ def read_names(source: Path, advice: str) -> list[str]:
     return names
 
 
-def read_annotation(path: Path, image: str, labels: dict[str, int], advice: str) -> Drawn:
-    """An annotation file; where it does not give the size of its image, the image's header does.
+def read_annotation(path: Path, advice: str) -> Drawn:
+    """An annotation file.
 
     Raises:
         UserError: the file is missing or damaged.
     """
     try:
-        size, boxes = parse_annotation(path.read_bytes(), labels)
+        return parse_annotation(path.read_bytes())
     except (OSError, DamagedError) as error:
         raise UserError(f"{describe(path, error)}: {advice}") from error
+
+
+def size_of(image: str, advice: str) -> tuple[int, int]:
+    """(height, width) of an image file, from its header.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
-        return Drawn(size or image_size(image), boxes)
+        return image_size(image)
     except (OSError, DamagedError) as error:
         raise UserError(f"{describe(Path(image), error)}: {advice}") from error
 
 
-def parse_annotation(
-    content: bytes, labels: dict[str, int]
-) -> tuple[tuple[int, int] | None, list[list[float]]]:
-    """The (height, width) of an annotation, None where it gives none, and its boxes as drawn.
+def parse_annotation(content: bytes) -> Drawn:
+    """What an annotation says.
 
     Raises:
-        DamagedError: not XML of this form, an object without a box, or a class that is not in `labels`.
+        DamagedError: not XML of this form, or an object without a class or a box.
     """
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise DamagedError("it declares a document type, which annotations do not")
@@ -175,8 +190,36 @@ def parse_annotation(
         raise DamagedError(f"not XML: {error}") from error
     if root.tag != "annotation":
         raise DamagedError(f"<{root.tag}> instead of <annotation>")
-    boxes = [_parse_object(number, item, labels) for number, item in enumerate(root.findall("object"), 1)]
-    return _parse_size(root), boxes
+    names, boxes = [], []
+    for number, item in enumerate(root.findall("object"), 1):
+        names.append(item.findtext("name", "").strip())
+        boxes.append(_parse_object(number, names[-1], item))
+    return Drawn(_parse_size(root), names, boxes)
+
+
+def half_open(box: list[float]) -> list[float]:
+    """(xmin, ymin, xmax, ymax, difficult), pixels from 1 with both ends, as (x0, y0, x1, y1, difficult).
+
+    One whose ends are drawn at the same place gets no area.
+    """
+    x0, y0, x1, y1, difficult = box
+    first = float(x1 > x0 and y1 > y0)
+    return [x0 - first, y0 - first, x1, y1, difficult]
+
+
+def rows_of(drawn: Drawn, labels: dict[str, int]) -> list[list[float]]:
+    """Its boxes with their labels: rows (x0, y0, x1, y1, label, difficult).
+
+    Raises:
+        DamagedError: a class that is not in `labels`.
+    """
+    rows = []
+    for number, (name, box) in enumerate(zip(drawn.names, drawn.boxes, strict=True), 1):
+        if name not in labels:
+            raise DamagedError(f"object {number} is a {name!r}; the classes are {', '.join(labels)}")
+        *corners, difficult = half_open(box)
+        rows.append([*corners, float(labels[name]), difficult])
+    return rows
 
 
 def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
@@ -189,10 +232,9 @@ def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _parse_object(number: int, item: ElementTree.Element, labels: dict[str, int]) -> list[float]:
-    name = item.findtext("name", "").strip()
-    if name not in labels:
-        raise DamagedError(f"object {number} is a {name!r}; the classes are {', '.join(labels)}")
+def _parse_object(number: int, name: str, item: ElementTree.Element) -> list[float]:
+    if not name:
+        raise DamagedError(f"object {number} has no name")
     box = item.find("bndbox")
     if box is None:
         raise DamagedError(f"object {number}, a {name}, has no bndbox")
@@ -200,7 +242,7 @@ def _parse_object(number: int, item: ElementTree.Element, labels: dict[str, int]
     difficult = item.findtext("difficult", "0").strip()
     if difficult not in ("0", "1"):
         raise DamagedError(f"object {number} has difficult = {difficult!r}; it is 0 or 1")
-    return [*row, float(labels[name]), float(difficult)]
+    return [*row, float(difficult)]
 
 
 def _parse_number(box: ElementTree.Element, key: str, number: int) -> float:

@@ -22,12 +22,11 @@ from torch import Tensor
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
 from common.base.preparation import Preparation
-from common.data.shared.decode import centre_window, decode_rgb, mirrored, random_window
+from common.data.shared.decode import EXTENSIONS, centre_window, decode_rgb, mirrored, random_window
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, bar, check_file, prepare, unpack
 from common.data.shared.streamed import Record, StreamedData, StreamedOptions, naming
 
-EXTENSIONS = (".jpg", ".jpeg", ".png")
 FOLDERS: dict[SplitName, str] = {"train": "train", "test": "val"}
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"

@@ -21,21 +21,18 @@ from common.data.images.image_folder import (
 )
 from common.data.shared.decode import image_size
 from common.data.shared.download import DamagedError, describe
-from common.data.shared.fingerprint import fingerprint
+from common.data.shared.own_parts import folders_of_parts, held_out, trained_on, usual_validation
 from common.data.shared.streamed import Record, Rows, StreamedOptions
 from common.data.shared.streamed import Request as Wanted
-from common.data.shared.subsets import complement, stratified_subset
-from common.data.shared.text_file import from_here, shown
+from common.data.shared.subsets import complement
+from common.data.shared.text_file import shown
 
-# the names of the folders of the parts, the first that is there counts
-TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
 # images that sizes and the mean colour are taken from, evenly spaced over all
 SAMPLE = 1000
 LARGEST_SIZE = 224
+LAYOUT = "PATH/train/CLASS/*.jpg"
 # the shorter side of an image before its centre is cut out, against the size: 256 for 224
 MARGIN = 8 / 7
-# the seed of the test part that is drawn where there is none: it belongs to the data, and not to a run
-HOLDOUT_SEED = 0
 
 
 class OwnFolder(ImageFolder):
@@ -80,22 +77,22 @@ class OwnFolder(ImageFolder):
         origin: Origin | None = None,
         **options: Unpack[StreamedOptions],
     ) -> None:
-        check("path", path, bool(path), "give the folder of your images (valid: PATH/train/CLASS/*.jpg)")
+        check("path", path, bool(path), f"give the folder of your images (valid: {LAYOUT})")
         check("test", test, 0 < test < 1, "give a fraction above 0 and below 1")
         self.root, self.holdout, self.origin = Path(path).expanduser(), test, origin
-        self.folders = self._folders()
+        self.folders = folders_of_parts(self.root, LAYOUT, origin is not None)
         self.class_list = self._class_list()
         size = size or self._usual_size()
-        if options["validation"] is None or origin is not None:
-            official = "validation" in self.folders and origin is None
-            options["validation"] = "official" if official else 0.0
-        if options["validation"] == "official" and "validation" not in self.folders:
-            raise UserError(f"dataset.validation=official: {self.root.resolve()} has not both val and test")
+        options["validation"] = usual_validation(
+            options["validation"], self.root, "validation" in self.folders, origin is not None
+        )
         resize = max(size, round(size * MARGIN))
         classes = len(self.class_list)
         super().__init__(folder=path, classes=classes, size=size, resize=resize, augment=augment, **options)
         # whether a part is held out for testing
-        self.held_out = "test" not in self.folders and (origin is None or self._trained_on(origin))
+        self.held_out = "test" not in self.folders and (
+            origin is None or trained_on(origin, self.sources(), self.SUFFIXES)
+        )
         if origin is not None:
             found = self._class_names(self._judged())
             absent = [name for name in self.class_list if name not in found]
@@ -121,27 +118,6 @@ class OwnFolder(ImageFolder):
         """See `facts`; the colours are measured for it, if they have not been."""
         self.setup()
         return super().normalisation()
-
-    def _folders(self) -> dict[SplitName, Path]:
-        """The folder of each part that is there; `val` alone is the test part."""
-        if not self.root.is_dir():
-            raise UserError(
-                f"dataset.path={self.root}: no such folder{from_here(self.root)} (valid: "
-                "PATH/train/CLASS/*.jpg)"
-            )
-        train, val, test = (self._part(names) for names in (TRAIN, VALIDATION, TEST))
-        tested = test or val
-        found: dict[SplitName, Path] = {"train": train or self.root}
-        if train is None and tested and self.origin is None:
-            raise UserError(f"dataset.path={self.root}: there is a {tested.name} in it, but no train")
-        if test and val:
-            found["validation"] = val
-        if tested:
-            found["test"] = tested
-        return found
-
-    def _part(self, names: Sequence[str]) -> Path | None:
-        return next((self.root / name for name in names if (self.root / name).is_dir()), None)
 
     def _class_names(self, folder: Path) -> list[str]:
         try:
@@ -188,11 +164,6 @@ class OwnFolder(ImageFolder):
         """The folder of the part that a network is judged on."""
         return self.folders.get("test", self.folders["train"])
 
-    def _trained_on(self, origin: Origin) -> bool:
-        """Whether these are the files that a network was trained on a part of."""
-        found = fingerprint(self.sources(), self.SUFFIXES)
-        return found is not None and found["folders"] == (origin.files or {}).get("folders")
-
     def _listing(self, folder: Path) -> Listing:
         """All images of a part, by class and name.
 
@@ -223,10 +194,7 @@ class OwnFolder(ImageFolder):
         if part in self.folders and not self.held_out:
             return self._listing(self.folders[part])
         everything = self._listing(self.folders["train"])
-        size = round(self.holdout * len(everything))
-        check("test", self.holdout, 0 < size < len(everything), "that leaves one part empty")
-        generator = torch.Generator().manual_seed(HOLDOUT_SEED)
-        drawn = stratified_subset(everything.labels, len(everything), size, generator)
+        drawn = held_out(self.holdout, everything.labels, len(everything))
         return everything.chosen(drawn if part == "test" else complement(drawn, len(everything)))
 
     def setup(self, stage: str | None = None) -> None:

@@ -12,13 +12,11 @@ from common.base.dataset import Origin, Part, check
 from common.base.errors import UserError
 from common.data.shared.fingerprint import fingerprint
 from common.data.shared.in_memory import Options, Split, TensorData
-from common.data.shared.subsets import complement, stratified_subset
+from common.data.shared.own_parts import held_out
+from common.data.shared.subsets import complement
 from common.data.shared.text_file import shown
 from common.data.tables.columns import Column, columns_of, lost
 from common.data.tables.sheet import LARGEST, Sheet, as_class, number, ordered, sheet
-
-# the seed of the test part that is drawn where there is none: it belongs to the data, and not to a run
-HOLDOUT_SEED = 0
 
 
 class OwnTable(TensorData):
@@ -165,10 +163,8 @@ class OwnTable(TensorData):
             self.parts = {"train": self.sheet if self.origin is None else tested, "test": tested}
             return
         total = len(self.sheet)
-        size = round(self.test_fraction * total)
-        check("test", self.test_fraction, 0 < size < total, f"of {total} rows that leaves one part empty")
         labels = self._labels_of(self.sheet) if self.class_list else None
-        drawn = stratified_subset(labels, total, size, torch.Generator().manual_seed(HOLDOUT_SEED))
+        drawn = held_out(self.test_fraction, labels, total)
         rest = complement(drawn, total)
         self.parts = {"train": self.sheet.rows(rest.tolist()), "test": self.sheet.rows(drawn.tolist())}
 

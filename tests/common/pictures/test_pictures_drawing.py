@@ -100,6 +100,16 @@ def test_a_label_stays_within_the_picture() -> None:
         assert (image == colour_of(2)).all(-1).sum() > 600
 
 
+def test_texts_of_crowded_objects_leave_out_those_that_would_cover_surer_ones() -> None:
+    same = (100.0, 100.0, 200.0, 200.0)
+    # above, within and below the same box there is room for three texts
+    few, many = (pixels(drawn(grey(400, 400), objects(*[same] * count), NAMES, top=5)) for count in (3, 30))
+    assert (few[:, 130:170] == many[:, 130:170]).all()
+    alone = pixels(drawn(grey(400, 400), objects(same), NAMES, top=5))
+    first = slice(100 - 15, 99)
+    assert (alone[first] == few[first]).all()
+
+
 def test_the_surest_are_named_first_and_equal_ones_in_order() -> None:
     assert ranked([0.2, 0.5, 0.2, 0.1], 3) == [1, 0, 2]
     mask = Mask(np.array([[2, 2, 1], [NO_CLASS, 1, 2]], np.uint8))

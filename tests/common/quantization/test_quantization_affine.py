@@ -8,6 +8,7 @@ from torch import Tensor
 
 from common.base.errors import UserError
 from common.quantization.affine import (
+    BLOCK,
     Grid,
     mid_rise,
     quantise,
@@ -175,6 +176,20 @@ def test_mid_rise_has_2_to_the_m_plus_1_levels_half_a_step_away(m: int) -> None:
 def test_numbers_that_are_no_floats_are_refused_in_one_line(dtype: torch.dtype) -> None:
     with pytest.raises(UserError, match="quantise: values of type torch"):
         quantise(torch.ones(3).to(dtype), 8)
+
+
+@pytest.mark.parametrize("size", [7, BLOCK, 2 * BLOCK, 3 * BLOCK + 5, 5 * BLOCK - 1])
+def test_what_is_quantised_does_not_depend_on_the_number_of_threads(size: int) -> None:
+    values, found = torch.randn(size, generator=torch.Generator().manual_seed(1)), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            found.append(quantised(values, *value_range(values), 4, stochastic=True))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_the_noise_of_a_tensor_of_many_blocks_is_uniform_and_pairs_of_it_are_independent() -> None:

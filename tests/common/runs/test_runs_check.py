@@ -135,7 +135,9 @@ def test_options_that_a_constructor_hands_on_are_checked_too(key: str, value: ob
         check_config(OmegaConf.create({"dataset": node}))
 
 
-@pytest.mark.parametrize("name", ["tables.own_table.OwnTable", "images.own_folder.OwnFolder"])
+@pytest.mark.parametrize(
+    "name", ["tables.own_table.OwnTable", "images.own_folder.OwnFolder", "detection.own_boxes.OwnBoxes"]
+)
 def test_what_a_command_hands_to_a_data_set_is_no_setting_of_it(name: str) -> None:
     target = load_target(f"common.data.{name}", "dataset")
     assert "origin" in inspect.signature(target).parameters

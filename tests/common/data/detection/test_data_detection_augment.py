@@ -7,12 +7,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from common.data.detection import augment
 from common.data.detection.augment import (
+    INTERPOLATIONS,
+    boxes_seen,
     canvas,
     distorted,
     drawn_windows,
+    largest_overlaps,
+    nearest,
     pasted,
     placed,
     sampled_window,
@@ -20,10 +25,10 @@ from common.data.detection.augment import (
     stretched,
     turned,
 )
-from common.data.detection.boxes import iou_matrix
-from common.data.shared.decode import Box
+from common.data.detection.boxes import crop_boxes, flip_boxes, iou_matrix, is_box, resize_boxes
+from common.data.shared.decode import Box, resize
 
-BOXES = torch.tensor([[20.0, 10, 60, 50, 0, 0], [70, 60, 90, 75, 1, 0]])
+BOXES = np.array([[20, 10, 60, 50, 0, 0], [70, 60, 90, 75, 1, 0]], np.float32)
 
 
 @settings(max_examples=50, deadline=None)
@@ -57,13 +62,13 @@ def test_windows_overlap_an_object_as_their_kind_asks(monkeypatch: pytest.Monkey
         monkeypatch.setattr(augment, "KINDS", (least,))
         for _ in range(50):
             window = sampled_window(BOXES, Box(0, 0, 100, 80), random)
-            overlap = float(iou_matrix(torch.tensor([window]).float(), BOXES).max())
+            overlap = float(iou_matrix(torch.tensor([window]).float(), torch.from_numpy(BOXES)).max())
             assert overlap >= least or window == Box(0, 0, 100, 80)
 
 
 def test_an_image_without_objects_is_kept_whole() -> None:
     frame = Box(-5, -5, 50, 50)
-    assert sampled_window(torch.zeros(0, 6), frame, np.random.default_rng(0)) == frame
+    assert sampled_window(np.zeros((0, 6), np.float32), frame, np.random.default_rng(0)) == frame
 
 
 def test_the_canvas_holds_the_image_and_is_up_to_four_times_as_large() -> None:
@@ -130,7 +135,7 @@ def test_saturation_and_hue_are_those_of_the_standard_library(saturation: float,
 def test_images_of_one_pixel_and_boxes_below_a_pixel_pass(mode: str) -> None:
     for seed in range(30):
         random = np.random.default_rng(seed)
-        boxes = torch.tensor([[0.0, 0.0, 1.0, 0.25, 0, 0]])
+        boxes = np.array([[0, 0, 1, 0.25, 0, 0]], np.float32)
         frame = canvas(1, 1, random) if mode == "ssd_distort" else Box(0, 0, 1, 1)
         window = sampled_window(boxes, frame, random)
         seen, place = placed(window, 1, 1, (16, 16))
@@ -138,3 +143,101 @@ def test_images_of_one_pixel_and_boxes_below_a_pixel_pass(mode: str) -> None:
         if min(sides(seen)) > 0 and min(sides(place)) > 0:
             image = stretched(torch.zeros(3, *sides(seen), dtype=torch.uint8), sides(place), random)
         assert pasted(image, place, (16, 16), (0, 0, 0)).shape == (3, 16, 16)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 6), st.booleans())
+def test_boxes_of_one_image_are_cut_stretched_and_mirrored_as_those_of_batches(
+    seed: int, count: int, mirror: bool
+) -> None:
+    random, size = np.random.default_rng(seed), (30, 44)
+    corners = random.uniform(-5, 105, (count, 4)).astype(np.float32)
+    boxes = np.hstack([corners, random.integers(0, 3, (count, 2))]).astype(np.float32)
+    window = Box(*map(int, drawn_windows(Box(-10, -20, 110, 90), 1, random)[0]))
+    given = torch.from_numpy(boxes.copy())
+    expected = crop_boxes(given, given.new_tensor(window))
+    expected = resize_boxes(expected[is_box(expected)], sides(window), size)
+    expected = flip_boxes(expected, size[1]) if mirror else expected
+    assert torch.equal(torch.from_numpy(boxes_seen(boxes, window, size, mirror)), expected)
+    # what was given is as it was
+    assert torch.equal(torch.from_numpy(boxes), given)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.booleans())
+def test_overlaps_of_windows_are_the_numbers_of_those_of_batches(seed: int, count: int, flat: bool) -> None:
+    random = np.random.default_rng(seed)
+    windows = drawn_windows(Box(0, 0, 90, 70), 20, random)
+    boxes = random.uniform(0, 90, (count, 6)).astype(np.float32)
+    boxes[:, 2:4] = boxes[:, :2] if flat else boxes[:, 2:4]
+    expected = iou_matrix(torch.from_numpy(windows).float(), torch.from_numpy(boxes)).amax(1)
+    assert torch.equal(torch.from_numpy(largest_overlaps(windows, boxes)), expected)
+
+
+@pytest.mark.parametrize(("mode", "whole_area"), INTERPOLATIONS)
+def test_a_window_is_resized_as_a_copy_of_it_in_planes(mode: str, whole_area: bool) -> None:
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    window = pixels[7:50, 3:71].permute(2, 0, 1)
+    found = functional.interpolate(augment.packed(window), (31, 90), mode=mode, antialias=whole_area)
+    planes = window.contiguous().unsqueeze(0)
+    expected = functional.interpolate(planes, (31, 90), mode=mode, antialias=whole_area)
+    assert torch.equal(found, expected)
+    if (mode, whole_area) == ("bilinear", True):
+        assert torch.equal(resize(window, (31, 90)), expected[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.integers(1, 130)] * 4), st.integers(0, 1000))
+def test_the_nearest_pixels_are_those_of_torch(sides: tuple[int, int, int, int], seed: int) -> None:
+    height, width, *size = sides
+    pixels = np.random.default_rng(seed).integers(0, 256, (height + 2, width + 3, 3), dtype=np.uint8)
+    window = torch.from_numpy(pixels)[1:-1, 2:-1].permute(2, 0, 1)
+    expected = functional.interpolate(window.contiguous()[None], size, mode="nearest")[0]
+    assert torch.equal(nearest(window, (size[0], size[1])), expected)
+
+
+def hexcone(levels: np.ndarray, saturation: float, hue: float) -> np.ndarray:
+    """v - c' max(0, min(k, 4 - k, 1)), k = n + hue in sixths modulo 6, n = 5, 3, 1: float64 [3, ...]."""
+    red, green, blue = levels
+    v, c = levels.max(0), np.ptp(levels, axis=0)
+    sixth = np.select([v == red, v == green], [green - blue, 2 * c + blue - red], 4 * c + red - green)
+    sixth = sixth / np.maximum(c, 1) + 6 * hue
+    k = np.mod(np.array([5, 3, 1])[:, None, None] + sixth, 6)
+    found: np.ndarray = v - np.minimum(c * saturation, v) * np.clip(np.minimum(k, 4 - k), 0, 1)
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.5, 1.5), st.floats(-0.1, 0.1), st.booleans())
+def test_turned_colours_are_those_of_the_hexcone_in_float64(
+    seed: int, saturation: float, hue: float, only_saturation: bool
+) -> None:
+    levels = np.random.default_rng(seed).integers(0, 256, (3, 30, 40), dtype=np.uint8)
+    # equal channels, black and white among them
+    levels[0, :10], levels[:, 10, :20], levels[:, 10, 20:] = levels[1, :10], 0, 255
+    hue = 0.0 if only_saturation else hue
+    found = turned(torch.from_numpy(levels), saturation, hue).numpy()
+    assert np.abs(found - hexcone(levels.astype(np.float64), saturation, hue)).max() <= 0.5 + 1e-3
+
+
+def test_all_distortions_together_are_those_of_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "DISTORTED", 1.0)
+    image = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)).permute(
+        2, 0, 1
+    )
+    for seed in range(20):
+        drawn = np.random.default_rng(seed)
+        first, numbers = drawn.random() < 0.5, []
+        for low, high in ((-32, 32), (0.5, 1.5), (0.5, 1.5), (-0.1, 0.1)):
+            drawn.random()
+            numbers.append(drawn.uniform(low, high))
+        delta, contrast, saturation, hue = numbers
+
+        def mapped(levels: torch.Tensor, factor: float, more: float) -> torch.Tensor:
+            return (factor * (levels.double() + more)).round().clamp(0, 255).byte()
+
+        wanted = turned(mapped(image, contrast if first else 1.0, delta), saturation, hue)
+        wanted = wanted if first else mapped(wanted, contrast, 0.0)
+        found = distorted(image, np.random.default_rng(seed))
+        assert ((found.int() - wanted.int()).abs() > 0).float().mean() < 1e-3
+        assert found.stride() == image.stride()

@@ -216,7 +216,7 @@ BAD_XML = {
     "entity": (ENTITY + annotation(CAT).replace("cat", "&e;"), "declares a document type"),
     "unknown encoding": ("<?xml version='1.0' encoding='nonesuch'?>" + annotation(CAT), "not XML"),
     "unknown class": (annotation(CAT, ("elk", 1, 1, 5, 5, 0)), "object 2 is a 'elk'; the classes are"),
-    "no name": (annotation(CAT).replace("<name>cat</name>", ""), "object 1 is a ''"),
+    "no name": (annotation(CAT).replace("<name>cat</name>", ""), "object 1 has no name"),
     "no box": (annotation(CAT).replace("bndbox", "box"), "object 1, a cat, has no bndbox"),
     "no corner": (annotation(CAT).replace("<xmin>11</xmin>", ""), "object 1 has xmin = ''; it is a number"),
     "a word": (annotation(CAT).replace("15", "high"), "object 1 has ymax = 'high'"),

@@ -1,0 +1,94 @@
+"""The parts of a folder of the user's own: `train`, `val` and `test` in it, or one that is held out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from common.base.dataset import Origin, SplitName, check
+from common.base.errors import UserError
+from common.data.shared.fingerprint import fingerprint
+from common.data.shared.subsets import stratified_subset
+from common.data.shared.text_file import from_here
+
+# the names of the folders of the parts, the first that is there counts
+TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
+# the seed of the test part that is drawn where there is none: it belongs to the data, and not to a run
+HOLDOUT_SEED = 0
+
+
+def folders_of_parts(root: Path, layout: str, judged: bool) -> dict[SplitName, Path]:
+    """The folder of each part that is there.
+
+    The test part is `test`; without one it is `val`. With both, `val` is the validation part. Without a
+    training part the folder itself is that.
+
+    Args:
+        root: `dataset.path`.
+        layout: what is valid, for messages.
+        judged: whether a network is to be judged on it, which needs no training part.
+
+    Raises:
+        UserError: no such folder, or a part for testing and none for training.
+    """
+    if not root.is_dir():
+        raise UserError(f"dataset.path={root}: no such folder{from_here(root)} (valid: {layout})")
+    train, val, test = (_part(root, names) for names in (TRAIN, VALIDATION, TEST))
+    tested = test or val
+    found: dict[SplitName, Path] = {"train": train or root}
+    if train is None and tested and not judged:
+        raise UserError(f"dataset.path={root}: there is a {tested.name} in it, but no train")
+    if test and val:
+        found["validation"] = val
+    if tested:
+        found["test"] = tested
+    return found
+
+
+def _part(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def usual_validation(
+    given: float | Literal["official"] | None, root: Path, there: bool, judged: bool
+) -> float | Literal["official"]:
+    """`dataset.validation`: where it is null, the folder's own part if there is one.
+
+    Args:
+        given: as it is asked for.
+        root: `dataset.path`.
+        there: whether there is a part for validation.
+        judged: whether a network is to be judged, for which there is none.
+
+    Raises:
+        UserError: a part is asked for that is not there.
+    """
+    if given is None or judged:
+        return "official" if there and not judged else 0.0
+    if given == "official" and not there:
+        raise UserError(f"dataset.validation=official: {root.resolve()} has not both val and test")
+    return given
+
+
+def trained_on(origin: Origin, sources: dict[str, Path], suffixes: tuple[str, ...]) -> bool:
+    """Whether these are the files that a network was trained on a part of."""
+    found = fingerprint(sources, suffixes)
+    return found is not None and found["folders"] == (origin.files or {}).get("folders")
+
+
+def held_out(fraction: float, labels: Tensor | None, total: int) -> Tensor:
+    """The rows that are for testing where no part is there for it, int64 [n], the same in every run.
+
+    Args:
+        fraction: `dataset.test`.
+        labels: to stratify by, int64 [total]; None for none.
+        total: how many examples there are.
+
+    Raises:
+        UserError: that leaves one part empty.
+    """
+    size = round(fraction * total)
+    check("test", fraction, 0 < size < total, f"of {total} examples that leaves one part empty")
+    return stratified_subset(labels, total, size, torch.Generator().manual_seed(HOLDOUT_SEED))
