@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -219,8 +220,7 @@ class SearchModule(PaperModule):
         log10_regret, its logarithm; avg_regret: the mean of the optimum minus f(x_t) over all t so far.
         Failed evaluations count for nothing.
         """
-        known = torch.where(self.f.isfinite(), self.f, torch.full_like(self.f, -torch.inf))
-        best = known.max(1).values
+        best = self.best_of_first(self.seen.count)
         found = {"best": best}
         if self.optimum is not None:
             inference = self.optimum - self.answers[:, -1]
@@ -230,6 +230,25 @@ class SearchModule(PaperModule):
                 "log10_regret": inference.clamp_min(LEAST_REGRET).log10(),
                 "avg_regret": (self.optimum[:, None] - self.f).nanmean(1),
             }
+        return found
+
+    def best_of_first(self, count: int) -> Tensor:
+        """The largest value of so many evaluations, without noise, [R]; -inf where all failed."""
+        known = self.f[:, :count]
+        return torch.where(known.isfinite(), known, torch.full_like(known, -torch.inf)).max(1).values
+
+    def read_at(self, counts: Sequence[int], regret: str) -> dict[str, float]:
+        """The numbers of a figure: `best_at_t`, where the optimum is known `{regret}_at_t`, of t in counts.
+
+        The best value in the objective's own unit and the simple regret, as `mean_and_error` gives them;
+        nothing for a t that the search has not come to.
+        """
+        found: dict[str, float] = {}
+        for t in (t for t in counts if t <= self.seen.count):
+            best = self.best_of_first(t)
+            found |= self.mean_and_error(f"best_at_{t}", self.data.sign * best)
+            if self.optimum is not None:
+                found |= self.mean_and_error(f"{regret}_at_{t}", self.optimum - best)
         return found
 
     def on_train_end(self) -> None:

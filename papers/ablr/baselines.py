@@ -189,11 +189,11 @@ class DNGO(ModelSearch):
         z = model.z.clone().requires_grad_()
         w = (torch.randn(T, D, generator=generator, dtype=torch.float64) / D**0.5).requires_grad_()
         which = torch.repeat_interleave(torch.arange(T), torch.tensor([len(task.y) for task in tasks]))
-        y = torch.cat([task.y for task in tasks])
+        x, y = torch.cat([task.x for task in tasks]), torch.cat([task.y for task in tasks])
         optimizer = torch.optim.Adam([z, w], lr=self.lr)
         for _ in range(self.steps):
             optimizer.zero_grad()
-            rest = (model.features.map(z, model.inputs) * w[which]).sum(1) - y
+            rest = (model.features.map(z, x) * w[which]).sum(1) - y
             rest.square().mean().backward()
             optimizer.step()
         model.z = z.detach()

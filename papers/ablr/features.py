@@ -65,12 +65,11 @@ class Network(Features):
         return torch.cat(parts)
 
     def map(self, z: Tensor, x: Tensor) -> Tensor:
-        h, z, at = x.to(self.dtype), z.to(self.dtype), 0
-        for fan_in, fan_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
-            weight = z[at : at + fan_in * fan_out].view(fan_in, fan_out)
-            at += fan_in * fan_out
-            h = torch.tanh(torch.addmm(z[at : at + fan_out], h, weight))
-            at += fan_out
+        shapes = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        parts = z.to(self.dtype).split([size for a, b in shapes for size in (a * b, b)])
+        h = x.to(self.dtype)
+        for shape, weight, bias in zip(shapes, parts[::2], parts[1::2], strict=True):
+            h = torch.tanh(torch.addmm(bias, h, weight.view(shape)))
         return h.double()
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Generator, Tensor
-from torch.nn.functional import embedding
 
 from papers.ablr.features import Features
 from papers.ablr.regression import Form, heads
@@ -49,6 +48,34 @@ def copula(y: Tensor) -> Tensor:
     return torch.special.ndtri(share.to(torch.float64))
 
 
+class _Group:
+    """Some tasks of one form, their points padded to one number.
+
+    Args:
+        form: of the head. places: the numbers of the tasks. tasks: all of them.
+
+    Attributes:
+        own: `places`, int64 [G]; points: of all of them together; y, valid: [G, N], see `heads`.
+    """
+
+    def __init__(self, form: Form, places: list[int], tasks: Sequence[Points]) -> None:
+        self.form, self.places, self.own = form, places, torch.tensor(places)
+        counts = torch.tensor([len(tasks[t].y) for t in places])
+        self.points = int(counts.sum())
+        self.valid = torch.arange(int(counts.max())) < counts[:, None]
+        self.y = torch.zeros(self.valid.shape, dtype=torch.float64)
+        self.y[self.valid] = torch.cat([tasks[t].y for t in places])
+        # where each point stands among the padded ones; None: nothing is padded
+        self.rows = None if bool(self.valid.all()) else self.valid.flatten().nonzero()[:, 0]
+
+    def padded(self, phi: Tensor) -> Tensor:
+        """Features [points, D] as [G, N, D]."""
+        shape = (*self.valid.shape, phi.shape[1])
+        if self.rows is None:
+            return phi.view(shape)
+        return phi.new_zeros(self.valid.numel(), phi.shape[1]).index_copy(0, self.rows, phi).view(shape)
+
+
 class SharedRegression:
     """The model of T tasks.
 
@@ -71,36 +98,30 @@ class SharedRegression:
         self._group()
 
     def _group(self) -> None:
-        """Tasks with more points than features in the primal form, the others in the dual one; padded."""
+        """Tasks with more points than features in the primal form, the others in the dual one.
+
+        `inputs` are those of the groups, one after the other.
+        """
         D = self.features.dim
-        self.inputs = torch.cat([task.x for task in self.tasks])
-        first = np.cumsum([0, *(len(task.y) for task in self.tasks)])
-        self.groups: list[tuple[Form, Tensor, Tensor, Tensor, Tensor]] = []
-        forms: tuple[tuple[Form, bool], ...] = (("primal", True), ("dual", False))
-        for form, large in forms:
-            own = [t for t, task in enumerate(self.tasks) if (len(task.y) > D) == large]
-            if not own:
-                continue
-            size = max(len(self.tasks[t].y) for t in own)
-            place = torch.zeros(len(own), size, dtype=torch.int64)
-            valid = torch.zeros(len(own), size, dtype=torch.bool)
-            y = torch.zeros(len(own), size, dtype=torch.float64)
-            for row, t in enumerate(own):
-                n = len(self.tasks[t].y)
-                place[row, :n] = torch.arange(int(first[t]), int(first[t]) + n)
-                valid[row, :n], y[row, :n] = True, self.tasks[t].y
-            self.groups.append((form, torch.tensor(own), place, valid, y))
+        own: dict[Form, list[int]] = {
+            "primal": [t for t, task in enumerate(self.tasks) if len(task.y) > D],
+            "dual": [t for t, task in enumerate(self.tasks) if len(task.y) <= D],
+        }
+        self.groups = [_Group(form, places, self.tasks) for form, places in own.items() if places]
+        self.inputs = torch.cat([self.tasks[t].x for group in self.groups for t in group.places])
 
     def criterion(self, z: Tensor, log_scale: Tensor, log_beta: Tensor) -> Tensor:
         """The sum of the tasks' criteria."""
-        phi = self.features.map(z, self.inputs) if len(self.inputs) else z.new_zeros(1, self.features.dim)
-        return self._sum(phi, log_scale, log_beta)
+        return self._sum(self.features.map(z, self.inputs), log_scale, log_beta)
 
     def _sum(self, phi: Tensor, log_scale: Tensor, log_beta: Tensor) -> Tensor:
+        """The same by the features of `inputs`, [n, D]."""
         total = phi.new_zeros(())
-        for form, own, place, valid, y in self.groups:
-            alpha, beta = torch.exp(-log_scale[own]), log_beta[own].exp()
-            total = total + heads(embedding(place, phi), y, valid, alpha, beta, form).criterion.sum()
+        parts = phi.split([group.points for group in self.groups])
+        for group, part in zip(self.groups, parts, strict=True):
+            alpha, beta = torch.exp(-log_scale[group.own]), log_beta[group.own].exp()
+            found = heads(group.padded(part), group.y, group.valid, alpha, beta, group.form)
+            total = total + found.criterion.sum()
         return total
 
     def fit(self, iterations: int) -> float:

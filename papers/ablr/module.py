@@ -49,20 +49,12 @@ class ABLRModule(SearchModule):
 
     def results(self) -> dict[str, Any]:
         """And the simple regret, or the best value, after some of the evaluations."""
-        found = super().results()
-        for t in READ_AT:
-            if t > self.seen.count:
-                break
-            best = self.f[:, :t].nan_to_num(nan=float("-inf")).max(1).values
-            found |= self.mean_and_error(f"best_at_{t}", self.data.sign * best)
-            if self.optimum is not None:
-                found |= self.mean_and_error(f"regret_at_{t}", self.optimum - best)
+        found = super().results() | self.read_at(READ_AT, "regret")
         if self.optimum is not None:
             found |= {name.replace("simple_regret", "regret"): found[name] for name in list(found) if
                       name.startswith("simple_regret")}  # fmt: skip
         if isinstance(self.data, TransferObjective) and self.data.metric == "error":
-            best = self.f.nan_to_num(nan=float("-inf")).max(1).values
-            found |= self.mean_and_error("error", -best)
+            found |= self.mean_and_error("error", -self.best_of_first(self.seen.count))
         if isinstance(self.data, TunedMLP):
             found |= self.mean_and_error("test_error", self.data.test_errors())
         return found

@@ -1,6 +1,5 @@
 """Bayesian optimisation by a model that may have learnt from related tasks, and ABLR as such a model."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -14,6 +13,7 @@ from torch.quasirandom import SobolEngine
 from common.base.errors import UserError
 from common.base.limits import require
 from common.base.objective import Coordinate, Objective, Space
+from common.numerics.improvement import expected_improvement
 from common.search.searcher import Observations, Searcher, Task
 from papers.ablr.features import Features
 from papers.ablr.model import Points, SharedRegression, copula, standardised
@@ -25,15 +25,8 @@ Transform = Literal["standardise", "copula"]
 
 # candidates that are improved by L-BFGS-B, and its iterations
 STARTS, STEPS = 3, 30
+# added to a standard deviation, so that its gradient is finite
 LEAST_DEVIATION = 1e-12
-
-
-def expected_improvement(mean: Tensor, variance: Tensor, best: Tensor) -> Tensor:
-    """s (u Phi(u) + phi(u)), u = (m - best) / s: of values that are to be large."""
-    deviation = variance.clamp_min(0.0).sqrt() + LEAST_DEVIATION
-    u = (mean - best) / deviation
-    density = torch.exp(-0.5 * u.square()) / math.sqrt(2 * math.pi)
-    return deviation * (u * torch.special.ndtr(u) + density)
 
 
 class Inputs:
@@ -169,7 +162,8 @@ class ModelSearch(Searcher):
 
         def score(inputs: Tensor) -> Tensor:
             mean, variance = belief(inputs)
-            return expected_improvement(mean, variance, values.max()) if len(values) else mean
+            deviation = variance.clamp_min(0.0).sqrt() + LEAST_DEVIATION
+            return expected_improvement(mean, deviation, values.max()) if len(values) else mean
 
         return score
 

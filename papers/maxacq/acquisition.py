@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from common.base.errors import UserError
+from common.numerics.improvement import expected_improvement
 from papers.maxacq.posterior import Belief, Posterior, root
 
 Number = TypeVar("Number", int, float)
@@ -147,16 +148,7 @@ class ExpectedImprovement(MyopicMaximal):
         return torch.relu(best - alpha)
 
     def closed_form(self, mean: Tensor, deviation: Tensor, alpha: Tensor) -> Tensor:
-        """s (phi(u) + u Phi(u)), u = (mean - alpha) / s.
-
-        The terms cancel for u << 0, so there it is s phi(u) (1 + u Phi(u) / phi(u)) by the scaled erfc.
-        """
-        u = (mean - alpha) / deviation
-        density = torch.exp(-0.5 * u.square()) / math.sqrt(2 * math.pi)
-        low = u.clamp_max(-1.0)
-        ratio = math.sqrt(math.pi / 2) * torch.special.erfcx(-low / math.sqrt(2))
-        tail = density * (1 + low * ratio).clamp_min(0.0)
-        return deviation * torch.where(u < -1, tail, density + u * torch.special.ndtr(u))
+        return expected_improvement(mean, deviation, alpha)
 
 
 class ProbabilityOfImprovement(MyopicMaximal):

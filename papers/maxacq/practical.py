@@ -25,9 +25,11 @@ from torch.quasirandom import SobolEngine
 
 from common.base.errors import UserError
 from common.base.objective import Coordinate, Earlier, Space
+from common.numerics.improvement import log_expected_improvement
+from common.numerics.outliers import drawn_in
 from common.search.searcher import Observations, Searcher, require_box
 from papers.maxacq.posterior import KERNELS, Kernel, Posterior, Prior, condition
-from papers.maxacq.standardised import drawn_in, fit_standardised
+from papers.maxacq.standardised import fit_standardised
 from papers.maxacq.trend import Trend, trend_of
 
 # points of a first look: spread over the space, and near each of the best observations
@@ -41,31 +43,8 @@ ALL_LEVELS = 16
 # of the belief in success: its lengthscale over sqrt(d), as where runs fail has an edge; its noise; and what
 # is left of it where all fails
 EDGE, FEASIBLE_NOISE, LEAST_FEASIBLE = 0.15, 1e-2, 1e-6
-# beyond, phi(u) + u Phi(u) is phi(u) / u^2 to double precision
-FAR = -1e4
 # a tie within this many nats is none
 SAME_VALUE = 1e-9
-
-
-def log_expected_improvement(mean: Tensor, deviation: Tensor, alpha: Tensor) -> Tensor:
-    """log E[relu(y - alpha)] of y ~ N(mean, deviation^2): log deviation + log h(u).
-
-    u = (mean - alpha) / deviation.
-
-    h(u) = phi(u) + u Phi(u) is 0 in floating point from u = -38 on, its logarithm is not: for u < -1 it is
-    log phi(u) + log(1 + u Phi(u) / phi(u)) by the scaled erfc, for u < -1e4 log phi(u) - 2 log |u| (Ament et
-    al. 2023, eq. 9).
-    """
-    u = (mean - alpha) / deviation
-    high = u.clamp_min(-1.0)
-    density = torch.exp(-0.5 * high.square()) / math.sqrt(2 * math.pi)
-    near = torch.log(density + high * torch.special.ndtr(high))
-    low = u.clamp(FAR, -1.0)
-    ratio = math.sqrt(math.pi / 2) * torch.special.erfcx(-low / math.sqrt(2))
-    bottom = torch.log1p(low * ratio)
-    far = -2 * torch.log(-u.clamp_max(FAR))
-    tail = -0.5 * u.square() - 0.5 * math.log(2 * math.pi) + torch.where(u < FAR, far, bottom)
-    return torch.log(deviation) + torch.where(u < -1, tail, near)
 
 
 @dataclass(frozen=True)

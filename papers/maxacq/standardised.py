@@ -18,6 +18,7 @@ from scipy.linalg import cho_solve, cholesky
 from scipy.optimize import minimize
 from torch import Tensor
 
+from common.numerics.outliers import drawn_in
 from papers.maxacq.posterior import Kernel, Prior
 
 LEAST_LENGTHSCALE, LEAST_NOISE = 0.025, 1e-4
@@ -27,17 +28,6 @@ LENGTHSCALE_VARIANCE, NOISE_LEVEL, NOISE_VARIANCE = 3.0, -4.0, 1.0
 STEPS = 200
 # a spread below this share of the values is rounding error
 SAME = 1e-12
-# bad values are drawn in to this many interquartile ranges below the lower quartile
-FENCE = 3.0
-
-
-def drawn_in(y: Tensor) -> Tensor:
-    """Values y [n] without outliers at the bad end: none below Q1 - 3 (Q3 - Q1), Tukey's outer fence.
-
-    One diverged training with a loss of 1e19 would make all others equal once they are standardised.
-    """
-    low, high = y.quantile(0.25), y.quantile(0.75)
-    return y if high == low else y.clamp_min(low - FENCE * (high - low))
 
 
 def fit_standardised(kernel: Kernel, x: Tensor, y: Tensor) -> Prior:

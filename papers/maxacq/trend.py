@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from common.numerics.outliers import drawn_in
 from papers.maxacq.posterior import Kernel, Posterior, condition
-from papers.maxacq.standardised import drawn_in, fit_standardised
+from papers.maxacq.standardised import fit_standardised
 
 # of the prior of b, and what it leaves over
 SLOPE, SLOPE_VARIANCE, REST = 0.5, 0.25, 0.5

@@ -14,14 +14,7 @@ class MetaBOModule(SearchModule):
 
     def results(self) -> dict[str, Any]:
         """And the best value (where an optimum is known the simple regret) after some of the evaluations."""
-        found = super().results()
-        for t in READ_AT:
-            if t > self.seen.count:
-                break
-            best = self.f[:, :t].nan_to_num(nan=float("-inf")).max(1).values
-            found |= self.mean_and_error(f"best_at_{t}", best)
-            if self.optimum is not None:
-                found |= self.mean_and_error(f"simple_regret_at_{t}", self.optimum - best)
+        found = super().results() | self.read_at(READ_AT, "simple_regret")
         if isinstance(self.searcher, MetaSearcher):
             found |= self.searcher.counts()
         return found

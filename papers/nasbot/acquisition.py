@@ -1,14 +1,8 @@
-"""Expected improvement, and the evolutionary search for the network that has the most of it.
-
-EI(x) = (mu - y*) Phi(z) + sigma phi(z), z = (mu - y*) / sigma, y* the largest observation. While other
-networks are being evaluated it is `hallucinated` (Desautels et al. 2014): sigma is what it will be once they
-are known, mu stays.
-"""
+"""The evolutionary search for the network with the largest acquisition."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import ndtr
 
 from papers.nasbot.graph import Network
 from papers.nasbot.modifiers import Random
@@ -21,16 +15,6 @@ VALUES_EACH, VALUES = 25.0, (50, 500)
 CHILDREN_EACH, CHILDREN = 3.0, (5, 100)
 # parents are drawn by exp((value - mean) / (2 std))
 TEMPERATURE = 2.0
-
-
-def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
-    """E[max(f - best, 0)] of f ~ N(mean, deviation^2); without deviation max(mean - best, 0)."""
-    gain = mean - best
-    certain = deviation <= 0
-    safe = np.where(certain, 1.0, deviation)
-    z = gain / safe
-    found = gain * ndtr(z) + safe * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
-    return np.where(certain, np.maximum(gain, 0.0), np.maximum(found, 0.0))
 
 
 def values_at(step: int) -> int:

@@ -35,8 +35,6 @@ ROUNDING = 1e-13
 BLOCK = 1_000_000
 # the least posterior variance, as a share of the noise variance
 FLOOR = 0.05
-# values below the lower quartile by more than this many interquartile ranges are drawn in
-FENCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -204,15 +202,6 @@ def spread(y: np.ndarray) -> float:
     if variance > 1e-24 * float(np.max(np.square(y))):
         return variance
     return float(np.max(np.square(y))) or 1.0
-
-
-def drawn_in(y: np.ndarray) -> np.ndarray:
-    """Values without outliers at the bad end: none below Q1 - 3 (Q3 - Q1), Tukey's outer fence.
-
-    One diverged training with a squared error of 1e19 would make all others equal.
-    """
-    low, high = np.quantile(y, [0.25, 0.75])
-    return y if high == low else np.maximum(y, low - FENCE * (high - low))
 
 
 class Posterior:

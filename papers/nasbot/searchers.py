@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 
 from common.architectures.objective import seed_of
-from common.architectures.record import Record
+from common.architectures.record import Evaluated, Record
 from common.architectures.searchers import ArchitectureSearcher
 from common.base.errors import UserError
 from common.base.limits import require
-from papers.nasbot.acquisition import evolve, expected_improvement, parent_probabilities, values_at
+from common.numerics.improvement import expected_improvement
+from common.numerics.outliers import drawn_in
+from papers.nasbot.acquisition import evolve, parent_probabilities, values_at
 from papers.nasbot.distances import Otmann
 from papers.nasbot.graph import Network
-from papers.nasbot.kernel import Distances, Fit, Form, KernelForm, Posterior, drawn_in, fit
+from papers.nasbot.kernel import Distances, Fit, Form, KernelForm, Posterior, fit
 from papers.nasbot.modifiers import Random
 from papers.nasbot.space import NetworkSpace
 
@@ -122,7 +125,7 @@ class Evolution(NetworkSearcher):
 
     def choose(self, space: NetworkSpace, record: Record[Network], random: Random) -> Network:
         valid = [item for item in record if item.valid]
-        scores = drawn_in(np.array([item.score for item in valid]))
+        scores = scores_of(valid)
         weights = parent_probabilities(scores, self.temperature)
         return _fresh(space, [item.architecture for item in valid], weights, record, random)
 
@@ -138,7 +141,8 @@ class Nasbot(NetworkSearcher):
         distances: of the kernel: `both`, `d` alone, or `normalised` alone.
         form: of the kernel: `sum` or `product`.
         weights: the structural weights nu.
-        acquisition: `hallucinated_ei` (sigma knows the networks that are under way), `ei` or `ucb`.
+        acquisition: `hallucinated_ei` (sigma knows the networks that are under way, mu
+            does not; Desautels et al. 2014), `ei` or `ucb`.
         start: of the search for its maximum: from the `evaluated` networks (paper), or from the `initial`
             pool alone (released code).
         refit: evaluations between two fits.
@@ -179,7 +183,7 @@ class Nasbot(NetworkSearcher):
     def _belief(self, record: Record[Network], random: Random) -> "_Belief":
         valid = [item for item in record if item.valid]
         networks = [item.architecture for item in valid]
-        y = drawn_in(np.array([item.score for item in valid]))
+        y = scores_of(valid)
         pending = [network for network in record.pending if self.acquisition == "hallucinated_ei"]
         d, normalised = self.otmann.within([*networks, *pending], keep=True)
         theta = self._fitted(networks, y, d, normalised).draw(random)
@@ -239,7 +243,8 @@ class _Belief:
         if self.searcher.acquisition == "ucb":
             step = UCB_DIMENSION * self.step
             return mean + np.sqrt(0.5 * UCB_DIMENSION * np.log(2 * step + 1)) * deviation
-        return expected_improvement(mean, deviation, self.best)
+        improvement = expected_improvement(torch.from_numpy(mean), torch.from_numpy(deviation), self.best)
+        return improvement.numpy()
 
     def _distances(self, some: Sequence[Network]) -> tuple[np.ndarray, np.ndarray]:
         """From networks to the evaluated ones and those under way, [weights, m, n] each."""
@@ -253,6 +258,11 @@ class _Belief:
             return empty, empty
         found = [self.rows[network.key] for network in some]
         return np.stack([one for one, _ in found], 1), np.stack([other for _, other in found], 1)
+
+
+def scores_of(valid: Sequence[Evaluated[Network]]) -> np.ndarray:
+    """The scores of valid evaluations [n], outliers at the bad end drawn in."""
+    return drawn_in(torch.tensor([item.score for item in valid], dtype=torch.float64)).numpy()
 
 
 def _evaluated(some: Sequence[Network], record: Record[Network]) -> np.ndarray:

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from common.architectures.record import Record
-from papers.nasbot.acquisition import expected_improvement, values_at
+from common.numerics.improvement import expected_improvement
+from papers.nasbot.acquisition import values_at
 from papers.nasbot.graph import CONVOLUTIONS, POOLS, RECTIFIERS, RESIDUALS, SIGMOIDS, Layer, Network
-from papers.nasbot.kernel import NOISE, SCALE, drawn_in, log_marginal_likelihoods, spread
+from papers.nasbot.kernel import NOISE, SCALE, log_marginal_likelihoods, spread
 from papers.nasbot.modifiers import Random, rounded
-from papers.nasbot.searchers import NetworkSearcher
+from papers.nasbot.searchers import NetworkSearcher, scores_of
 from papers.nasbot.space import NetworkSpace, feed_forward, row_within
 
 # of lengthscales, in logarithms of counts; draws of hyperparameters
@@ -60,7 +61,7 @@ class TreeBO(NetworkSearcher):
     def choose(self, space: NetworkSpace, record: Record[Network], random: Random) -> Network:
         valid = [item for item in record if item.valid]
         networks = [item.architecture for item in valid]
-        y = drawn_in(np.array([item.score for item in valid]))
+        y = scores_of(valid)
         known = record.keys | {network.key for network in record.pending}
         candidates = {network.key: network for network in rows(space, values_at(len(record)), random)}
         fresh = [network for key, network in candidates.items() if key not in known]
@@ -178,7 +179,7 @@ def _drawn(networks: Sequence[Network], y: np.ndarray, most: int, random: Random
 
 def _marginal(
     networks: Sequence[Network], fresh: Sequence[Network], y: np.ndarray, theta: Tensor, most: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of f at fresh networks."""
     lengths, (noise, scale) = theta[None, 2:], theta[:2]
     K = scale * tree_kernel(networks, networks, lengths, most)[0]
@@ -188,4 +189,4 @@ def _marginal(
     whitened = torch.linalg.solve_triangular(L, cross.mT, upper=False)
     mean = np.median(y) + cross @ torch.cholesky_solve(torch.from_numpy(y - np.median(y))[:, None], L)[:, 0]
     variance = (own - whitened.square().sum(0)).clamp_min(0.0)
-    return mean.numpy(), variance.sqrt().numpy()
+    return mean, variance.sqrt()

@@ -52,6 +52,8 @@ FIXED: dict[str, Description] = {
 SEEDED = ("AB", "DT", "ExtraTrees", "GBT", "Logit", "MLP", "Perceptron", "RF", "kSVM", "lSVM")
 MOST_WORDS = 50
 MAJORITY: Description = {"algorithm": "majority", "hyperparameters": {}}
+# those that take least time, quickest first
+QUICK = ("GNB", "DT", "KNN", "Logit")
 # in the order in which they are tried where nothing is known of which is good
 DEFAULTS: tuple[Description, ...] = tuple(
     {"algorithm": name, "hyperparameters": settings}
@@ -129,6 +131,16 @@ def settings_of(description: Description, made: type, rows: int, seed: int) -> D
         settings.pop("coef0", None)
     taken = made().get_params()
     return {key: value for key, value in settings.items() if key in taken}
+
+
+def effective(description: Description, classes: bool, rows: int) -> str:
+    """What scikit-learn makes of a description; equal for those that differ in what nothing reads.
+
+    So are, of Oboe's, all support vector machines with an rbf kernel that differ in coef0 alone.
+    """
+    name = description["algorithm"]
+    made = (CLASSIFIERS if classes else REGRESSORS)[name]
+    return f"{name} {sorted(settings_of(description, made, rows, 0).items())}"
 
 
 def trusted() -> list[str]:

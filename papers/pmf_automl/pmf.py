@@ -3,6 +3,8 @@
 from typing import Any, ClassVar, Literal
 
 from common.base.limits import require
+from papers.pmf_automl.gp_lvm import pca_start
+from papers.pmf_automl.latent_map import described
 from papers.pmf_automl.posterior import GrowingPosterior
 from papers.pmf_automl.recommender import Growing
 from papers.pmf_automl.training import Training
@@ -67,10 +69,20 @@ class PMF(Growing):
         fixed = type(kernel)(**{name: value.detach() for name, value in vars(kernel).items()})
         return GrowingPosterior(model.X.detach(), fixed, self.training.mean, self.white)
 
-    def results(self) -> dict[str, float]:
-        """The objective of the training, and the kernel's numbers."""
-        kernel = self.training.model.kernel()
-        return {
+    def results(self) -> dict[str, Any]:
+        """The objective of the training, the kernel's numbers, and the map of the latent space."""
+        model, matrix = self.training.model, self.problem.scores.matrix
+        kernel, train = model.kernel(), self.problem.scores.train
+        start = pca_start(train, model.X.shape[1])
+        latent = described(
+            model.X.detach(),
+            kernel.lengthscale.detach(),
+            start,
+            train.nanmean(1),
+            matrix.pipelines,
+            matrix.descriptions,
+        )
+        return latent | {
             "nll_per_dataset": self.training.nll_per_dataset(),
             "kernel_variance": float(kernel.variance.detach()),
             "kernel_noise": float((kernel.noise + kernel.white).detach()),

@@ -1,15 +1,16 @@
 """What the model says of a new data set after some evaluations, and which pipeline to try next."""
 
-import math
-
 import torch
 from torch import Tensor
 
+from common.numerics.improvement import expected_improvement
 from common.numerics.linalg import cholesky
 from papers.pmf_automl.gp_lvm import Kernel
 
-# xi of the expected improvement, and what is added to a standard deviation, as in the authors' code
-XI, LEAST_DEVIATION = 0.01, 1e-12
+# added to a standard deviation, as in the authors' code
+LEAST_DEVIATION = 1e-12
+# numbers that are worked on at once, so that they stay in the processor's cache
+BLOCK = 1 << 16
 
 
 class GrowingPosterior:
@@ -47,39 +48,43 @@ class GrowingPosterior:
         self.observe_all(torch.tensor([pipeline]), torch.tensor([value], dtype=self.V.dtype))
 
     def observe_all(self, pipelines: Tensor, values: Tensor) -> None:
-        """Add finite y [k] of k pipelines, int64 [k], at once: O(k n N + k^2 N)."""
+        """Add finite y [k] of k pipelines, int64 [k], at once: O(k n N + k^2 N), by blocks of the N."""
         n, k = self.count, len(pipelines)
         while n + k > len(self.V):
             self.V = torch.cat([self.V, torch.empty_like(self.V)])
         total = self.kernel.variance + self.kernel.white + self.kernel.noise
-        cross = self.kernel.cross(self.X[pipelines], self.X)
-        known = self.V[:n, pipelines].T
-        rest = cross[:, pipelines] - known @ known.T
+        points, known = self.X[pipelines], self.V[:n, pipelines].T
+        rest = self.kernel.cross(points, points) - known @ known.T
         rest = rest + (self.kernel.white + self.kernel.noise) * torch.eye(k, dtype=rest.dtype)
         # equal pipelines without noise would make it singular
         L = cholesky(rest, "the covariance of the observed scores", total)
-        self.V[n : n + k] = torch.linalg.solve_triangular(L, cross - known @ self.V[:n], upper=False)
         centred = values - self.prior_mean[pipelines] - known @ self.z
         z = torch.linalg.solve_triangular(L, centred[:, None], upper=False)[:, 0]
+        width = max(BLOCK // k, 1)
+        for start in range(0, len(self.X), width):
+            own = slice(start, start + width)
+            cross = self.kernel.cross(points, self.X[own])
+            if n:
+                cross.addmm_(known, self.V[:n, own], alpha=-1.0)
+            rows = torch.linalg.solve_triangular(L, cross, upper=False)
+            self.V[n : n + k, own] = rows
+            self.mean[own] += z @ rows
+            self.variance[own] -= rows.square_().sum(0)
         self.z = torch.cat([self.z, z])
-        self.mean += z @ self.V[n : n + k]
-        self.variance -= self.V[n : n + k].square().sum(0)
-
-
-def expected_improvement(mean: Tensor, variance: Tensor, best: float, xi: float = XI) -> Tensor:
-    """sd (g Phi(g) + phi(g)), g = (mean - best - xi) / sd, sd = sqrt(variance) + 1e-12: to be maximised."""
-    deviation = variance.clamp_min(0.0).sqrt() + LEAST_DEVIATION
-    g = (mean - best - xi) / deviation
-    density = torch.exp(-0.5 * g.square()) / math.sqrt(2 * math.pi)
-    return (deviation * (g * torch.special.ndtr(g) + density)).clamp_min(0.0)
 
 
 def most_promising(mean: Tensor, variance: Tensor, candidates: Tensor, best: float, xi: float) -> int:
     """The first of the candidates (bool [N], at least one) with the largest expected improvement.
 
-    Where it is 0 for all, as far below `best`, the one with the largest g, by which improvement falls.
+    Where it is 0 for all, as far below `best`, the one with the largest (mean - best - xi) / sd, by which it
+    falls.
+
+    Args:
+        mean, variance: of all pipelines, [N]; best: the largest score so far; xi: an improvement begins so
+            far above it.
     """
-    score = expected_improvement(mean, variance, best, xi)
+    deviation = variance.clamp_min(0.0).sqrt() + LEAST_DEVIATION
+    score = expected_improvement(mean, deviation, best + xi)
     if not bool((score[candidates] > 0).any()):
-        score = (mean - best - xi) / (variance.clamp_min(0.0).sqrt() + LEAST_DEVIATION)
+        score = (mean - best - xi) / deviation
     return int(torch.where(candidates, score, torch.full_like(score, -torch.inf)).argmax())

@@ -86,7 +86,7 @@ class Competitor(ABC):
     def outcomes(self, t: int) -> list[tuple[Array, Array]]:
         """Of each data set what the best score after t iterations may be (NaN: none), and how probable."""
 
-    def results(self) -> dict[str, float]:
+    def results(self) -> dict[str, Any]:
         """What it has to say of itself besides its curve."""
         return {}
 

@@ -21,7 +21,7 @@ from papers.pmf_automl.gp_lvm import LatentSettings
 from papers.pmf_automl.judging import interval, plausible, resampled, score
 from papers.pmf_automl.meta_features import in_order, meta_features
 from papers.pmf_automl.own_table import PipelineTable, told
-from papers.pmf_automl.pipelines import DEFAULTS, MAJORITY, Description, built, said
+from papers.pmf_automl.pipelines import DEFAULTS, MAJORITY, QUICK, Description, built, effective, said
 from papers.pmf_automl.recommender import Competitor, Problem, Recommender
 from papers.pmf_automl.scores import Matrix, PipelineScores, read_oboe_whole
 from papers.pmf_automl.trial import Outcome, Table, Trial, start_server
@@ -162,6 +162,7 @@ class TableModule(PaperModule):
             print("[table] the matrices are of classification: a fixed order of pipelines, no warm start")
         else:
             self._ask_the_matrix(state)
+        self.built_as = [effective(one, self.classes, len(self.data.y)) for one in self.pipelines]
         for row in state.get("tried", []):
             predictions = None if row["predictions"] is None else row["predictions"].numpy()
             outcome = Outcome(predictions, row["why"], row["seconds"])
@@ -225,19 +226,31 @@ class TableModule(PaperModule):
         self.running[number] = Trial(self.table, self.pipelines[number], limit, self.data.memory)
 
     def _next(self) -> int | None:
-        """The next pipeline; None where all were tried."""
-        known = [one.number for one in self.tried] + list(self.running)
-        waiting = [number for number in self.order if number not in known]
-        if waiting or not self.learning:
-            return waiting[0] if waiting else None
-        free = torch.ones(len(self.pipelines), dtype=torch.bool)
-        free[known] = False
+        """The next pipeline; None where all were tried.
+
+        As long as none of those that were tried is better than the majority class, as where they ran out of
+        time, the quickest algorithms come first.
+        """
+        free = self._free()
         if not bool(free.any()):
             return None
+        if self.tried and not self._better():
+            for name in QUICK:
+                quick = [n for n, one in enumerate(self.pipelines) if free[n] and one["algorithm"] == name]
+                if quick and all(one.description["algorithm"] != name for one in self.tried):
+                    return quick[0]
+        waiting = [number for number in self.order if bool(free[number])]
+        if waiting or not self.learning:
+            return waiting[0] if waiting else None
         x = torch.tensor([one.number for one in self.tried], dtype=torch.int64)
         y = torch.tensor([one.score for one in self.tried], dtype=torch.float64)
         number = self._proposed(x, y, free)
         return number if bool(free[number]) else int(free.nonzero()[0])
+
+    def _free(self) -> Tensor:
+        """Which pipelines were not tried, nor one that scikit-learn builds the same, bool [N]."""
+        known = {self.built_as[number] for number in [*(one.number for one in self.tried), *self.running]}
+        return torch.tensor([name not in known for name in self.built_as])
 
     def _proposed(self, x: Tensor, y: Tensor, free: Tensor) -> int:
         """What the method proposes; of its first pipelines those that were not tried yet."""
@@ -267,27 +280,31 @@ class TableModule(PaperModule):
         """Those that succeeded, best first."""
         return sorted((one for one in self.tried if not np.isnan(one.score)), key=lambda one: -one.score)
 
+    def _better(self) -> list[Tried]:
+        """Those of them that are better than the majority class (the mean)."""
+        constant = score(self.data.y, self._constant(self.data.y), self.classes)
+        return [one for one in self._ranked() if one.score > constant]
+
     def _best(self) -> Tried | None:
         return next(iter(self._ranked()), None)
 
     def _finish(self) -> dict[str, Any]:
         """Judge, refit and save the best pipeline; else the majority class."""
         whole = self._whole()
-        for one in self._ranked()[:REFITS]:
-            if one.score <= score(self.data.y, self._constant(self.data.y), self.classes):
-                break
-            tested = self._tested(one.description)
+        for one in self._better()[:REFITS]:
+            tested = self._tested(one)
             if isinstance(tested, str):
                 continue
             path = self.folder / f".{PIPELINE}"
-            saved = Trial(whole, one.description, self._left(), self.data.memory, (None, path)).result()
+            saved = Trial(whole, one.description, self._left(one), self.data.memory, (None, path)).result()
             if saved.why is None:
                 path.replace(self.folder / PIPELINE)
                 return self._judged(one, tested)
         return self._judged(None, None)
 
-    def _left(self) -> float:
-        return max(self.budget - self.spent, LEAST_SECONDS)
+    def _left(self, one: Tried) -> float:
+        """Seconds for a last fit: those that are left, and never less than its cross-validation took."""
+        return max(self.budget - self.spent, LEAST_SECONDS, one.outcome.seconds)
 
     def _whole(self) -> Table:
         """All rows, those held out last, for the last fits."""
@@ -300,12 +317,13 @@ class TableModule(PaperModule):
         self.whole = Table(folder, self.table.classes, self.seed)
         return self.whole
 
-    def _tested(self, description: Description) -> Array | str | None:
+    def _tested(self, one: Tried) -> Array | str | None:
         """Predictions of the rows that are held out, by a fit to the others; why there are none; or None."""
         if not len(self.data.y_test):
             return None
         rows = np.arange(len(self.data.y) + len(self.data.y_test)) < len(self.data.y)
-        found = Trial(self.whole, description, self._left(), self.data.memory, (rows, None)).result()
+        limit = self._left(one)
+        found = Trial(self.whole, one.description, limit, self.data.memory, (rows, None)).result()
         return found.why if found.why is not None else found.predictions
 
     def _constant(self, y: Array) -> Array:
@@ -324,7 +342,7 @@ class TableModule(PaperModule):
         if held:
             y, own = self.data.y_test, tested
             if default is not None and best is not None and default.number != best.number:
-                other = self._tested(default.description)
+                other = self._tested(default)
                 usual = other if isinstance(other, np.ndarray) else None
             else:
                 usual = tested

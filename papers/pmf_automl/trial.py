@@ -5,11 +5,12 @@ import io
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,7 @@ def _work(
 ) -> None:
     try:
         sender.send(("begun", None))
+        _end_with_parent()
         _limit(memory)
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             # about fits that stopped at their last iteration
@@ -218,6 +220,18 @@ def _work(
         sender.send(("error", text[:200]))
     finally:
         sender.close()
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that asked for it is gone: nobody would stop it any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _limit(memory: int) -> None:

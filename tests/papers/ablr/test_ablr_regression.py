@@ -93,6 +93,33 @@ def test_gradients_are_those_of_finite_differences() -> None:
         )
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n", [1, D, 40])
+def test_criteria_and_gradients_of_padded_tasks_are_those_of_a_normal_density_by_autograd(
+    form: Form, n: int
+) -> None:
+    Phi, y, valid, alpha, beta = drawn(n, tasks=3)
+    valid[1, n // 2 :] = False
+    weight = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    inputs = [one.requires_grad_() for one in (Phi, y, alpha, beta)]
+    found = heads(*inputs[:2], valid, *inputs[2:], form).criterion
+    expected = []
+    for t in range(3):
+        own = Phi[t, valid[t]]
+        if not len(own):
+            expected.append(Phi.new_zeros(()))
+            continue
+        C = torch.eye(len(own), dtype=torch.float64) / beta[t] + own @ own.T / alpha[t]
+        density = torch.distributions.MultivariateNormal(C.new_zeros(len(own)), C).log_prob(y[t, valid[t]])
+        expected.append(-density - len(own) / 2 * math.log(2 * math.pi))
+    for a, b in zip(
+        [found, *torch.autograd.grad(found @ weight, inputs)],
+        [torch.stack(expected), *torch.autograd.grad(torch.stack(expected) @ weight, inputs)],
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 def test_larger_features_with_a_larger_precision_are_the_same_model() -> None:
     Phi, y, valid, alpha, beta = drawn(9)
     for form in FORMS:
@@ -167,6 +194,26 @@ def test_a_task_does_not_depend_on_the_others_where_the_features_stay() -> None:
     (own,) = torch.autograd.grad(alone.criterion(alone.z, scale, alone.log_beta), scale)
     torch.testing.assert_close(both[0], own[0], rtol=1e-9, atol=1e-9)
     assert both[2] == 0
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (3, 3), (30, 2, 0, 12, 9)])
+def test_the_criterion_of_tasks_of_any_sizes_is_the_sum_of_each_alone(sizes: tuple[int, ...]) -> None:
+    network = Network(width=8, layers=2, precision="float64")
+    found = SharedRegression(network, tasks(7, *sizes), torch.Generator().manual_seed(0))
+    flat = [one.clone().requires_grad_() for one in (found.z, found.log_scale, found.log_beta)]
+    total = found.criterion(*flat)
+    slopes = torch.autograd.grad(total, flat)
+    value, by_z = 0.0, torch.zeros_like(found.z)
+    for t, task in enumerate(found.tasks):
+        alone = SharedRegression(network, [task], torch.Generator().manual_seed(0))
+        own = [one.clone().requires_grad_() for one in (found.z, alone.log_scale, alone.log_beta)]
+        value += (one := alone.criterion(*own)).item()
+        by_own = torch.autograd.grad(one, own)
+        by_z += by_own[0]
+        torch.testing.assert_close(slopes[1][t], by_own[1][0], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(slopes[2][t], by_own[2][0], rtol=1e-10, atol=1e-10)
+    assert total.item() == pytest.approx(value, rel=1e-10)
+    torch.testing.assert_close(slopes[0], by_z, rtol=1e-9, atol=1e-9)
 
 
 def test_a_fit_lowers_the_criterion_and_single_precision_is_near() -> None:

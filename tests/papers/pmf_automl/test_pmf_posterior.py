@@ -1,20 +1,14 @@
-"""The growing posterior against scikit-learn's, expected improvement against numerical integration."""
+"""The growing posterior against scikit-learn's, and what is proposed by it."""
 
 import numpy as np
 import pytest
 import torch
 from pmf_automl_toys import model
-from scipy.integrate import quad
-from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from papers.pmf_automl.gp_lvm import Kernel
-from papers.pmf_automl.posterior import GrowingPosterior, expected_improvement, most_promising
-
-
-def number(value: float) -> torch.Tensor:
-    return torch.tensor([value], dtype=torch.float64)
+from papers.pmf_automl.posterior import GrowingPosterior, most_promising
 
 
 def fixed() -> tuple[torch.Tensor, Kernel]:
@@ -55,6 +49,19 @@ def test_many_observations_at_once_are_those_one_by_one() -> None:
     torch.testing.assert_close(other.variance, posterior.variance, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("block", [1, 40, 1 << 16])
+def test_blocks_of_pipelines_change_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    whole, seen, y = grown()
+    X, kernel = fixed()
+    monkeypatch.setattr("papers.pmf_automl.posterior.BLOCK", block)
+    other = GrowingPosterior(X, kernel, torch.full((30,), 0.4, dtype=torch.float64), True)
+    for part in (slice(0, 1), slice(1, 8), slice(8, None)):
+        other.observe_all(torch.tensor(seen[part]), y[part])
+    torch.testing.assert_close(other.mean, whole.mean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(other.variance, whole.variance, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(other.V[:20], whole.V[:20], rtol=1e-10, atol=1e-10)
+
+
 def test_the_latent_variance_is_the_official_one_without_white_noise() -> None:
     difference = grown(True)[0].variance - grown(False)[0].variance
     assert torch.allclose(difference, fixed()[1].white, atol=1e-10)
@@ -82,28 +89,15 @@ def test_without_noise_the_posterior_goes_through_what_was_seen_also_for_equal_p
     assert bool(posterior.mean.isfinite().all()) and bool((posterior.variance > -1e-9).all())
 
 
-@pytest.mark.parametrize(("mean", "variance", "best"), [(0.5, 0.04, 0.6), (0.7, 0.01, 0.6), (0.2, 0.5, 0.9)])
-def test_expected_improvement_is_its_integral(mean: float, variance: float, best: float) -> None:
-    found = expected_improvement(number(mean), number(variance), best)
-    density = norm(mean, variance**0.5).pdf
-    expected = quad(
-        lambda f: (f - best - 0.01) * density(f), best + 0.01, mean + 12 * variance**0.5, epsabs=1e-13
-    )[0]
-    assert float(found) == pytest.approx(expected, rel=1e-7)
-
-
-def test_improvement_is_never_negative_rises_with_mean_and_variance_and_is_certain_at_the_end() -> None:
-    grid = torch.linspace(-1, 2, 40, dtype=torch.float64)
-    for variance in (0.0, 1e-6, 0.3):
-        by_mean = expected_improvement(grid, torch.full_like(grid, variance), 0.5)
-        assert bool((by_mean >= 0).all()) and bool((by_mean.diff() >= -1e-12).all())
-    certain = expected_improvement(grid, torch.zeros_like(grid), 0.5)
-    assert torch.allclose(certain, (grid - 0.51).clamp_min(0), atol=1e-10)
-    by_variance = expected_improvement(torch.full_like(grid, 0.2), grid.clamp_min(0), 0.5)
-    assert bool((by_variance.diff() >= 0).all())
-
-
 def test_where_nothing_can_improve_the_least_hopeless_is_taken() -> None:
     mean, variance = torch.tensor([0.1, 0.3, 0.2]).double(), torch.full((3,), 1e-12, dtype=torch.float64)
     free = torch.tensor([True, False, True])
     assert most_promising(mean, variance, free, 0.9, 0.01) == 2
+
+
+def test_the_proposal_is_the_largest_improvement_on_the_best_and_xi_among_the_free() -> None:
+    mean, variance = torch.tensor([0.5, 0.3, 0.55]).double(), torch.tensor([0.01, 0.2, 0.0]).double()
+    every = torch.ones(3, dtype=torch.bool)
+    assert most_promising(mean, variance, every, 0.5, 0.01) == 1
+    assert most_promising(mean, variance, torch.tensor([True, False, True]), 0.5, 0.01) == 2
+    assert most_promising(mean, variance, torch.tensor([True, False, True]), 0.5, 0.04) == 0

@@ -3,24 +3,39 @@
 import csv
 import json
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import skops.io
+from calls import until
+from pmf_automl_toys import settings
 from scipy.stats import kurtosis
 from sklearn.datasets import load_iris
 from sklearn.metrics import balanced_accuracy_score, r2_score
 
 from common.base.errors import UserError
 from papers.pmf_automl import saved
+from papers.pmf_automl.baselines import Portfolio
 from papers.pmf_automl.judging import balanced_accuracy, interval, plausible, r_squared, resampled
 from papers.pmf_automl.meta_features import in_order, meta_features
 from papers.pmf_automl.own_table import PipelineTable, fold_of_rows, told
-from papers.pmf_automl.pipelines import CLASSIFIERS, DEFAULTS, MAJORITY, REGRESSORS, built, trusted
+from papers.pmf_automl.pipelines import (
+    CLASSIFIERS,
+    DEFAULTS,
+    MAJORITY,
+    REGRESSORS,
+    built,
+    effective,
+    trusted,
+)
 from papers.pmf_automl.preparation import plans, prepared, unknown_cells
-from papers.pmf_automl.trial import Table, Trial, cross_validated
+from papers.pmf_automl.table_search import TableModule, Tried
+from papers.pmf_automl.trial import Outcome, Table, Trial, cross_validated
 
 DATA = Path("data")
 
@@ -249,6 +264,79 @@ def test_a_process_gives_what_this_one_would_and_says_why_it_fails(tmp_path: Pat
     many = {"algorithm": "RF", "hyperparameters": {"n_estimators": 200_000}}
     large = Trial(own, many, 3.0, 8 << 20).result()
     assert large.predictions is None and large.why is not None
+
+
+ASKS = """
+import sys, time
+from pathlib import Path
+from papers.pmf_automl.trial import Table, Trial
+forest = {"algorithm": "RF", "hyperparameters": {"n_estimators": 200_000}}
+trial = Trial(Table(Path(sys.argv[1]), 2, 0), forest, 600.0, 4 << 30)
+while not trial.begun:
+    trial.outcome(0.1)
+print(trial.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_with_the_one_that_asked_for_it(tmp_path: Path) -> None:
+    shared(tmp_path)
+    asks = subprocess.Popen([sys.executable, "-c", ASKS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert asks.stdout is not None
+    works = int(asks.stdout.readline())
+    assert Path(f"/proc/{works}").exists()
+    asks.kill()
+    asks.wait()
+    asks.stdout.close()
+    until(lambda: not Path(f"/proc/{works}").exists())
+
+
+def searching(tmp_path: Path, **outcomes: float) -> TableModule:
+    """A search in a fixed order, of which pipelines of some algorithms were tried; NaN is a failure."""
+    data = table(written(tmp_path / "odd.csv", odd(45)))
+    method = Portfolio()
+    found = TableModule(data=data, model=settings(), method=method, seed=0, iterations=20)
+    found.pipelines, found.order, found.learning = list(DEFAULTS), list(range(len(DEFAULTS))), False
+    found.built_as = [effective(one, True, 40) for one in DEFAULTS]
+    for name, value in outcomes.items():
+        number = next(n for n, one in enumerate(DEFAULTS) if one["algorithm"] == name)
+        found.tried.append(Tried(number, DEFAULTS[number], Outcome(None, None, 1.0), value))
+    return found
+
+
+def proposed(search: TableModule) -> str:
+    number = search._next()
+    assert number is not None
+    return str(search.pipelines[number]["algorithm"])
+
+
+def test_where_nothing_is_better_than_the_majority_class_the_quickest_come_next(tmp_path: Path) -> None:
+    assert proposed(searching(tmp_path)) == "RF"
+    assert proposed(searching(tmp_path, RF=0.9)) == "GBT"
+    assert proposed(searching(tmp_path, RF=np.nan)) == "GNB"
+    assert proposed(searching(tmp_path, RF=np.nan, GNB=0.3)) == "DT"
+    assert proposed(searching(tmp_path, RF=np.nan, GNB=0.3, DT=0.9)) == "GBT"
+    tried = dict.fromkeys(["RF", "GNB", "DT", "KNN", "Logit"], np.nan)
+    assert proposed(searching(tmp_path, **tried)) == "GBT"
+
+
+def test_what_scikit_learn_builds_the_same_is_tried_once(tmp_path: Path) -> None:
+    search = searching(tmp_path)
+    rbf = {"C": 1.0, "kernel": "rbf"}
+    search.pipelines = [{"algorithm": "kSVM", "hyperparameters": {**rbf, "coef0": c}} for c in (0, 10)]
+    search.pipelines += [{"algorithm": "KNN", "hyperparameters": {"n_neighbors": n}} for n in (50, 60)]
+    search.order = list(range(4))
+    search.built_as = [effective(one, True, 40) for one in search.pipelines]
+    search.tried = [Tried(n, search.pipelines[n], Outcome(None, None, 1.0), 0.9) for n in (0, 2)]
+    assert search._next() is None
+
+
+def test_a_last_fit_has_the_time_of_the_cross_validation_also_where_none_is_left(tmp_path: Path) -> None:
+    search = searching(tmp_path, RF=0.9)
+    search.started, search.before = time.perf_counter(), search.budget
+    search.tried[0].outcome = Outcome(None, None, 33.0)
+    assert search._left(search.tried[0]) == 33.0
 
 
 def test_a_saved_pipeline_answers_new_rows_by_names(
