@@ -54,9 +54,9 @@ class DesignSpace(ArchitectureSpace[Design]):
             raise UserError("model: a space of designs needs a decision (valid: name: [values])")
         for name, values in decisions.items():
             if isinstance(values, str) or not isinstance(values, Iterable):
-                raise UserError(f"model.{name}={values}; valid: a list of values")
+                raise UserError(f"model.decisions.{name}={values}; valid: a list of values")
             if not values or len({repr(value) for value in values}) < len(values):
-                raise UserError(f"model.{name}={values}; valid: one or more values, each once")
+                raise UserError(f"model.decisions.{name}={values}; valid: one or more values, each once")
         self.decisions = {name: list(values) for name, values in decisions.items()}
         self.counts = tuple(len(values) for values in decisions.values())
 

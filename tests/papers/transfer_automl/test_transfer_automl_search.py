@@ -129,7 +129,7 @@ def test_a_code_of_anything_but_whole_numbers_is_refused(code: Any) -> None:
 
 @pytest.mark.parametrize("values", [3, "xy", None, [], [1, 1]])
 def test_decisions_without_a_list_of_choices_are_refused(values: Any) -> None:
-    with pytest.raises(UserError, match=r"model\.b=.*; valid: "):
+    with pytest.raises(UserError, match=r"model\.decisions\.b=.*; valid: "):
         DesignSpace({"a": [1, 2], "b": values})
 
 
