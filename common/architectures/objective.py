@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Generic
 
 from torch import nn
@@ -20,6 +21,10 @@ class ArchitectureObjective(ABC, Generic[A]):
     """
 
     space: ArchitectureSpace[A]
+
+    def sources(self) -> dict[str, Path]:
+        """Files that decide its scores besides the data, by name; none here."""
+        return {}
 
     @abstractmethod
     def build(self, architecture: A) -> nn.Module:

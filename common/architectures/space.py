@@ -1,7 +1,8 @@
 """Architectures as data, and the spaces that they are drawn from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
+from numbers import Integral
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +24,19 @@ class Architecture(Hashable, Protocol):
 
 
 A = TypeVar("A", bound=Architecture)
+
+
+def whole_numbers(code: Iterable[Any]) -> tuple[int, ...]:
+    """A code as whole numbers.
+
+    Raises:
+        UserError: one of them is none; its position is named.
+    """
+    found = tuple(code)
+    for position, number in enumerate(found):
+        if isinstance(number, bool) or not isinstance(number, Integral):
+            raise UserError(f"a code with {number!r} at position {position}; valid: a whole number")
+    return tuple(int(number) for number in found)
 
 
 class ArchitectureSpace(ABC, Generic[A]):

@@ -19,11 +19,13 @@ from importlib.util import find_spec
 from typing import Any
 
 from common.claims.claims import Claim
-from common.claims.judge import Verdict
+from common.claims.judge import Verdict, mean_interval
 from common.report.model import Axis, Measured, Row, Table
 from common.runs.result import number
 
 PANEL_SERIES = 8
+# of searches, the fewest seeds whose mean has an interval that says something
+BAND_SEEDS = 3
 # what the steps of a search are
 EVALUATIONS = "evaluations"
 # a metric best_at_10 is the curve `best` after 10 steps
@@ -281,9 +283,20 @@ def _curve_line(
         for name, at in points.items()
         if isinstance(told := row.reported.get(name), int | float) and ends and at <= max(ends)
     ]
-    runs = row.runs[scale]
-    band = tuple(_band(runs[0]["history"], series)) if len(runs) == 1 else ()
-    return Line(label, curves, [], reported, row.source.unverified, band)
+    return Line(label, curves, [], reported, row.source.unverified, tuple(_band_of(row, scale, series)))
+
+
+def _band_of(row: Row, scale: str, series: str) -> Iterator[tuple[float, float, float]]:
+    """The interval of a row's curve: its own, or of a search that of the mean over seeds."""
+    histories = [run["history"] for run in row.runs[scale]]
+    if len(histories) == 1:
+        yield from _band(histories[0], series)
+    elif len(histories) >= BAND_SEEDS and _step_name(row) == EVALUATIONS:
+        curves = [_curve(history, series) for history in histories]
+        if len({tuple(x for x, _ in curve) for curve in curves}) == 1:
+            for points in zip(*curves, strict=True):
+                interval = mean_interval([y for _, y in points])
+                yield points[0][0], interval.low, interval.high
 
 
 def _band(history: dict[str, list[float | None]], series: str) -> Iterator[tuple[float, float, float]]:

@@ -15,6 +15,7 @@ from common.base.errors import UserError
 from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
 from common.base.objective import Earlier, Objective
+from common.numerics.bands import band
 from common.numerics.sampling import ReplicateSampler
 from common.search.evaluate import evaluate
 from common.search.searcher import Observations, Searcher, Task, check_inside
@@ -203,10 +204,7 @@ class SearchModule(PaperModule):
             self.answers = torch.cat([self.answers, self.data.values(answer[:, None])], 1)
         values: dict[str, float] = {}
         for name, series in self.curves().items():
-            values[name] = float(series.mean())
-            if len(series) > 1:
-                half = 1.96 * float(series.std()) / len(series) ** 0.5
-                values |= {f"{name}_low": values[name] - half, f"{name}_high": values[name] + half}
+            values |= band(name, series)
         last = self.seen.x[0, -1].tolist()
         if len(last) <= 10:
             values |= {f"x{i + 1}": value for i, value in enumerate(last)}

@@ -114,7 +114,7 @@ class Cell:
         return [_to_json(branch) for branch in self.branches]
 
     @classmethod
-    def from_json(cls, branches: Iterable[Mapping[str, Any]]) -> "Cell":
+    def from_json(cls, branches: Any) -> "Cell":
         """A cell out of the official form; keys that its code adds on its way (`target_size`) are left out.
 
         Raises:
@@ -122,7 +122,7 @@ class Cell:
         """
         if isinstance(branches, str | Mapping) or not isinstance(branches, Iterable):
             raise UserError("cell: is no list of branches (valid: [{op: conv, kernel: 1, input: -1}, ...])")
-        return cls(tuple(_from_json(number, dict(branch)) for number, branch in enumerate(branches)))
+        return cls(tuple(_from_json(number, branch) for number, branch in enumerate(branches)))
 
     @classmethod
     def read(cls, path: Path) -> "Cell":
@@ -146,7 +146,9 @@ def _to_json(branch: Branch) -> dict[str, Any]:
     return {"op": "pyramid_pooling", "grid_size": list(sizes), "input": branch.input}
 
 
-def _from_json(number: int, branch: dict[str, Any]) -> Branch:
+def _from_json(number: int, branch: Any) -> Branch:
+    if not isinstance(branch, Mapping):
+        raise UserError(f"cell: branch {number} is {branch} (valid: a dictionary of op, input, ...)")
     source = branch.get("input")
     if not isinstance(source, int) or isinstance(source, bool):
         raise UserError(f"cell: branch {number} has input {source} (valid: -1 for the backbone, or a branch)")
@@ -213,7 +215,7 @@ def cell_of(value: object) -> Cell:
         UserError: it is none of them.
     """
     if not isinstance(value, str):
-        return Cell.from_json(value)  # type: ignore[arg-type]
+        return Cell.from_json(value)
     if value in NAMED:
         return NAMED[value]
     if value.endswith(".json"):

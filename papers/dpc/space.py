@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from common.architectures.space import ArchitectureSpace, Random
+from common.architectures.space import ArchitectureSpace, Random, whole_numbers
 from common.base.errors import UserError
 from papers.dpc.cell import FEATURES, Branch, Cell, Operator
 
@@ -106,6 +106,7 @@ class CellSpace(ArchitectureSpace[Cell]):
         if len(code) != 2 * self.branches:
             raise UserError(f"a code of {len(code)} numbers; valid: {2 * self.branches}")
         branches = []
+        code = whole_numbers(code)
         for number, (source, operator) in enumerate(zip(code[::2], code[1::2], strict=True)):
             if not (0 <= source <= number and 0 <= operator < len(self.operators)):
                 raise UserError(

@@ -205,9 +205,9 @@ def _dag_branch(source: Any, operation: Any, number: int, place: str) -> Branch:
 
 
 def _branch(source: Any, operation: Any, number: int, place: str) -> Branch:
-    if not (isinstance(source, int) and 0 <= source < INPUTS + number):
+    if type(source) is not int or not 0 <= source < INPUTS + number:
         raise UserError(f"{place}: source {source}; valid: 0 to {INPUTS + number - 1}")
-    if operation not in OPERATIONS:
+    if not isinstance(operation, str) or operation not in OPERATIONS:
         raise UserError(f"{place}: operation {operation}; valid: {', '.join(OPERATIONS)}")
     return Branch(source, operation)
 
@@ -280,6 +280,9 @@ def parse_tokens(text: str) -> ConvArchitecture:
     """
     values = _whole_numbers(text.replace("|", " "))
     nodes = _nodes_of(len(values), 12, text)
+    bars = [len(part.split()) for part in text.split("|")[:-1]]
+    if bars not in ([], [6 * nodes]):
+        raise UserError(f"a | behind {bars[0]} tokens (valid: one, between the cells, behind {6 * nodes})")
     cells: list[list[Node]] = [[], []]
     for index in range(2 * nodes):
         branches = []

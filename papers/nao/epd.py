@@ -39,6 +39,18 @@ class EPDSettings(NamedTuple):
     decoder_dropout: float
 
 
+class LookedAt(NamedTuple):
+    """A memory o as attention sees it: q . o = output . key for q = W_q output, W_c context = sum a value.
+
+    Attributes:
+        keys: o W_q, [n, T', H].
+        values: W_c o, [n, T', H].
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
 class EPD(nn.Module):
     """The three networks of one grammar.
 
@@ -111,14 +123,18 @@ class EPD(nn.Module):
         before = torch.cat([start, tokens[:, :-1]], 1)
         embedding = self.embed(memory)[None]
         outputs = self.decoder(self.write(before), (embedding, embedding))[0]
-        return self._attend(outputs, memory)
+        return self._attend(outputs, self._looked_at(memory))
 
-    def _attend(self, outputs: Tensor, memory: Tensor) -> Tensor:
+    def _looked_at(self, memory: Tensor) -> LookedAt:
+        """What attention needs of a memory [n, T', H], whose steps are fewer than the sentence's."""
+        return LookedAt(memory @ self.query.weight, memory @ self.attended.weight.chunk(2, 1)[0].T)
+
+    def _attend(self, outputs: Tensor, memory: LookedAt) -> Tensor:
         """Outputs of the decoder's LSTM [n, t, H] to logits [n, t, V]: tanh(W [context; output])."""
         outputs = functional.dropout(outputs, self.settings.decoder_dropout, self.training)
-        weights = (self.query(outputs) @ memory.mT).softmax(-1)
-        joined = torch.cat([weights @ memory, outputs], -1)
-        return cast(Tensor, self.logits(torch.tanh(self.attended(joined))))
+        weights = (outputs @ memory.keys.mT).softmax(-1)
+        joined = outputs @ self.attended.weight.chunk(2, 1)[1].T + weights @ memory.values
+        return cast(Tensor, self.logits(torch.tanh(joined)))
 
     @torch.no_grad()
     def greedy(self, memory: Tensor) -> Tensor:
@@ -128,11 +144,11 @@ class EPD(nn.Module):
             memory: [n, T', H]; all are decoded side by side.
         """
         token = torch.full((len(memory),), START, device=memory.device)
-        embedding = self.embed(memory)[None]
+        embedding, looked_at = self.embed(memory)[None], self._looked_at(memory)
         state, found = (embedding, embedding), []
         for position in range(self.length):
             outputs, state = self.decoder(self.write(token)[:, None], state)
-            logits = self._attend(outputs, memory)[:, 0]
+            logits = self._attend(outputs, looked_at)[:, 0]
             allowed = cast(Tensor, self.allowed)[position, token]
             token = logits.masked_fill(~allowed, -torch.inf).argmax(-1)
             found.append(token)

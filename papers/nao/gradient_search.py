@@ -86,7 +86,7 @@ def fit_epd(
     """
     fitting.check()
     optimizer = torch.optim.Adam(
-        epd.parameters(), lr=fitting.lr, weight_decay=fitting.weight_decay, foreach=True
+        epd.parameters(), lr=fitting.lr, weight_decay=fitting.weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(seed)
     epd.train()

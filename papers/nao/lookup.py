@@ -51,10 +51,14 @@ def load(table: str) -> Measured:
     Raises:
         UserError: there is none.
     """
-    path = TABLES.get(table, Path(table).expanduser())
+    path = _path(table)
     if not path.exists():
         raise UserError(f"table {table}: {path} is missing (valid: a file that papers.nao.lookup has made)")
     return Measured.load(path)
+
+
+def _path(table: str) -> Path:
+    return TABLES.get(table, Path(table).expanduser())
 
 
 def query(architecture: Any, seed: int | None = None, table: str = "digits") -> Curve:
@@ -81,20 +85,35 @@ class TableObjective(ArchitectureObjective[ConvArchitecture]):
 
     Args:
         space: of the architectures; all of them must be the table's.
-        template: a network whose cells are exchanged, for `build`.
+        template: a network whose cells are exchanged, for `build`; None: nothing is built.
         table: see `load`.
-        seed: of the trainings.
+        seed: of the search. It reads the trainings of this seed; where the table has none, those of the seed
+            at place `seed` modulo their number, so that a table of few seeds serves searches of many.
         score: see `ChildRecipe`.
 
     Raises:
-        UserError: no table, one that has not the seed, or not all of it.
+        UserError: no table.
     """
 
-    def __init__(self, space: ConvSpace, template: NAONet, table: str, seed: int, score: Score) -> None:
-        self.space, self.template, self.table, self.seed, self.score = space, template, table, seed, score
-        load(table).seed(seed)
+    def __init__(
+        self, space: ConvSpace, template: NAONet | None, table: str, seed: int, score: Score
+    ) -> None:
+        seeds = load(table).seeds
+        self.space, self.template, self.table, self.score = space, template, table, score
+        self.seed = seed if seed in seeds else seeds[seed % len(seeds)]
+
+    def sources(self) -> dict[str, Path]:
+        path = _path(self.table)
+        return {path.name: path}
 
     def build(self, architecture: ConvArchitecture) -> NAONet:
+        """Its network.
+
+        Raises:
+            UserError: there is no template.
+        """
+        if self.template is None:
+            raise UserError(f"table={self.table}: scores alone, no network (valid: a search of paper=nao)")
         return self.template.with_architecture(architecture.canonical)
 
     def count(self, architecture: ConvArchitecture) -> dict[str, float]:

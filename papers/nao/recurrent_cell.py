@@ -62,7 +62,7 @@ class RecurrentCell:
         steps = []
         for number, row in enumerate(data, 1):
             source, activation = row if isinstance(row, list) and len(row) == 2 else (None, None)
-            if not (isinstance(source, int) and 0 <= source < number and activation in ACTIVATIONS):
+            if type(source) is not int or not 0 <= source < number or activation not in ACTIVATIONS:
                 raise UserError(
                     f"step {number}: {row}; valid: [source from 0 to {number - 1}, one of "
                     f"{', '.join(ACTIVATIONS)}]"

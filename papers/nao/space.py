@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from common.architectures.space import ArchitectureSpace, Random
+from common.architectures.space import ArchitectureSpace, Random, whole_numbers
 from common.base.errors import UserError
 from papers.nao.cell import INPUTS, Branch, Cell, ConvArchitecture, Node, branches
 from papers.nao.grammar import Grammar, PairGrammar, RecurrentGrammar, SplitGrammar
@@ -31,6 +31,7 @@ class ConvSpace(ArchitectureSpace[ConvArchitecture]):
 
     Attributes:
         grammar: its language.
+        counts: how many choices each number of a code has, which do not depend on each other.
 
     Raises:
         UserError: no nodes, an unknown operation, one twice.
@@ -49,6 +50,8 @@ class ConvSpace(ArchitectureSpace[ConvArchitecture]):
         self.nodes, self.operations, self.one_cell = nodes, tuple(operations), one_cell
         make = PairGrammar if tokens == "pairs" else SplitGrammar
         self.grammar: Grammar[ConvArchitecture] = make(nodes, self.operations, one_cell)
+        of_cell = [count for node in range(nodes) for count in (INPUTS + node, len(self.operations)) * 2]
+        self.counts = tuple(of_cell * (1 if one_cell else 2))
 
     @property
     def size(self) -> int:
@@ -91,14 +94,8 @@ class ConvSpace(ArchitectureSpace[ConvArchitecture]):
             raise UserError(
                 f"the space has {self.size} architectures; valid to count through: up to {LARGEST}"
             )
-        choices = [
-            range(INPUTS + number) if part == 0 else range(len(self.operations))
-            for _ in range(1 if self.one_cell else 2)
-            for number in range(self.nodes)
-            for part in (0, 1, 0, 1)
-        ]
         seen: set[str] = set()
-        for code in itertools.product(*choices):
+        for code in itertools.product(*map(range, self.counts)):
             architecture = self.decode(code)
             if architecture.key not in seen:
                 seen.add(architecture.key)
@@ -120,6 +117,7 @@ class ConvSpace(ArchitectureSpace[ConvArchitecture]):
         if len(code) != length:
             raise UserError(f"a code of {len(code)} numbers; valid: {length}")
         found: list[Branch] = []
+        code = whole_numbers(code)
         for number, (source, operation) in enumerate(zip(code[::2], code[1::2], strict=True)):
             sources = INPUTS + number // 2 % self.nodes
             if not (0 <= source < sources and 0 <= operation < len(self.operations)):
@@ -166,6 +164,7 @@ class RecurrentSpace(ArchitectureSpace[RecurrentCell]):
 
     Attributes:
         grammar: its language.
+        counts: how many choices each number of a code has, which do not depend on each other.
 
     Raises:
         UserError: no steps.
@@ -176,6 +175,7 @@ class RecurrentSpace(ArchitectureSpace[RecurrentCell]):
             raise UserError(f"method.steps={steps}; valid: at least 1")
         self.steps = steps
         self.grammar: Grammar[RecurrentCell] = RecurrentGrammar(steps)
+        self.counts = tuple(count for i in range(1, steps + 1) for count in (i, len(ACTIVATIONS)))
 
     @property
     def size(self) -> int:
@@ -209,6 +209,7 @@ class RecurrentSpace(ArchitectureSpace[RecurrentCell]):
         if len(code) != 2 * self.steps:
             raise UserError(f"a code of {len(code)} numbers; valid: {2 * self.steps}")
         steps = []
+        code = whole_numbers(code)
         for number, (source, activation) in enumerate(zip(code[::2], code[1::2], strict=True)):
             if not (0 <= source <= number and 0 <= activation < len(ACTIVATIONS)):
                 raise UserError(

@@ -100,7 +100,7 @@ class _Stack:
     starts: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        order = {label: number for number, label in enumerate(LABELS[self.networks[0].kind])}
+        order = {label: number for number, label in enumerate(self.networks[0].labels)}
         labels: list[int] = []
         features: list[np.ndarray] = []
         for network in self.networks:
@@ -118,15 +118,19 @@ class Otmann:
 
     Args:
         weights: the structural weights nu.
+        penalties: of labels, [labels, labels] in the order of `Network.labels`; None: `label_penalties` of
+            the networks' kind.
 
     Raises:
         UserError: no weight, or one that is negative or not finite.
     """
 
-    def __init__(self, weights: Sequence[float] = STRUCTURAL_WEIGHTS) -> None:
+    def __init__(
+        self, weights: Sequence[float] = STRUCTURAL_WEIGHTS, penalties: np.ndarray | None = None
+    ) -> None:
         if not weights or any(not (math.isfinite(nu) and nu >= 0) for nu in weights):
             raise UserError(f"structural weights {list(weights)}; valid: finite numbers from 0 on")
-        self.weights = tuple(weights)
+        self.weights, self.penalties = tuple(weights), penalties
         self._kept: dict[tuple[str, str], np.ndarray] = {}
 
     def pair(self, one: Network, other: Network) -> tuple[np.ndarray, np.ndarray]:
@@ -143,17 +147,19 @@ class Otmann:
         found += found.transpose(0, 2, 1)
         return found * _totals(networks, networks), found
 
-    def between(self, first: Sequence[Network], second: Sequence[Network]) -> tuple[np.ndarray, np.ndarray]:
+    def between(
+        self, first: Sequence[Network], second: Sequence[Network], keep: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """d and the normalised distances of n networks to m others, [weights, n, m] each."""
         rows, columns = (part.ravel() for part in np.indices((len(first), len(second))))
-        found = self._normalised(first, second, rows, columns, keep=False)
+        found = self._normalised(first, second, rows, columns, keep)
         found = found.reshape(len(self.weights), len(first), len(second))
         return found * _totals(first, second), found
 
     def match(self, one: Network, other: Network, weight: float) -> Matching:
         """The best matching of two networks for one structural weight."""
-        costs = _costs(_Stack([one]), _Stack([other]), weight, never=math.inf)[:-1, :-1]
-        bounded = np.ascontiguousarray(_costs(_Stack([one]), _Stack([other]), weight, never=NEVER))
+        costs = self._costs(_Stack([one]), _Stack([other]), weight, never=math.inf)[:-1, :-1]
+        bounded = np.ascontiguousarray(self._costs(_Stack([one]), _Stack([other]), weight, never=NEVER))
         supplies, demands = _supplies(one, other)
         value, plan = balanced(supplies, demands, bounded)
         total = one.masses.sum() + other.masses.sum()
@@ -208,7 +214,7 @@ class Otmann:
         for start in range(0, len(sources), size):
             block = sources[start : start + size]
             left = _Stack([first[i] for i in block])
-            costs = [_costs(left, right, weight, NEVER) for weight in self.weights]
+            costs = [self._costs(left, right, weight, NEVER) for weight in self.weights]
             for number, i in enumerate(block):
                 above, below = left.starts[number : number + 2]
                 for k in pairs[i]:
@@ -219,20 +225,19 @@ class Otmann:
                         value = least_cost(supplies, demands, part, 2 * NON_ASSIGNMENT)
                         found[w, k] = 0.0 if value < ROUNDING else min(value, 1.0)
 
-
-def _costs(left: _Stack, right: _Stack, weight: float, never: float) -> np.ndarray:
-    """Costs of a unit between all layers of two stacks, null layers included; none above `never`."""
-    penalties = label_penalties(left.networks[0].kind)
-    labels = len(penalties)
-    padded = np.full((labels + 1, labels + 1), NON_ASSIGNMENT)
-    padded[:labels, :labels] = penalties
-    padded[labels, labels] = 0.0
-    structure = cdist(left.features, right.features, "cityblock") * (weight / left.features.shape[1])
-    structure[left.labels == labels] = 0.0
-    structure[:, right.labels == labels] = 0.0
-    costs = padded[np.ix_(left.labels, right.labels)]
-    costs += structure
-    return np.minimum(costs, never, out=costs)
+    def _costs(self, left: _Stack, right: _Stack, weight: float, never: float) -> np.ndarray:
+        """Costs of a unit between all layers of two stacks, null layers included; none above `never`."""
+        own = label_penalties(left.networks[0].kind) if self.penalties is None else self.penalties
+        labels = len(own)
+        padded = np.full((labels + 1, labels + 1), NON_ASSIGNMENT)
+        padded[:labels, :labels] = own
+        padded[labels, labels] = 0.0
+        structure = cdist(left.features, right.features, "cityblock") * (weight / left.features.shape[1])
+        structure[left.labels == labels] = 0.0
+        structure[:, right.labels == labels] = 0.0
+        costs = padded[np.ix_(left.labels, right.labels)]
+        costs += structure
+        return np.minimum(costs, never, out=costs)
 
 
 def _supplies(one: Network, other: Network) -> tuple[np.ndarray, np.ndarray]:

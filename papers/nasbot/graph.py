@@ -120,6 +120,16 @@ class Network:
     def __len__(self) -> int:
         return len(self.layers)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its layers may be, in the order of their penalties."""
+        return LABELS[self.kind]
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The groups of labels that its path lengths count."""
+        return GROUPS[self.kind]
+
     @cached_property
     def parents(self) -> tuple[tuple[int, ...], ...]:
         """Of each layer the numbers of those that it reads, ascending."""
@@ -200,7 +210,7 @@ class Network:
         output), group (`GROUPS`), walk (`WALKS`: the shortest path, the longest, and the expectation where
         each next layer is drawn uniformly).
         """
-        groups = GROUPS[self.kind].values()
+        groups = self.groups.values()
         inside = np.array([[float(layer.label in group) for group in groups] for layer in self.layers])
         n = len(self.layers)
         to_input = _lengths(range(n), self.parents, inside)

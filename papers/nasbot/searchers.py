@@ -171,6 +171,8 @@ class Nasbot(NetworkSearcher):
         self.otmann = Otmann(weights)
         self.form = KernelForm(distances, form, len(weights))
         self.acquisition, self.start, self.refit, self.draws = acquisition, start, refit, draws
+        # whether all distances that were computed are kept, not those of evaluated networks alone
+        self.remembers = False
         # the last fit, and what it was fitted to
         self._fit: tuple[str, Fit] | None = None
 
@@ -250,7 +252,9 @@ class _Belief:
         """From networks to the evaluated ones and those under way, [weights, m, n] each."""
         missing = [network for network in some if network.key not in self.rows]
         if missing:
-            d, normalised = self.searcher.otmann.between(missing, [*self.networks, *self.pending])
+            d, normalised = self.searcher.otmann.between(
+                missing, [*self.networks, *self.pending], self.searcher.remembers
+            )
             for i, network in enumerate(missing):
                 self.rows[network.key] = d[:, i], normalised[:, i]
         if not some:

@@ -10,6 +10,7 @@ from common.base.errors import UserError
 from common.base.limits import require
 from common.base.loader import RoundLoader
 from common.base.module import PaperModule, Progress
+from common.numerics.bands import band
 from papers.pmf_automl.chance import expected_ranks
 from papers.pmf_automl.gp_lvm import LatentSettings
 from papers.pmf_automl.own_table import PipelineTable
@@ -153,10 +154,7 @@ class AutoMLModule(PaperModule):
     def _look(self) -> None:
         t, values = self.count, {}
         for name, series in self.curves(t).items():
-            values[name] = float(series.mean())
-            if len(series) > 1:
-                half = 1.96 * float(series.std(ddof=1)) / len(series) ** 0.5
-                values |= {f"{name}_low": values[name] - half, f"{name}_high": values[name] + half}
+            values |= band(name, series)
         self.record(t, **values)
 
     def curves(self, t: int) -> dict[str, Array]:

@@ -254,6 +254,8 @@ class ControllerSearch(Designer):
 class RecordSearch(Designer):
     """Any searcher that reads a record (`common.architectures.searchers`), each replicate and task its own.
 
+    What a searcher plans for a round as a whole comes first, the rest is proposed one by one.
+
     No architecture is proposed twice to one task, as long as `TRIES` proposals in a row find another one.
 
     Args:
@@ -282,17 +284,32 @@ class RecordSearch(Designer):
         return Proposals(tasks, torch.tensor(rows), torch.zeros(tasks.shape))
 
     def _proposals(self, r: int, tasks: Sequence[int], first: int, seed: int) -> list[tuple[int, ...]]:
-        ground, found, pending = self.search.ground, [], set()
+        ground, found = self.search.ground, []
+        planned = {task: iter(self._planned(r, task, tasks.count(task), first, seed)) for task in set(tasks)}
         for n, task in enumerate(tasks):
             record = self.records[r][task]
-            random = np.random.default_rng((seed % 2**64, first + n))
-            for _ in range(TRIES):
-                one = self.searcher.propose(ground.space, record, random)
-                if one.key not in record.keys and (task, one.key) not in pending:
-                    break
-            pending.add((task, one.key))
+            one = next(planned[task], None)
+            if one is None:
+                one = self._another(record, np.random.default_rng((seed % 2**64, first + n)))
+            record.pending.append(one)
             found.append(ground.code(one))
+        for task in set(tasks):
+            self.records[r][task].pending = []
         return found
+
+    def _planned(self, r: int, task: int, count: int, first: int, seed: int) -> list[Any]:
+        """What the searcher plans for a round as a whole; no single proposal's stream has three numbers."""
+        random = np.random.default_rng((seed % 2**64, first, 1 + task))
+        plan = self.searcher.plan(self.search.ground.space, self.records[r][task], count, random)
+        return [one.architecture for one in plan]
+
+    def _another(self, record: Record[Any], random: np.random.Generator) -> Any:
+        known = record.keys | {one.key for one in record.pending}
+        for _ in range(TRIES):
+            one = self.searcher.propose(self.search.ground.space, record, random)
+            if one.key not in known:
+                break
+        return one
 
     def tell(self, proposals: Proposals, rewards: Tensor) -> list[int]:
         ground = self.search.ground

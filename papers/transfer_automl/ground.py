@@ -20,7 +20,7 @@ from common.architectures.objective import ArchitectureObjective
 from common.architectures.space import ArchitectureSpace
 from common.base.errors import UserError
 from common.base.generated import Function
-from papers.transfer_automl.space import ChoicesOf, DesignSpace
+from papers.transfer_automl.space import ChoicesOf, DesignSpace, OwnSpace
 
 
 class Ground(ABC):
@@ -88,7 +88,7 @@ class Ground(ABC):
 
 
 class TrainedGround(Ground):
-    """Designs are trained, each as a file of the run's folder as soon as it is done.
+    """Designs are trained, each once and as a file of the run's folder as soon as it is done.
 
     Args:
         objectives: by the names of the tasks.
@@ -110,6 +110,8 @@ class TrainedGround(Ground):
         # architectures without `counts` are known by the numbers in which they came up
         self.known: list[Any] = []
         self.numbers: dict[str, int] = {}
+        # validation and test of what was trained, by task and key
+        self.made: dict[tuple[int, str], tuple[float, float]] = {}
 
     def prepare(self, folder: Path, workers: Workers) -> None:
         self.folder, self.workers = folder, workers
@@ -121,13 +123,19 @@ class TrainedGround(Ground):
             architecture = self.architecture(code)
             at = (task, architecture.key)
             wanted.append(at)
+            if at in self.made:
+                continue
             name = hashlib.sha256(architecture.key.encode()).hexdigest()[:24]
             path = self.folder / self.names[task].replace("/", "_") / f"{name}.json"
             jobs.setdefault(at, Job(self.objectives[task], architecture, self.budget, path))
         found = dict(zip(jobs, evaluate_all(list(jobs.values()), self.workers), strict=True))
-        rows = [(found[at].score, found[at].measures.get("test", math.nan)) for at in wanted]
-        self.failure = next((one.failure for one in found.values() if one.failure is not None), None)
+        self.made |= {at: (one.score, one.measures.get("test", math.nan)) for at, one in found.items()}
+        self.failure = next((one.failure for one in found.values() if one.failure is not None), self.failure)
+        rows = [self.made[at] for at in wanted]
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
+
+    def key(self, code: Sequence[int]) -> str:
+        return super().key(code) if self.counts is not None else str(int(code[0]))
 
     def code(self, architecture: Any) -> tuple[int, ...]:
         if self.counts is not None:
@@ -236,20 +244,27 @@ class ObjectiveTask(DesignTasks):
         objective: what is maximised; its `train` gives `score`, and `test` where it can.
         steps: of a training; tables that need none take it as it is.
         name: of the task.
+
+    Raises:
+        UserError: no objective.
     """
 
     NAME: ClassVar = "objective"
 
     def __init__(self, *, kind: str, objective: Any, steps: int, name: str) -> None:
         super().__init__(kind=kind, all_names=[name], tasks=None)
+        if not isinstance(objective, ArchitectureObjective):
+            raise UserError(f"dataset.objective: {type(objective).__name__} is no ArchitectureObjective")
         self.objective, self.steps = objective, steps
 
+    def sources(self) -> dict[str, Path]:
+        return self.objective.sources()
+
     def ground(self, space: DesignSpace, seed: int, budget: float) -> Ground:
-        if not isinstance(self.objective, ArchitectureObjective):
-            raise UserError(f"dataset.objective: {type(self.objective).__name__} is no ArchitectureObjective")
-        return TrainedGround(
-            {self.names[0]: self.objective}, self.objective.space, max(1, round(budget * self.steps))
-        )
+        if not isinstance(space, OwnSpace):
+            raise UserError("dataset.objective has a space of its own (valid: model=own_space)")
+        steps = max(1, round(budget * self.steps))
+        return TrainedGround({self.names[0]: self.objective}, self.objective.space, steps)
 
 
 def designs_of(space: ArchitectureSpace[Any]) -> DesignSpace:

@@ -14,6 +14,7 @@ from common.base.errors import UserError
 from common.base.limits import require
 from common.base.module import UNDER_WAY, ClockModule, Progress
 from common.base.stages import Stage
+from common.numerics.bands import band
 from common.numerics.sampling import ReplicateSampler
 from papers.transfer_automl.controller import Controller
 from papers.transfer_automl.designers import Designer, Search
@@ -98,6 +99,7 @@ class AutoMLModule(ClockModule):
         self.trials = Trials()
         self.curves = [[TaskCurves(self.top) for _ in data.names] for _ in self.seeds]
         self.done_trials = self.failed = 0
+        self.keys: dict[tuple[int, ...], str] = {}
         self.random = ReplicateSampler(
             self.seeds[0], len(self.seeds), None, torch.device("cpu"), torch.float64
         )
@@ -162,7 +164,13 @@ class AutoMLModule(ClockModule):
         plain = zip(self.curves, tasks.tolist(), codes.tolist(), scores.tolist(), strict=True)
         for row, ones, each, found in plain:
             for task, code, (validation, test) in zip(ones, each, found, strict=True):
-                row[task].add(tuple(code), validation, test)
+                row[task].add(self._key(tuple(code)), validation, test)
+
+    def _key(self, code: tuple[int, ...]) -> str:
+        """What is equal for codes of the same architecture; kept, as trials come back to the same codes."""
+        if code not in self.keys:
+            self.keys[code] = self.ground.key(code)
+        return self.keys[code]
 
     def _tell_failures(self, rewards: torch.Tensor) -> None:
         failed = int((~rewards.isfinite()).sum())
@@ -179,20 +187,18 @@ class AutoMLModule(ClockModule):
             raise UserError(f"dataset={self.data.NAME}: all {made} trials so far failed ({what})")
 
     def _look(self, rewards: torch.Tensor) -> None:
+        """Add a point to the curves; means of the replicates, with 95% intervals where there are several."""
         unit = self.ground.unit
-        values = {
-            "top_validation": self._mean(lambda one: one.top_mean[-1] if one.top_mean else math.nan),
-            "best": self._mean(lambda one: one.best[-1] if one.best else math.nan),
-            "reward": float(rewards.nanmean()),
-        }
+        top, best = (
+            np.array([[series(one)[-1] if series(one) else math.nan for one in row] for row in self.curves])
+            for series in (lambda one: one.top_mean, lambda one: one.best)
+        )
+        values = band("top_validation", unit * top.mean(1)) | band("best", unit * best.mean(1))
+        values["reward"] = unit * float(rewards.nanmean())
         for task, name in enumerate(self.data.names if len(self.data.names) > 1 else []):
-            tops = [row[task].top_mean[-1] for row in self.curves if row[task].top_mean]
-            values[f"top_validation_{name}"] = float(np.mean(tops)) if tops else math.nan
-        points = {name: unit * value for name, value in values.items() if math.isfinite(value)}
+            values |= band(f"top_validation_{name}", unit * top[:, task])
+        points = {name: value for name, value in values.items() if math.isfinite(value)}
         self.record(self.done_trials, **points)
-
-    def _mean(self, of: Any) -> float:
-        return float(np.mean([of(one) for row in self.curves for one in row]))
 
     def on_train_end(self) -> None:
         if not self.done:

@@ -1,7 +1,7 @@
 """Designs as data: one choice for each of a fixed list of decisions, the same list for all tasks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.architectures.space import ArchitectureSpace, Random
+from common.architectures.space import ArchitectureSpace, Random, whole_numbers
 from common.base.errors import UserError
 
 Value = str | float | int | bool
@@ -53,8 +53,10 @@ class DesignSpace(ArchitectureSpace[Design]):
         if not decisions:
             raise UserError("model: a space of designs needs a decision (valid: name: [values])")
         for name, values in decisions.items():
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                raise UserError(f"model.decisions.{name}={values}; valid: a list of values")
             if not values or len({repr(value) for value in values}) < len(values):
-                raise UserError(f"model.{name}={values}; valid: one or more values, each once")
+                raise UserError(f"model.decisions.{name}={values}; valid: one or more values, each once")
         self.decisions = {name: list(values) for name, values in decisions.items()}
         self.counts = tuple(len(values) for values in decisions.values())
 
@@ -79,6 +81,7 @@ class DesignSpace(ArchitectureSpace[Design]):
         return self.decode(architecture.code).code
 
     def decode(self, code: tuple[int, ...]) -> Design:
+        code = whole_numbers(code)
         fits = len(code) == len(self.counts)
         if not fits or any(not 0 <= c < n for c, n in zip(code, self.counts, strict=True)):
             raise UserError(
@@ -86,7 +89,7 @@ class DesignSpace(ArchitectureSpace[Design]):
                 f"each from "
                 f"0 and below {', '.join(map(str, self.counts))})"
             )
-        return Design(tuple(int(c) for c in code))
+        return Design(code)
 
     def from_json(self, data: Any) -> Design:
         if not isinstance(data, list) or not all(type(one) is int for one in data):
@@ -146,6 +149,17 @@ class DesignSpace(ArchitectureSpace[Design]):
 def strides(counts: Sequence[int]) -> list[int]:
     """How far apart neighbours in each decision are in the numbering of all designs."""
     return [math.prod(counts[t + 1 :]) for t in range(len(counts))]
+
+
+class OwnSpace(DesignSpace):
+    """In the place of a space where the tasks bring their own, as a table of another paper does.
+
+    Args:
+        shape, classes: of the data; not used.
+    """
+
+    def __init__(self, *, shape: tuple[int, ...], classes: int | None) -> None:
+        super().__init__({"own": [True]})
 
 
 class ChoicesOf(DesignSpace):

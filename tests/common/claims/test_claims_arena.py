@@ -139,10 +139,12 @@ def test_every_run_of_every_arena_composes(name: str) -> None:
     runs = runs_of(load_arena(name))
     budgets = set()
     for words in runs:
-        if "ptb" in " ".join(words):
+        if "ptb" in " ".join(words) or "dataset=cells_table" in words:
             config, _ = compose(list(words))
-            budgets.add((config.paper.designs, config.paper.repeats, config.paper.batch))
-    assert len(budgets) == (1 if runs else 0)
+            budget = (config.paper.designs, config.paper.repeats, config.paper.batch)
+            budgets.add((config.dataset._target_, *budget))
+    # one of each field
+    assert len(budgets) == len(load_arena(name).fields)
 
 
 def test_the_report_has_a_page_of_each_arena(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -130,6 +131,21 @@ def test_a_curve_is_the_mean_of_seeds_measured_at_the_same_places() -> None:
     assert figures._mean_curve([[(1, 2.0), (2, 4.0)], [(1, 4.0), (2, 8.0)]]) == [[(1, 3.0), (2, 6.0)]]
     apart = [[(1, 2.0)], [(3, 4.0)]]
     assert figures._mean_curve(apart) == apart
+
+
+def test_a_search_of_several_seeds_has_the_interval_of_their_mean(report: Report) -> None:
+    row = table(report, "table_ae").rows[0]
+    histories = [{"step": [1.0, 2.0], "best": [value, 2 * value]} for value in (1.0, 2.0, 3.0)]
+    metrics = {"evaluations": 2}
+    searches: Any = [{"history": history, "metrics": metrics} for history in histories]
+    half = 4.302653 / 3**0.5
+    wanted = [(1.0, 2 - half, 2 + half), (2.0, 4 - 2 * half, 4 + 2 * half)]
+    assert list(figures._band_of(replace(row, runs={"laptop": searches}), "laptop", "best")) == [
+        pytest.approx(point, rel=1e-6) for point in wanted
+    ]
+    # of two seeds it says nothing; trainings have curves enough without
+    for runs in (searches[:2], [{"history": history, "metrics": {}} for history in histories]):
+        assert list(figures._band_of(replace(row, runs={"laptop": runs}), "laptop", "best")) == []
 
 
 def test_the_interval_of_a_batch_of_replicates_is_a_band_of_the_series_colour() -> None:

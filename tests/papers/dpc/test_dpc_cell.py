@@ -54,6 +54,10 @@ def test_a_cell_is_read_from_a_file(tmp_path: Path) -> None:
         ([{"op": "pyramid_pooling", "grid_size": [2], "input": -1}], "grid_size [2]"),
         ([{"op": "conv", "kernel": 1, "input": "F"}], "input F"),
         ({"op": "conv"}, "no list of branches"),
+        ([1], "branch 0 is 1 (valid: a dictionary"),
+        (["conv"], "branch 0 is conv (valid: a dictionary"),
+        ([None], "branch 0 is None (valid: a dictionary"),
+        ([{"op": "conv", "kernel": 1, "input": True}], "input True"),
     ],
 )
 def test_what_is_no_cell_is_refused_in_one_line(branches: Any, says: str) -> None:

@@ -127,6 +127,12 @@ def test_naonets_tokens_are_the_first_codes() -> None:
         ("1 9 16 3 11 17 | 1 9 16 2 11 17", r"position 3: 3 is no source \(valid: 1 to 2\)"),
         ("1 9 16 2 11 17 | 1 14 16 2 11 17", r"position 7: 14 is no type \(valid: 7 to 13\)"),
         ("1 9 16 2 11 x | 1 9 16 2 11 17", "valid: naonet"),
+        (
+            "1 9 16 | 2 11 17 1 9 16 2 11 17",
+            r"a \| behind 3 tokens \(valid: one, between the cells, behind 6\)",
+        ),
+        ("1 9 16 2 11 17 1 9 16 2 11 17 |", r"a \| behind 12 tokens"),
+        ("1 9 16 2 11 17 | 1 9 16 | 2 11 17", r"a \| behind 6 tokens"),
         ("missing.json", "architecture missing.json"),
     ],
 )
@@ -145,6 +151,8 @@ def test_what_no_grammar_accepts_is_one_line_with_its_position(text: str, says: 
         ),
         ({"normal": [[0, "conv_9x9", 1, "identity"]], "reduction": []}, "operation conv_9x9"),
         ({"normal": 3, "reduction": []}, "normal: 3; valid: a list"),
+        ({"normal": [[0, ["a"], 1, "identity"]], "reduction": []}, r"operation \['a'\]"),
+        ({"normal": [[True, "identity", 1, "identity"]], "reduction": []}, "source True"),
         ({"conv_dag": {"node_1": [], "node_2": []}, "reduc_dag": {}}, "conv_dag: 2 nodes"),
         ({"conv_dag": {"node_1": 0, "node_2": 0, "node_3": [1]}, "reduc_dag": {}}, "conv_dag, node_3"),
     ],
@@ -317,6 +325,8 @@ def test_exchanged_branches_are_the_same_network_one_node_a_cell(space: ConvSpac
         (lambda: ConvSpace(5, NAO_WS).require(NAMED["naonet"]), "node 0 has conv_3x3; valid in this space"),
         (lambda: SMALL.require(NAMED["naonet"]), "has 5 nodes; valid in this space: 2"),
         (lambda: SMALL.decode((0, 0, 0, 0, 3, 0, 0, 0)), "position 4"),
+        (lambda: SMALL.decode((0, 0, 0, 0, 1.5, 0, 0, 0)), "1.5 at position 4; valid: a whole number"),  # type: ignore[arg-type]
+        (lambda: RecurrentSpace(1).decode((0, "tanh")), "'tanh' at position 1; valid: a whole"),  # type: ignore[arg-type]
         (lambda: RecurrentSpace(0), "method.steps=0"),
         (lambda: RecurrentSpace(2).encode(RECURRENT["nao"]), "11 steps; valid in this space: 2"),
     ],

@@ -514,8 +514,26 @@ def test_a_table_holds_what_the_trainings_gave(tmp_path: Path) -> None:
         by_table.train(one, 3)
     with pytest.raises(UserError, match="the table of 1 has no architecture"):
         by_table.train(list(SMALL.every())[6], 4)
-    with pytest.raises(UserError, match="seed=1: the table has the seeds 0"):
-        lookup.TableObjective(SMALL, template, str(tmp_path / "one.npz"), 1, "loss")
+    with pytest.raises(UserError, match="scores alone, no network"):
+        lookup.TableObjective(SMALL, None, str(tmp_path / "one.npz"), 0, "loss").build(one)
+
+
+def test_searches_of_any_seed_read_a_table_of_few(tmp_path: Path) -> None:
+    one = next(iter(SMALL.every()))
+    table(tmp_path / "t.npz", [one.key])
+    read = [lookup.TableObjective(SMALL, None, str(tmp_path / "t.npz"), seed, "loss") for seed in range(7)]
+    # seeds that the table has are read as they are
+    assert [objective.seed for objective in read] == [0, 5, 0, 5, 0, 5, 0]
+    assert read[0].sources() == {"t.npz": tmp_path / "t.npz"}
+
+
+@pytest.mark.parametrize("space", [SMALL, ConvSpace(3, NAO_WS), RecurrentSpace(4)])
+def test_the_choices_of_a_code_are_free_of_each_other(space: Any) -> None:
+    assert math.prod(space.counts) == space.size
+    random = np.random.default_rng(0)
+    codes = [tuple(int(random.integers(count)) for count in space.counts) for _ in range(50)]
+    codes += [(0,) * len(space.counts), tuple(count - 1 for count in space.counts)]
+    assert [space.encode(space.decode(code)) for code in codes] == codes
 
 
 def test_a_search_by_table_is_the_search_by_training_but_for_the_objective(tmp_path: Path) -> None:

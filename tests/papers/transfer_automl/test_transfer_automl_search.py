@@ -1,6 +1,7 @@
 """Curves, grounds, designers and the loop."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.architectures.objective import ArchitectureObjective
-from common.architectures.searchers import RandomSearch, RegularisedEvolution
+from common.architectures.record import Record
+from common.architectures.searchers import ArchitectureSearcher, Planned, RandomSearch, RegularisedEvolution
 from common.architectures.space import ArchitectureSpace
 from common.base.errors import UserError
 from common.base.stages import Stage
@@ -22,7 +24,7 @@ from papers.transfer_automl.designers import ControllerSearch, Designer, RandomD
 from papers.transfer_automl.family import DesignFamily
 from papers.transfer_automl.ground import DesignTasks, Ground, ObjectiveTask, TableGround
 from papers.transfer_automl.module import AutoMLModule
-from papers.transfer_automl.space import ChoicesOf, Design, DesignSpace
+from papers.transfer_automl.space import ChoicesOf, Design, DesignSpace, OwnSpace
 from papers.transfer_automl.trials import TaskCurves
 
 CONTROLLER: dict[str, Any] = {
@@ -73,7 +75,8 @@ class Looked(DesignTasks):
 
 
 def fit(data: DesignTasks, method: Designer, root: Path, steps: int = -1, **changes: Any) -> AutoMLModule:
-    module = AutoMLModule(data=data, model=SPACE, method=method, **(BUDGET | changes))
+    model = OwnSpace(shape=(1,), classes=None) if isinstance(data, ObjectiveTask) else SPACE
+    module = AutoMLModule(data=data, model=model, method=method, **(BUDGET | changes))
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=-1, max_steps=steps, logger=False, enable_checkpointing=False,
         default_root_dir=root, enable_progress_bar=False, enable_model_summary=False,
@@ -112,6 +115,22 @@ def test_a_level_is_reached_at_the_first_trial_that_is_there() -> None:
     for score in (0.1, 0.5, 0.4, 0.7):
         curves.add(score, score, 0.0)
     assert [curves.reached(level) for level in (0.1, 0.5, 0.6, 0.8)] == [1, 2, 4, None]
+
+
+# --- the space
+
+
+@pytest.mark.parametrize("code", [("a", 0, 0), (0.5, 0, 0), (True, 0, 0), (None, 0, 0)])
+def test_a_code_of_anything_but_whole_numbers_is_refused(code: Any) -> None:
+    with pytest.raises(UserError, match="at position 0; valid: a whole number"):
+        SPACE.decode(code)
+    assert SPACE.decode(tuple(np.array([2, 1, 3]))).code == (2, 1, 3)
+
+
+@pytest.mark.parametrize("values", [3, "xy", None, [], [1, 1]])
+def test_decisions_without_a_list_of_choices_are_refused(values: Any) -> None:
+    with pytest.raises(UserError, match=r"model\.decisions\.b=.*; valid: "):
+        DesignSpace({"a": [1, 2], "b": values})
 
 
 # --- grounds
@@ -179,6 +198,10 @@ def test_trainings_are_made_once_and_a_failed_one_stays_in_the_record(
     assert capsys.readouterr().out.count("ValueError: exploded") == 1
     assert module.found()["mine"]["design"] == {"a": 2, "b": 1, "c": "w"}
     assert not (tmp_path / "under_way").exists() and (tmp_path / "found.json").exists()
+    with pytest.raises(UserError, match=r"a space of its own \(valid: model=own_space\)"):
+        data.ground(SPACE, 0, 1.0)
+    with pytest.raises(UserError, match="int is no ArchitectureObjective"):
+        ObjectiveTask(kind="design_tasks", objective=3, steps=5, name="mine")
 
 
 class Graphs(ArchitectureSpace[Design]):
@@ -208,7 +231,8 @@ def test_architectures_that_are_no_sequences_are_searched_by_their_record(tmp_pa
     module = fit(data, search, tmp_path, trials=12, repeats=1)
     assert module.results()["designs"] == 12
     state = module.search_state()
-    again = AutoMLModule(data=data, model=SPACE, method=search, **(BUDGET | {"trials": 12, "repeats": 1}))
+    own = OwnSpace(shape=(1,), classes=None)
+    again = AutoMLModule(data=data, model=own, method=search, **(BUDGET | {"trials": 12, "repeats": 1}))
     again.reshape(state)
     again.load_search_state(state)
     assert again.results()["best"] == module.results()["best"]
@@ -216,7 +240,76 @@ def test_architectures_that_are_no_sequences_are_searched_by_their_record(tmp_pa
         ChoicesOf(data.objective.space)
 
 
+@dataclass(frozen=True)
+class Unordered:
+    """A pair of choices whose order says nothing: two codes, one architecture."""
+
+    code: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        return str(sorted(self.code))
+
+    def to_json(self) -> list[int]:
+        return list(self.code)
+
+
+class UnorderedPairs(DesignSpace):
+    """Pairs of four choices: sixteen codes, ten architectures."""
+
+    def __init__(self) -> None:
+        super().__init__({"one": [0, 1, 2, 3], "other": [0, 1, 2, 3]})
+
+    def sample(self, random: Any) -> Any:
+        return Unordered(super().sample(random).code)
+
+    def decode(self, code: tuple[int, ...]) -> Any:
+        return Unordered(super().decode(code).code)
+
+
+def test_codes_of_one_architecture_count_once(tmp_path: Path) -> None:
+    objective = Counted(UnorderedPairs())
+    data = ObjectiveTask(kind="design_tasks", objective=objective, steps=1, name="pairs")
+    module = fit(data, uniform(), tmp_path, trials=400, repeats=1)
+    assert module.curves[0][0].designs[-1] == 10 and objective.made == 10
+
+
 # --- designers
+
+
+class Twos(ArchitectureSearcher):
+    """Plans two designs of a round, and proposes others; tells what it was shown as under way."""
+
+    NAME = "twos"
+
+    def __init__(self) -> None:
+        self.pending: list[int] = []
+
+    def propose(self, space: Any, record: Record[Any], random: Any) -> Any:
+        self.pending.append(len(record.pending))
+        return space.sample(random)
+
+    def plan(self, space: Any, record: Record[Any], count: int, random: Any) -> list[Planned[Any]]:
+        every = [Design(tuple(code)) for code in space.codes(torch.arange(space.size)).tolist()]
+        fresh = [one for one in every if one.key not in record.keys]
+        return [Planned(one) for one in fresh[: min(2, count)]]
+
+
+def test_what_a_searcher_plans_for_a_round_comes_first(tmp_path: Path) -> None:
+    searcher = Twos()
+    module = fit(family(tasks=["task1"]), record(searcher), tmp_path, trials=8, repeats=1, batch=4)
+    codes = module.trials.joined().codes[0].tolist()
+    assert codes[:2] == [[0, 0, 0], [0, 0, 1]] and len({tuple(code) for code in codes}) == 8
+    # each is shown what of its round is under way, and nothing of the round before
+    assert searcher.pending[0] == 2 and max(searcher.pending) == 3
+    assert module.designer.records[0][0].pending == []  # type: ignore[attr-defined]
+
+
+def test_of_several_tasks_each_has_its_own_plan(tmp_path: Path) -> None:
+    module = fit(family(), record(Twos()), tmp_path, trials=6, repeats=1, batch=6)
+    trials = module.trials.joined()
+    for task in range(3):
+        assert trials.codes[0][trials.tasks[0] == task].tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
 def test_random_search_is_uniform_and_goes_round_the_tasks(tmp_path: Path) -> None:
