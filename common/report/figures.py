@@ -291,7 +291,7 @@ def _band_of(row: Row, scale: str, series: str) -> Iterator[tuple[float, float, 
     histories = [run["history"] for run in row.runs[scale]]
     if len(histories) == 1:
         yield from _band(histories[0], series)
-    elif len(histories) >= BAND_SEEDS and _step_name(row) == EVALUATIONS:
+    elif len(histories) >= BAND_SEEDS and step_name(row.runs[scale]) == EVALUATIONS:
         curves = [_curve(history, series) for history in histories]
         if len({tuple(x for x, _ in curve) for curve in curves}) == 1:
             for points in zip(*curves, strict=True):

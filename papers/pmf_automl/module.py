@@ -152,7 +152,7 @@ class AutoMLModule(PaperModule):
         self.trainer.should_stop = self.done
 
     def _look(self) -> None:
-        t, values = self.count, {}
+        t, values = self.count, dict[str, float]()
         for name, series in self.curves(t).items():
             values |= band(name, series)
         self.record(t, **values)

@@ -24,7 +24,7 @@ def draw(metrics: dict[str, Any]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    kind = metrics.get("latent_kind")
+    kind: list[str] = metrics.get("latent_kind", [])
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reprise", "font.size": 8}):
         canvas = Figure(figsize=(9.0 if kind else 4.6, 4.2), facecolor="white")
         places = [(0.02, 0.03, 0.43, 0.86), (0.55, 0.03, 0.43, 0.86)] if kind else [(0.03, 0.03, 0.94, 0.86)]
@@ -38,9 +38,9 @@ def draw(metrics: dict[str, Any]) -> str:
 
 
 def _by_kind(axes: Any, metrics: dict[str, Any], kind: list[str]) -> None:
-    from matplotlib import colormaps
+    from matplotlib import color_sequences
 
-    colours = colormaps["Paired"].colors
+    colours = color_sequences["Paired"]
     # rare kinds together are pale, and below the others
     names = sorted(set(kind), key=lambda name: (name != "other", name))
     for number, name in enumerate(names):
