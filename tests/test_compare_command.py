@@ -100,7 +100,7 @@ def test_the_chapters_sweep_is_compared_by_its_folder(quick: Run, calls: Calls, 
         (["metric="], "metric= has no value"),
         (["yogi.nothing.*"], "no run matches yogi.nothing.*: it is no path, and no entry that was run"),
         (["results"], "no run matches results"),
-        (["outputs/sweps/1"], "outputs/sweps/1 does not exist (in outputs: sweeps, yogi)"),
+        (["outputs/sweps/1"], "outputs/sweps/1 does not exist (there is sweeps, yogi in"),
         (["method=optimizer/yogy"], "none has it; did you mean optimizer/yogi?"),
     ],
 )

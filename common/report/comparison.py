@@ -301,7 +301,8 @@ def _cell(runs: Sequence[Chosen], metric: str) -> Cell | None:
         half = 1.96 * inner.std / math.sqrt(inner.n)
         return Cell(inner, inner.mean - half, inner.mean + half, without)
     interval = mean_interval(list(values.values()))
-    return Cell(found, *((interval.low, interval.high) if interval.bounded else (None, None)), without)
+    low, high = (interval.low, interval.high) if interval.bounded else (None, None)
+    return Cell(found, low, high, without)
 
 
 def _of_replicates(runs: Sequence[Chosen], metric: str, found: Sample) -> Sample | None:
@@ -390,8 +391,7 @@ def _notes(row: Row, mixed: bool) -> tuple[str, ...]:
     if row.unfinished:
         notes.append(f"{row.unfinished} unfinished")
     if row.stale:
-        count = "" if row.stale == len(runs) else f" ({row.stale} of {len(runs)})"
-        notes.append(f"earlier code{count}")
+        notes.append("earlier code" + ("" if row.stale == len(runs) else f" ({row.stale} of {len(runs)})"))
     twice = len(runs) - sum(len({run.result["seed"] for run in found}) for found in row.method.runs.values())
     if twice:
         notes.append(f"{twice} left out, made again with the same seed")

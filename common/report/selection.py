@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base.errors import UserError
+from common.base.files import folders_beside
 from common.runs.evidence import Evidence, read_all
 from common.runs.matching import NOTHING, has, value_at
 from common.runs.sweep import RUNNING, read_statuses
@@ -147,12 +148,7 @@ def _everything(evidence: Evidence, outputs: Path) -> Selection:
 
 def _leads_nowhere(word: str, path: Path, evidence: Evidence) -> str:
     if "/" in word or word.startswith((".", "~")):
-        beside = path.parent
-        while not beside.exists():
-            beside = beside.parent
-        there = sorted(one.name for one in beside.iterdir() if one.is_dir() and one.name[:1] != ".")
-        shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
-        return f"{word} does not exist (in {beside}: {shown or 'no folder'})"
+        return f"{word} does not exist (there is {folders_beside(path)})"
     near = difflib.get_close_matches(word, [*evidence.by_entry], n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return (

@@ -177,7 +177,7 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
     if choice in TABLES:
         usual = {"kind": facts["kind"], "target": facts.get("target")}
     elif choice == "folder" and len(facts["shape"]) == 3:
-        usual = {"size": facts["shape"][-1]}
+        usual = {"size": facts["shape"][-1], "unreadable": settings.get("unreadable")}
     if choice in (*TABLES, "folder"):
         usual["test"] = settings.get("test")
     elif choice == "text_file":

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -24,6 +24,7 @@ from common.data.detection.detection_data import (
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, prepare
 from common.data.shared.streamed import Record, StreamedOptions
+from common.data.shared.text_file import shown
 
 URL = "http://images.cocodataset.org"
 PARTS: dict[SplitName, str] = {"train": "train2017", "test": "val2017"}
@@ -36,13 +37,16 @@ ARCHIVES = {
 # ten numbers of 1 to 90 were never given to a class of objects
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in UNUSED_IDS)
+# of each category's number, as text
+LABELS = {str(category): label for label, category in enumerate(CATEGORY_IDS)}
 
 
 class Coco2017(DetectionData):
     """Photographs of everyday scenes, 80 classes: 118,287 for training, 5,000 (val2017) for testing.
 
-    Labels 0..79 follow the order of the files' category numbers 1..90. Boxes around crowds are marked as
-    difficult; nobody learns from them.
+    Labels 0..79 follow the order of the files' category numbers 1..90. Where both files name categories,
+    those of val2017 are found by name: one of another number is taken for that of train2017. Boxes around
+    crowds are marked as difficult; nobody learns from them.
 
     Args:
         drop_empty: leave images without any box out of training; they always stay for testing.
@@ -65,13 +69,21 @@ class Coco2017(DetectionData):
     ) -> None:
         super().__init__(size=size, augment=augment, **options)
         self.drop_empty = drop_empty
+        # of train2017, once that has been read: the label of each name
+        self._label_of: dict[str, int] = {}
 
     def records(self, part: SplitName) -> Sequence[Record]:
         """The images of a part with their repaired boxes, in the order of its file."""
         records = super().records(part)
-        if part == "train" and self.drop_empty:
-            return [record for record in records if len(_annotation(record).boxes)]
-        return records
+        if part != "train" or not self.drop_empty:
+            return records
+        kept = [record for record in records if len(_annotation(record).boxes)]
+        if not kept:
+            raise UserError(
+                f"dataset.drop_empty=true leaves nothing: none of the {len(records)} images of {PARTS[part]} "
+                "has a box (valid: annotations of these images, or dataset.drop_empty=false)"
+            )
+        return kept
 
     def listing(self, part: SplitName) -> Listing:
         """All images of a part and their boxes."""
@@ -81,10 +93,30 @@ class Coco2017(DetectionData):
             f"unpack {_file_name('annotations')} and {_file_name(name)} in {self.data_dir.resolve()}/coco"
         )
         try:
-            names, sizes, boxes, owner = parse_instances(source.read_bytes())
+            instances = read_instances(source.read_bytes())
+            labels = self._labels(part, categories_of(instances))
+            names, sizes, boxes, owner = parse_instances(instances, labels)
         except (OSError, DamagedError) as error:
             raise UserError(f"{describe(source, error)}: {advice}") from error
         return Listing(listed_images(self._folder(name), names, source, advice), sizes, boxes, owner)
+
+    def _labels(self, part: SplitName, categories: dict[str, str]) -> dict[str, int]:
+        """The label of each category's number in a part's file; by name for val2017.
+
+        Raises:
+            DamagedError: a category of val2017 that train2017 does not name.
+        """
+        if part == "train":
+            self._label_of = {name: LABELS[number] for number, name in categories.items() if number in LABELS}
+            return LABELS
+        if not categories or not self._label_of:
+            return LABELS
+        unknown = [name for name in categories.values() if name not in self._label_of]
+        if unknown:
+            raise DamagedError(
+                f"its categories {shown(unknown)} are none of {PARTS['train']}'s ({shown([*self._label_of])})"
+            )
+        return {number: self._label_of[name] for number, name in categories.items()}
 
     def sources(self) -> dict[str, Path]:
         """The folders of both parts, and of the annotations."""
@@ -108,20 +140,51 @@ def _file_name(name: str) -> str:
     return ARCHIVES[name][0].rpartition("/")[2]
 
 
-def parse_instances(content: bytes) -> tuple[list[str], Tensor, Tensor, Tensor]:
+def categories_of(instances: Any) -> dict[str, str]:
+    """The name of each category by its number, as a file lists them; empty where it lists none.
+
+    Raises:
+        DamagedError: a category without a number or a name, or two of one.
+    """
+    if not isinstance(instances, dict) or not instances.get("categories"):
+        return {}
+    entries = _entries(instances, "categories")
+    numbers, names = ([str(value) for value in _column(entries, key, "category")] for key in ("id", "name"))
+    for what, values in (("number", numbers), ("name", names)):
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise DamagedError(f"two categories have the {what} {twice}")
+    return dict(zip(numbers, names, strict=True))
+
+
+def read_instances(content: bytes) -> Any:
+    """What an instances file holds.
+
+    Raises:
+        DamagedError: not JSON.
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"not JSON: {error}") from error
+
+
+def parse_instances(
+    instances: Any, label_of: Mapping[str, int] = LABELS
+) -> tuple[list[str], Tensor, Tensor, Tensor]:
     """The images and boxes of an instances file, in the order of its images.
+
+    Args:
+        instances: what it holds.
+        label_of: the label of each category's number.
 
     Returns:
         File names; sizes int64 [n, 2] (height, width); boxes float64 [N, 6] (x, y, x + w, y + h, label,
         crowd); owner int64 [N], ascending, the number of each box's image.
 
     Raises:
-        DamagedError: not JSON of this form, or a box of an image or a category that is not there.
+        DamagedError: not of this form, or a box of an image or a category that is not there.
     """
-    try:
-        instances = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(f"not JSON: {error}") from error
     images, annotations = _entries(instances, "images"), _entries(instances, "annotations")
     names = [str(name) for name in _column(images, "file_name", "image")]
     sizes = np.array([_numbers(_column(images, key, "image"), key) for key in ("height", "width")]).T
@@ -130,7 +193,6 @@ def parse_instances(content: bytes) -> tuple[list[str], Tensor, Tensor, Tensor]:
     number_of = {str(identity): number for number, identity in enumerate(_column(images, "id", "image"))}
     if len(number_of) < len(images):
         raise DamagedError("two images have the same id")
-    label_of = {str(category): label for label, category in enumerate(CATEGORY_IDS)}
     owner = _looked_up(_column(annotations, "image_id", "annotation"), number_of, "image")
     label = _looked_up(_column(annotations, "category_id", "annotation"), label_of, "category")
     crowd = _numbers([entry.get("iscrowd", 0) for entry in annotations], "iscrowd")
@@ -167,7 +229,7 @@ def _numbers(values: list[Any], key: str) -> np.ndarray:
     return numbers
 
 
-def _looked_up(values: list[Any], known: dict[str, int], what: str) -> np.ndarray:
+def _looked_up(values: list[Any], known: Mapping[str, int], what: str) -> np.ndarray:
     try:
         return np.array([known[str(value)] for value in values], dtype=np.int64)
     except KeyError as error:

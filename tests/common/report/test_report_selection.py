@@ -93,7 +93,7 @@ def test_globs_choose_the_runs_of_entries() -> None:
         ("method.lrr=1", "none has a key method.lrr; did you mean method.lr"),
         ("method.lr=7", "(there: 0.01, 0.5)"),
         ("paper!=yogi", "of 6 runs all have it"),
-        ("outptus/sweeps/x", "outptus/sweeps/x does not exist (in"),
+        ("outptus/sweeps/x", "outptus/sweeps/x does not exist (there is"),
     ],
 )
 def test_what_matches_nothing_is_named_with_what_there_is(word: str, line: str) -> None:
