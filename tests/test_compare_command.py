@@ -77,7 +77,7 @@ def test_the_chapters_sweep_is_compared_by_its_folder(quick: Run, calls: Calls, 
     assert made.returncode == 0, made.stderr
     done = calls.run([], tmp_path, script=ROOT / "compare.py")
     assert (done.code, done.errors) == (0, "")
-    assert "lr=0.001" in done.out and "lr=0.01 " in done.out and "paired over common seeds" in done.out
+    assert "lr=0.001" in done.out and "lr=0.01 " in done.out and "paired t test over common seeds" in done.out
     assert "earlier code" not in done.out
 
 

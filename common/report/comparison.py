@@ -350,8 +350,10 @@ def _said(
     """What is best, against what, by which test."""
     kinds = [test.test for test in tests.values() if test.p is not None]
     paired, welch = kinds.count("paired"), kinds.count("Welch")
-    named = [f"{paired} paired over common seeds"] * bool(paired) + [f"{welch} by Welch's test"] * bool(welch)
-    how = f" ({' and '.join(named)}" + (", Holm's correction)" if len(adjusted) > 1 else ")") if named else ""
+    named = [_tests(paired, "paired t test", " over common seeds")] * bool(paired)
+    named += [_tests(welch, "Welch's t test", "")] * bool(welch)
+    correction = ", Holm's correction" if len(adjusted) > 1 else ""
+    how = f" ({' and '.join(named)}{correction})" if named else ""
     name = rows[best].name
     if sure:
         return f"{name} is significantly best, p {_at_most(max(adjusted.values()))}{how}"
@@ -363,6 +365,10 @@ def _said(
     open_ones += [f"{rows[i].name} (one seed)" for i in tests if i not in adjusted]
     shown = ", ".join(open_ones[:4]) + (f" and {len(open_ones) - 4} more" if len(open_ones) > 4 else "")
     return f"{name} leads, not significantly before {shown}{how}"
+
+
+def _tests(count: int, name: str, how: str) -> str:
+    return f"{name}{how}" if count == 1 else f"{count} {name}s{how}"
 
 
 def _at_most(p: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from common.report.selection import ENTRY, Chosen, flat, text
 from common.runs.evidence import asked_forms, key_of, neutral
 from common.runs.matching import NOTHING, value_at, without_seed
+from common.runs.words import OPEN
 
 # config groups in the order in which they stand in a name; other keys follow
 GROUPS = (ENTRY, "paper", "dataset", "model", "method", "schedule")
@@ -114,7 +115,9 @@ def _groups(runs: Sequence[Chosen]) -> list[_Group]:
 def _typed(runs: Iterable[Chosen]) -> list[str]:
     """The keys that someone has typed for any of the runs."""
     words = (word for run in runs for form in asked_forms(run.result) for word in form if not neutral(word))
-    return [key for key in dict.fromkeys(map(key_of, words)) if key not in ASIDE]
+    # a class is said by the choice that brings it, or in its place (`_group`)
+    targets = [f"{group}._target_" for group in OPEN]
+    return [key for key in dict.fromkeys(map(key_of, words)) if key not in (*ASIDE, *targets)]
 
 
 def _group(runs: list[Chosen], typed: list[str], by_entry: bool) -> _Group:
@@ -132,6 +135,10 @@ def _group(runs: list[Chosen], typed: list[str], by_entry: bool) -> _Group:
         elif key in words:
             values[key] = words[key].strip("'\"")
     leaves = flat(without_seed(result["config"], result["seed"]))
+    for group, choices in OPEN.items():
+        # a class of the user's own, by its name: `any` and `own` are none
+        if values.get(group) in choices and f"{group}._target_" in leaves:
+            values[group] = str(leaves[f"{group}._target_"])
     everything = {"paper": result["paper"], "scale": result["scale"], **result["choices"], **leaves}
     return _Group(runs[0].label, runs, values, {key: text(value) for key, value in everything.items()})
 

@@ -35,7 +35,7 @@ def test_the_best_is_marked_where_it_is_significant_and_only_there() -> None:
     mine = [0.10, 0.11, 0.12, 0.10, 0.13]
     clear = compare(runs(*over_seeds(mine, ADAM), *over_seeds(far, SGD)), ["test_error"])
     assert [row.cells[clear.columns[0]].place for row in clear.rows] == ["best", ""]
-    assert "adam is significantly best, p < 0.0001 (1 paired over common seeds)" in clear.notes[0]
+    assert "adam is significantly best, p < 0.0001 (paired t test over common seeds)" in clear.notes[0]
     close = [*over_seeds(mine, ADAM), *over_seeds(far, SGD), *over_seeds(near, "method=optimizer/any")]
     both = compare(runs(*close), ["test_error"])
     assert [row.cells[both.columns[0]].place for row in both.rows] == ["leads", "", ""]
@@ -74,7 +74,7 @@ def test_differences_without_spread_are_said_to_have_none() -> None:
 def test_seeds_that_differ_are_compared_by_welch_and_that_is_said() -> None:
     later = [result(seed + 10, SGD, test_error=0.4 + 0.01 * seed) for seed in range(4)]
     found = compare(runs(*over_seeds([0.1, 0.12, 0.11, 0.1], ADAM), *later), ["test_error"])
-    assert "by Welch's test" in found.notes[0]
+    assert "(Welch's t test)" in found.notes[0]
 
 
 def test_a_single_seed_has_no_interval_and_is_not_best() -> None:

@@ -31,6 +31,12 @@ def test_choices_with_the_same_end_are_written_out() -> None:
     assert found == ["optimizer/own", "distillation/own"]
 
 
+def test_a_class_of_ones_own_is_called_by_its_name() -> None:
+    mine = result(0, "method=optimizer/any", "method._target_=my_nets.Signs", "method.lr=0.1")
+    other = result(0, "method=optimizer/any", "method._target_=torch.optim.RAdam")
+    assert names(mine, other, result(0, ADAM)) == ["Signs lr=0.1", "RAdam lr=0.01", "adam lr=0.01"]
+
+
 def test_words_that_all_have_are_said_apart() -> None:
     found = methods_of(runs(result(0, ADAM, "paper.epochs=3"), result(0, SGD, "paper.epochs=3")).runs)
     assert "paper.epochs=3.0" in found.alike and "paper=yogi" in found.alike
