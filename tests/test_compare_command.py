@@ -119,6 +119,20 @@ def test_a_wrong_word_gets_one_line_and_writes_nothing(
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_file_that_cannot_be_written_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "taken").write_text("")
+    monkeypatch.setattr(sys, "argv", ["compare.py", "into=taken/a.csv", f"results_dir={folder}/none"])
+    assert compare.main() == 1
+    assert capsys.readouterr().err.startswith("error: into=taken/a.csv: it cannot be written (")
+
+
+def test_a_terminal_without_the_signs_gets_others() -> None:
+    assert compare.printable("0.1 ± 0.2 über", "ascii") == "0.1 +- 0.2 ?ber"
+    assert compare.printable("0.1 ± 0.2", "utf-8") == "0.1 ± 0.2"
+
+
 def test_help_and_wrong_words_import_nothing_heavy(folder: Path) -> None:
     code = (
         "import sys; from common.report.compare import main; sys.argv[1:] = [{}]; main(); "

@@ -158,6 +158,9 @@ def compare(
     for metric in metrics:
         check_metric(metric, runs)
     told = better or {}
+    strange = next((metric for metric in told if metric and metric not in metrics), None)
+    if strange is not None:
+        raise UserError(unknown("better", strange, list(metrics)))
     ways = {metric: told.get(metric, told.get("")) or way_of(metric, runs) for metric in metrics}
     found = methods_of(runs)
     several = len(found.data) > 1
@@ -414,8 +417,9 @@ def _left_over(selection: Selection, rows: Sequence[Row]) -> list[str]:
     lost = [job for job in selection.unfinished if not any(_is_of(job, row.method) for row in rows)]
     if not lost:
         return []
-    words = " ".join(lost[0].words)
-    return [f"{len(lost)} jobs of the sweep came to no result and are on no row ({lost[0].why}: {words})"]
+    jobs = "1 job came" if len(lost) == 1 else f"{len(lost)} jobs came"
+    first = ": ".join(filter(None, (lost[0].why, " ".join(lost[0].words))))
+    return [f"{jobs} to no result, and {'is' if len(lost) == 1 else 'are'} on no row ({first})"]
 
 
 def cell_text(cell: Cell | None, spread: Spread, decimals: int | None = None) -> str:

@@ -251,11 +251,11 @@ class OwnFolder(ImageFolder):
             UserError: there are some, and nobody has said to leave them out: all of them.
         """
         listings = [self._listing(folder) for folder in dict.fromkeys(self.folders.values())]
-        paths = [record.path for listing in listings for record in listing]
+        paths = {record.path: None for listing in listings for record in listing}
         files = fingerprint(self.sources(), self.SUFFIXES)
         threads = max(1, self.workers)
-        found = known_unreadable(self.root, paths, files, "dataset=folder", threads, self.FORMATS)
-        found = {path: fault for path, fault in found.items() if path in set(paths)}
+        found = known_unreadable(self.root, list(paths), files, "dataset=folder", threads, self.FORMATS)
+        found = {path: fault for path, fault in found.items() if path in paths}
         if found and self.unreadable is None:
             raise UserError(
                 f"dataset.path={self.root}: {_pictures(len(found))} of {len(paths)} cannot be read: "

@@ -28,6 +28,8 @@ VERSION = 1
 CACHE, USUAL = "REPRISE_CACHE", "~/.cache/reprise"
 # pictures that one line names
 NAMED = 30
+# as many pictures take more than a moment, which is said
+MANY = 2000
 # pictures that one thread takes at once
 SHARE = 16
 
@@ -105,6 +107,8 @@ def known_unreadable(
     known = None if note is None else _read(note)
     if known is not None:
         return {str(root / name): fault for name, fault in known.items()}
+    if len(paths) > MANY:
+        print(f"{what}: looking through {len(paths):,} pictures, once for the same files", file=sys.stderr)
     found = unreadable(paths, what, threads, formats)
     if note is not None:
         _keep(note, {os.path.relpath(path, root): fault for path, fault in found.items()})

@@ -66,6 +66,11 @@ def test_a_word_says_which_way_is_better_where_the_name_does_not() -> None:
         assert found.rows[1].cells[found.columns[0]].place == "best"
 
 
+def test_a_direction_of_a_metric_that_is_not_shown_is_refused() -> None:
+    with pytest.raises(UserError, match=r"unknown better=test_eror; did you mean test_error\?"):
+        compare(runs(*over_seeds([0.1, 0.2], ADAM)), ["test_error"], better={"test_eror": "lower"})
+
+
 def test_differences_without_spread_are_said_to_have_none() -> None:
     found = compare(runs(*over_seeds([0.1] * 3, ADAM), *over_seeds([0.2] * 3, SGD)), ["test_error"])
     assert "not significantly before sgd (p = 0.25, no spread over seeds)" in found.notes[0]
@@ -118,7 +123,7 @@ def test_unfinished_runs_and_earlier_code_are_said_on_the_row() -> None:
     assert found.rows[0].notes == ("2 unfinished", "earlier code (1 of 3)")
     assert (found.rows[0].unfinished, found.rows[0].stale) == (2, 1)
     assert found.rows[1].notes == ()
-    assert "1 jobs of the sweep came to no result and are on no row (failed: paper=yogi" in found.notes[-1]
+    assert "1 job came to no result, and is on no row (failed: paper=yogi" in found.notes[-1]
 
 
 def test_of_two_runs_with_one_seed_the_newer_counts() -> None:
