@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("WANDB_MODE", "offline")
+    # what is known of folders of pictures is kept for these tests alone
+    os.environ.setdefault("REPRISE_CACHE", tempfile.mkdtemp(prefix="reprise-cache-"))
     # how long it waits for its own service
     os.environ.setdefault("WANDB__SERVICE_WAIT", "300")
     torch.set_num_threads(1)

@@ -77,7 +77,7 @@ def test_the_chapters_sweep_is_compared_by_its_folder(quick: Run, calls: Calls, 
     assert made.returncode == 0, made.stderr
     done = calls.run([], tmp_path, script=ROOT / "compare.py")
     assert (done.code, done.errors) == (0, "")
-    assert "lr=0.001" in done.out and "lr=0.01 " in done.out and "paired over common seeds" in done.out
+    assert "lr=0.001" in done.out and "lr=0.01 " in done.out and "paired t test over common seeds" in done.out
     assert "earlier code" not in done.out
 
 
@@ -100,7 +100,7 @@ def test_the_chapters_sweep_is_compared_by_its_folder(quick: Run, calls: Calls, 
         (["metric="], "metric= has no value"),
         (["yogi.nothing.*"], "no run matches yogi.nothing.*: it is no path, and no entry that was run"),
         (["results"], "no run matches results"),
-        (["outputs/sweps/1"], "outputs/sweps/1 does not exist (in outputs: sweeps, yogi)"),
+        (["outputs/sweps/1"], "outputs/sweps/1 does not exist (there is sweeps, yogi in"),
         (["method=optimizer/yogy"], "none has it; did you mean optimizer/yogi?"),
     ],
 )
@@ -117,6 +117,20 @@ def test_a_wrong_word_gets_one_line_and_writes_nothing(
     told = capsys.readouterr()
     assert told.err.startswith("error: ") and line in told.err and len(told.err.splitlines()) == 1
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "taken").write_text("")
+    monkeypatch.setattr(sys, "argv", ["compare.py", "into=taken/a.csv", f"results_dir={folder}/none"])
+    assert compare.main() == 1
+    assert capsys.readouterr().err.startswith("error: into=taken/a.csv: it cannot be written (")
+
+
+def test_a_terminal_without_the_signs_gets_others() -> None:
+    assert compare.printable("0.1 ± 0.2 über", "ascii") == "0.1 +- 0.2 ?ber"
+    assert compare.printable("0.1 ± 0.2", "utf-8") == "0.1 ± 0.2"
 
 
 def test_help_and_wrong_words_import_nothing_heavy(folder: Path) -> None:

@@ -48,9 +48,10 @@ def _report(words: list[str]) -> None:
     # the front page of the site counts over all papers
     report = build(evidence, None if given["to"] == "html" else wanted)
     if given["to"] == "html":
+        from common.report.own import own_sections
         from common.report.searches import searches
 
-        report = replace(report, searches=tuple(searches(evidence)))
+        report = replace(report, searches=tuple(searches(evidence)), own=tuple(own_sections(evidence)))
     target(report, wanted, Path(given["into"]))
 
 

@@ -176,9 +176,20 @@ def show(comparison: "Comparison") -> None:
     from common.report import written
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(written.terminal(comparison))
-    for note in written.footnotes(comparison):
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    with console.capture() as shown:
+        console.print(written.terminal(comparison))
+        for note in written.footnotes(comparison):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+    print(printable(shown.get(), sys.stdout.encoding or "ascii"), end="")
+
+
+def printable(text: str, encoding: str) -> str:
+    """The text as far as an encoding has its signs: `+-` for ±, and ? for other strangers."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def write(comparison: "Comparison", asked: Asked) -> None:
@@ -186,15 +197,18 @@ def write(comparison: "Comparison", asked: Asked) -> None:
     from common.report import written
 
     for path in asked.files:
-        if path.suffix in PICTURES:
-            from common.report.curves import draw
+        try:
+            if path.suffix in PICTURES:
+                from common.report.curves import draw
 
-            draw(comparison, asked.own["curve"], asked.own["x"], asked.own["log"] or None, path)
-        elif path.suffix == ".parquet":
-            written.write_parquet(_lines(comparison, asked), path)
-        else:
-            with whole(path) as partial:
-                partial.write_text(_text(comparison, asked, path.suffix), encoding="utf-8")
+                draw(comparison, asked.own["curve"], asked.own["x"], asked.own["log"] or None, path)
+            elif path.suffix == ".parquet":
+                written.write_parquet(_lines(comparison, asked), path)
+            else:
+                with whole(path) as partial:
+                    partial.write_text(_text(comparison, asked, path.suffix), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"into={path}: it cannot be written ({error.strerror})") from error
         print(f"written: {path}")
 
 

@@ -158,6 +158,9 @@ def compare(
     for metric in metrics:
         check_metric(metric, runs)
     told = better or {}
+    strange = next((metric for metric in told if metric and metric not in metrics), None)
+    if strange is not None:
+        raise UserError(unknown("better", strange, list(metrics)))
     ways = {metric: told.get(metric, told.get("")) or way_of(metric, runs) for metric in metrics}
     found = methods_of(runs)
     several = len(found.data) > 1
@@ -301,7 +304,8 @@ def _cell(runs: Sequence[Chosen], metric: str) -> Cell | None:
         half = 1.96 * inner.std / math.sqrt(inner.n)
         return Cell(inner, inner.mean - half, inner.mean + half, without)
     interval = mean_interval(list(values.values()))
-    return Cell(found, *((interval.low, interval.high) if interval.bounded else (None, None)), without)
+    low, high = (interval.low, interval.high) if interval.bounded else (None, None)
+    return Cell(found, low, high, without)
 
 
 def _of_replicates(runs: Sequence[Chosen], metric: str, found: Sample) -> Sample | None:
@@ -349,8 +353,10 @@ def _said(
     """What is best, against what, by which test."""
     kinds = [test.test for test in tests.values() if test.p is not None]
     paired, welch = kinds.count("paired"), kinds.count("Welch")
-    named = [f"{paired} paired over common seeds"] * bool(paired) + [f"{welch} by Welch's test"] * bool(welch)
-    how = f" ({' and '.join(named)}" + (", Holm's correction)" if len(adjusted) > 1 else ")") if named else ""
+    named = [_tests(paired, "paired t test", " over common seeds")] * bool(paired)
+    named += [_tests(welch, "Welch's t test", "")] * bool(welch)
+    correction = ", Holm's correction" if len(adjusted) > 1 else ""
+    how = f" ({' and '.join(named)}{correction})" if named else ""
     name = rows[best].name
     if sure:
         return f"{name} is significantly best, p {_at_most(max(adjusted.values()))}{how}"
@@ -362,6 +368,10 @@ def _said(
     open_ones += [f"{rows[i].name} (one seed)" for i in tests if i not in adjusted]
     shown = ", ".join(open_ones[:4]) + (f" and {len(open_ones) - 4} more" if len(open_ones) > 4 else "")
     return f"{name} leads, not significantly before {shown}{how}"
+
+
+def _tests(count: int, name: str, how: str) -> str:
+    return f"{name}{how}" if count == 1 else f"{count} {name}s{how}"
 
 
 def _at_most(p: float) -> str:
@@ -390,8 +400,7 @@ def _notes(row: Row, mixed: bool) -> tuple[str, ...]:
     if row.unfinished:
         notes.append(f"{row.unfinished} unfinished")
     if row.stale:
-        count = "" if row.stale == len(runs) else f" ({row.stale} of {len(runs)})"
-        notes.append(f"earlier code{count}")
+        notes.append("earlier code" + ("" if row.stale == len(runs) else f" ({row.stale} of {len(runs)})"))
     twice = len(runs) - sum(len({run.result["seed"] for run in found}) for found in row.method.runs.values())
     if twice:
         notes.append(f"{twice} left out, made again with the same seed")
@@ -408,8 +417,9 @@ def _left_over(selection: Selection, rows: Sequence[Row]) -> list[str]:
     lost = [job for job in selection.unfinished if not any(_is_of(job, row.method) for row in rows)]
     if not lost:
         return []
-    words = " ".join(lost[0].words)
-    return [f"{len(lost)} jobs of the sweep came to no result and are on no row ({lost[0].why}: {words})"]
+    jobs = "1 job came" if len(lost) == 1 else f"{len(lost)} jobs came"
+    first = ": ".join(filter(None, (lost[0].why, " ".join(lost[0].words))))
+    return [f"{jobs} to no result, and {'is' if len(lost) == 1 else 'are'} on no row ({first})"]
 
 
 def cell_text(cell: Cell | None, spread: Spread, decimals: int | None = None) -> str:

@@ -166,7 +166,7 @@ def draw(comparison: Comparison, curve: str, axis: str, logarithmic: str | None,
     columns = 1 if max(map(len, names)) > 34 else 2
     high = HIGH + LEGEND_LINE * math.ceil(len(names) / columns)
     # text of an SVG as paths, so that it looks the same everywhere; no Type 3 fonts, which publishers refuse
-    settings = {
+    settings: dict[Any, Any] = {
         "font.size": 9, "pdf.fonttype": 42, "svg.hashsalt": "reprise", "text.parse_math": False,
         "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.color": "#dfe3e8",
     }  # fmt: skip
@@ -180,9 +180,9 @@ def draw(comparison: Comparison, curve: str, axis: str, logarithmic: str | None,
             one.set_ylabel(curve.replace("_", " "))
             if panel.data:
                 one.set_title(panel.data)
-        lines = {line.get_label(): line for one in axes for line in one.get_legend_handles_labels()[0]}
-        place = {"loc": "outside lower center", "ncols": columns * len(found), "frameon": False}
-        figure.legend(list(lines.values()), list(lines), **place)
+        lines = {str(line.get_label()): line for one in axes for line in one.get_legend_handles_labels()[0]}
+        look = {"ncols": columns * len(found), "frameon": False}
+        figure.legend(list(lines.values()), list(lines), loc="outside lower center", **look)
         with whole(path) as partial:
             metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix[1:], {})
             figure.savefig(partial, format=path.suffix[1:], metadata=metadata, dpi=200)

@@ -139,7 +139,7 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
         lines = [_axis_line(_label(part[0], others, place), part, axis, scale, metric) for part in groups]
         xs = [x for line in lines for x, _ in line.curves[0]]
         title = " · ".join([f"{metric} against {axis.key}", *place.values()])
-        yield _figure(
+        yield panel_figure(
             f"{table.name}.{scale}.{metric}.{'.'.join(place.values())}".rstrip("."),
             title,
             lines,
@@ -168,7 +168,7 @@ def _against_each_other(
         ]
         xs = [x for line in lines for x, _ in line.curves[0]]
         x, y = (f"{metric} ({table.metrics[metric].get('unit', '1')})" for metric in plane)
-        yield _figure(
+        yield panel_figure(
             f"{table.name}.{scale}.plane.{'.'.join(place.values())}".rstrip("."),
             " · ".join([f"{plane[1]} against {plane[0]}", *place.values()]),
             lines,
@@ -228,7 +228,7 @@ def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figu
         what = f"{series} while running" + (f", mean of {seeds} seeds" if seeds > 1 else "")
         what += ", 95% interval" if any(line.band for line in lines) else ""
         step = "epoch" if by_epoch else step_name(run for runs in rows[0].runs.values() for run in runs)
-        yield _figure(
+        yield panel_figure(
             f"{table.name}.{scale}.curves.{'.'.join(place.values())}".rstrip("."),
             " · ".join([what, *place.values()]),
             lines,
@@ -370,7 +370,7 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[R
 # drawing
 
 
-def _figure(
+def panel_figure(
     name: str, title: str, lines: list[Line], scale: str, kind: str, labels: tuple[str, str], log_x: bool
 ) -> Figure:
     note = f"{title} ({scale} scale)" if scale != "paper" else title

@@ -8,11 +8,14 @@ from typing import Any
 from common.report.selection import ENTRY, Chosen, flat, text
 from common.runs.evidence import asked_forms, key_of, neutral
 from common.runs.matching import NOTHING, value_at, without_seed
+from common.runs.words import OPEN
 
 # config groups in the order in which they stand in a name; other keys follow
 GROUPS = (ENTRY, "paper", "dataset", "model", "method", "schedule")
 # words that set no method apart by themselves
 ASIDE = ("seed", "scale", ENTRY)
+# a value that a name goes without
+NULL = "null"
 # keys that say on which data a run was made, which are columns and no names
 DATA = ("dataset", "dataset.path")
 
@@ -114,13 +117,16 @@ def _groups(runs: Sequence[Chosen]) -> list[_Group]:
 def _typed(runs: Iterable[Chosen]) -> list[str]:
     """The keys that someone has typed for any of the runs."""
     words = (word for run in runs for form in asked_forms(run.result) for word in form if not neutral(word))
-    return [key for key in dict.fromkeys(map(key_of, words)) if key not in ASIDE]
+    # a class is said by the choice that brings it, or in its place (`_group`)
+    targets = [f"{group}._target_" for group in OPEN]
+    return [key for key in dict.fromkeys(map(key_of, words)) if key not in (*ASIDE, *targets)]
 
 
 def _group(runs: list[Chosen], typed: list[str], by_entry: bool) -> _Group:
-    result = runs[0].result
+    seed = runs[0].result["seed"]
+    result = {**runs[0].result, "config": without_seed(runs[0].result["config"], seed)}
     forms = (word.partition("=") for form in asked_forms(result) for word in form)
-    words = {key_of(key): value for key, equals, value in forms if equals}
+    words = {key_of(key): without_seed(value.strip("'\""), seed) for key, equals, value in forms if equals}
     groups = [ENTRY] if by_entry else ["paper", *result["choices"]]
     values: dict[str, str] = {}
     for key in dict.fromkeys([*groups, *typed]):
@@ -129,9 +135,13 @@ def _group(runs: list[Chosen], typed: list[str], by_entry: bool) -> _Group:
             values[key] = result["entries"][0]
         elif there is not NOTHING and not isinstance(there, dict):
             values[key] = text(there)
-        elif key in words:
-            values[key] = words[key].strip("'\"")
-    leaves = flat(without_seed(result["config"], result["seed"]))
+        elif key in words and not (key.endswith(".seed") and words[key] == str(seed)):
+            values[key] = words[key]
+    leaves = flat(result["config"])
+    for group, choices in OPEN.items():
+        # a class of the user's own, by its name: `any` and `own` are none
+        if values.get(group) in choices and f"{group}._target_" in leaves:
+            values[group] = str(leaves[f"{group}._target_"])
     everything = {"paper": result["paper"], "scale": result["scale"], **result["choices"], **leaves}
     return _Group(runs[0].label, runs, values, {key: text(value) for key, value in everything.items()})
 
@@ -222,7 +232,7 @@ def _speller(groups: Sequence[_Group], keys: Sequence[str]) -> Callable[[_Group]
         parts = []
         for key in keys:
             value = group.at(key)
-            if value is not None:
+            if value not in (None, NULL):
                 parts.append(short[key][value] if key in chosen else f"{shown[key]}={value}")
         return " ".join(parts)
 

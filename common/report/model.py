@@ -235,11 +235,14 @@ class Paper:
 
 @dataclass(frozen=True)
 class Report:
-    """All papers, in the order of the front page, and searches over runs (`common.report.searches`)."""
+    """All papers, in the order of the front page; searches over runs (`common.report.searches`), and the
+    user's own runs (`common.report.own`).
+    """
 
     papers: list[Paper]
     results: int
     searches: tuple[Any, ...] = ()
+    own: tuple[Any, ...] = ()
     arenas: list[tuple[Arena, list[FieldStandings]]] = field(default_factory=list)
 
     def paper(self, name: str) -> Paper:

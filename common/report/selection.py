@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base.errors import UserError
+from common.base.files import folders_beside
 from common.runs.evidence import Evidence, read_all
 from common.runs.matching import NOTHING, has, value_at
 from common.runs.sweep import RUNNING, read_statuses
@@ -18,8 +19,10 @@ from common.runs.words import quoted, texts_of
 Result = dict[str, Any]
 
 DONE = ("passed", "skipped")
+# the name of a run's folder
+RUN_KEY = re.compile(r"[0-9a-f]{12}")
 # `Ours: method=optimizer/yogi`: a name for the rows of some runs, and the words of these
-NAMED = re.compile(r"(?P<name>[^=:]+):\s+(?P<words>.+)", re.DOTALL)
+NAMED = re.compile(r"(?P<name>[^=:]+):\s*(?P<words>\S.*)", re.DOTALL)
 FILTER = re.compile(r"(?P<key>[^=!\s]+)(?P<sign>!?=)(?P<value>.*)", re.DOTALL)
 # a result named for this, as "entry" is no key of its config
 ENTRY = "entry"
@@ -86,13 +89,20 @@ def select(words: Sequence[str], evidence: Evidence, outputs: Path) -> Selection
     kept = {
         (run.label, run.key, run.result["finished"]): run for part in parts[::-1] for run in part.runs[::-1]
     }
+    if not kept:
+        raise UserError(f"no run has a result yet in {', '.join(named)} (valid: folders of finished runs)")
     runs = _filtered(list(kept.values())[::-1], filters)
     unfinished = list(dict.fromkeys(one for part in parts for one in part.unfinished))
     return Selection(runs, unfinished, all(part.ordered for part in parts))
 
 
 def _is_filter(word: str) -> bool:
-    return NAMED.fullmatch(word) is None and len(_split(word)) == 1 and FILTER.fullmatch(word) is not None
+    return _named(word) is None and len(_split(word)) == 1 and FILTER.fullmatch(word) is not None
+
+
+def _named(word: str) -> re.Match[str] | None:
+    """The name and the words of `NAME: WORDS`; a path may have a colon, too."""
+    return None if Path(word).expanduser().exists() else NAMED.fullmatch(word)
 
 
 def _split(word: str) -> list[str]:
@@ -107,7 +117,7 @@ def _split(word: str) -> list[str]:
 
 
 def _part(word: str, evidence: Evidence, outputs: Path) -> Selection:
-    match = NAMED.fullmatch(word)
+    match = _named(word)
     name, rest = (match["name"].strip(), match["words"].strip()) if match else ("", word)
     found = _unnamed(rest, evidence, outputs)
     runs = [Chosen(run.key, run.result, name, run.recorded) for run in found.runs]
@@ -147,12 +157,7 @@ def _everything(evidence: Evidence, outputs: Path) -> Selection:
 
 def _leads_nowhere(word: str, path: Path, evidence: Evidence) -> str:
     if "/" in word or word.startswith((".", "~")):
-        beside = path.parent
-        while not beside.exists():
-            beside = beside.parent
-        there = sorted(one.name for one in beside.iterdir() if one.is_dir() and one.name[:1] != ".")
-        shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
-        return f"{word} does not exist (in {beside}: {shown or 'no folder'})"
+        return f"{word} does not exist (there is {folders_beside(path)})"
     near = difflib.get_close_matches(word, [*evidence.by_entry], n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return (
@@ -175,6 +180,8 @@ def _of_path(path: Path, evidence: Evidence) -> Selection:
     if (path / "varying.json").exists() or any(path.glob("[0-9][0-9][0-9][0-9][0-9][0-9].json")):
         return _of_sweep(path, evidence)
     found = sorted(path.rglob("result.json"))
+    if not found and RUN_KEY.fullmatch(path.resolve().name):
+        return Selection([], [Unfinished((), f"no result yet in {path}")], True)
     if not found:
         found = [one for one in sorted(path.rglob("*.json")) if "sweeps" not in one.parts]
     return _read({_key(one): one for one in found}, path)
@@ -183,7 +190,7 @@ def _of_path(path: Path, evidence: Evidence) -> Selection:
 def _key(path: Path) -> str:
     """`yogi/0123456789ab`, as in outputs; the path of what lies elsewhere."""
     folder = path.parent if path.name == "result.json" else path.with_suffix("")
-    return "/".join(folder.parts[-2:]) if re.fullmatch(r"[0-9a-f]{12}", folder.name) else str(path)
+    return "/".join(folder.parts[-2:]) if RUN_KEY.fullmatch(folder.name) else str(path)
 
 
 def _read(paths: dict[str, Path], where: Path) -> Selection:
@@ -259,16 +266,26 @@ def _filtered(runs: list[Chosen], words: Iterable[str]) -> list[Chosen]:
     """The runs that have what all words say.
 
     Raises:
-        UserError: the first word that leaves none.
+        UserError: the first word that leaves none, or one of whose values no run has.
     """
     before: list[str] = []
     for word in words:
         left = [run for run in runs if _says(run.result, word)]
-        if not left:
-            raise UserError(_none_has(word, runs, before))
+        lost = next((one for one in _each(word) if not any(_says(run.result, one) for run in runs)), None)
+        if lost is not None or not left:
+            raise UserError(_none_has(lost or word, runs, before))
         runs = left
         before.append(word)
     return runs
+
+
+def _each(word: str) -> list[str]:
+    """`seed=0` and `seed=1` of `seed=0,1`: each of several must be of some run, or it is mistyped."""
+    match = FILTER.fullmatch(word)
+    assert match is not None
+    if match["sign"] == "!=" or match["key"].lstrip("+") == ENTRY:
+        return [word]
+    return [f"{match['key']}={one}" for one in texts_of(match["value"])] or [word]
 
 
 def _says(result: Result, word: str) -> bool:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,7 +48,7 @@ class Page:
 
 
 def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
-    """Write the front page and the pages of some papers, and of all searches over runs.
+    """Write the front page and the pages of some papers, of all searches over runs, and of own runs.
 
     Returns:
         The page to open: the front page, or that of the only paper.
@@ -63,6 +63,10 @@ def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
     for search in report.searches:
         text = environment.get_template("search.html").render(search=search)
         _write(into / f"{search.name}.html", text)
+    if report.own:
+        _write_own(report.own, environment, into)
+    else:
+        (into / "own.html").unlink(missing_ok=True)
     for arena, fields in report.arenas:
         page_of = environment.get_template("arena.html").render(arena=arena, fields=fields)
         _write(into / f"arena_{arena.name}.html", page_of)
@@ -83,11 +87,21 @@ def draw_page(paper: Paper) -> Page:
     return Page(paper, figures, {claim.name: claim_plot(claim, verdict) for claim, verdict in paper.claims})
 
 
+def _write_own(sections: Sequence[Any], environment: Environment, into: Path) -> None:
+    """Write the page of the user's own runs (`common.report.own`)."""
+    _write_drawn([figure for section in sections for figure in section.figures], into / "figures" / "own")
+    _write(into / "own.html", environment.get_template("own.html").render(sections=sections))
+
+
 def _write_figures(page: Page, into: Path) -> None:
-    """Write a page's figures, and remove those that it had before."""
-    folder = into / "figures" / page.paper.name
+    figures = [figure for figures in page.figures.values() for figure in figures]
+    _write_drawn(figures, into / "figures" / page.paper.name)
+
+
+def _write_drawn(figures: Iterable[Figure], folder: Path) -> None:
+    """Write the figures of a page, and remove those that it had before."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = {f"{figure.name}.svg": figure for figures in page.figures.values() for figure in figures}
+    drawn = {f"{figure.name}.svg": figure for figure in figures}
     for path in folder.glob("*.svg"):
         if path.name not in drawn:
             path.unlink()
@@ -112,6 +126,7 @@ def _environment(into: Path) -> Environment:
         "breakable": breakable,
         "coded": coded,
         "token": token,
+        "first_number": first_number,
         "markdown": lambda text, paper: markdown(text, _relative(in_roots(f"papers/{paper}"), into)),
     }
     environment.globals |= {
@@ -156,6 +171,12 @@ def breakable(text: Any) -> Markup:
     """Escaped text that a browser may break after `_`, `.` and `/`."""
     parts = re.split(r"(?<=[_./])", str(text))
     return Markup("<wbr>").join(escape(part) for part in parts if part)
+
+
+def first_number(text: str) -> str:
+    """The number that a cell begins with, for sorting; empty where it begins with none."""
+    found = re.match(r"-?[\d,]+(\.\d+)?(e[-+]?\d+)?", text)
+    return found[0].replace(",", "") if found else ""
 
 
 def token(text: str) -> str:

@@ -76,27 +76,29 @@ def footnotes(comparison: Comparison) -> list[str]:
 
 def terminal(comparison: Comparison) -> Table:
     """The table for rich; the best is bold, and marked for terminals that have no bold type."""
-    table = Table("method", *heads(comparison), "n", "notes")
+    noted = any(row.notes for row in comparison.rows)
+    table = Table("method", *heads(comparison), "n", *["notes"] * noted)
     for row, cells in zip(comparison.rows, texts(comparison), strict=True):
         shown = [
             Text(f"{cell} {MARK}", style="bold") if is_best(row, column) else Text(cell)
             for column, cell in zip(comparison.columns, cells, strict=True)
         ]
-        table.add_row(Text(row.name), *shown, row.n, Text("; ".join(row.notes)))
+        table.add_row(Text(row.name), *shown, row.n, *[Text("; ".join(row.notes))] * noted)
     return table
 
 
 def markdown(comparison: Comparison) -> str:
     """A pipe table, the best in bold."""
-    lines = [["method", *heads(comparison), "n", "notes"]]
+    noted = any(row.notes for row in comparison.rows)
+    lines = [["method", *heads(comparison), "n", *["notes"] * noted]]
     for row, cells in zip(comparison.rows, texts(comparison), strict=True):
         shown = [
             f"**{cell}**" if is_best(row, column) else cell
             for column, cell in zip(comparison.columns, cells, strict=True)
         ]
-        lines.append([_plain(row.name), *shown, row.n, _plain("; ".join(row.notes))])
+        lines.append([_plain(row.name), *shown, row.n, *[_plain("; ".join(row.notes))] * noted])
     lines[0] = [_plain(head) for head in lines[0]]
-    sides = ["---", *["---:"] * (len(comparison.columns) + 1), "---"]
+    sides = ["---", *["---:"] * (len(comparison.columns) + 1), *["---"] * noted]
     body = "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], sides, *lines[1:]])
     return f"{body}\n\n" + "\n".join(f"- {_plain(note)}" for note in footnotes(comparison)) + "\n"
 

@@ -178,7 +178,7 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
     if choice in TABLES:
         usual = {"kind": facts["kind"], "target": facts.get("target")}
     elif choice == "folder" and len(facts["shape"]) == 3:
-        usual = {"size": facts["shape"][-1]}
+        usual = {"size": facts["shape"][-1], "unreadable": settings.get("unreadable")}
     elif choice == "folder_boxes" and len(facts["shape"]) == 3:
         usual = {"size": facts["shape"][1:]}
     if choice in (*TABLES, *FOLDERS):

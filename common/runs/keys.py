@@ -34,7 +34,7 @@ NEUTRAL = {
 # off by default: a run without them has the key that it had before there were any
 OPTIONAL = ("stop", "clip", "start", "test_limit")
 # the same of keys that some files of a group have got since: null is what was before
-OPTIONAL_IN: dict[str, set[str]] = {"dataset": {"crop", "rungs", "warm_start"}}
+OPTIONAL_IN: dict[str, set[str]] = {"dataset": {"crop", "rungs", "unreadable", "warm_start"}}
 # groups whose nodes may name other runs
 STAGED = ("method", "model")
 # the key of a config, at its top, that names the run whose network a training starts from

@@ -50,5 +50,5 @@ def without_seed(node: Any, seed: int) -> Any:
     if isinstance(node, dict):
         return {k: without_seed(v, seed) for k, v in node.items() if not (k == "seed" and v == seed)}
     if isinstance(node, str) and "seed=" in node:
-        return SEED_WORD.sub(lambda m: "" if (m[1] or m[2]) == str(seed) else m[0], node)
+        return SEED_WORD.sub(lambda m: "" if (m[1] or m[2]) == str(seed) else m[0], node).strip()
     return node

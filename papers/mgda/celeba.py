@@ -2,9 +2,12 @@
 
 `list_eval_partition.txt` has a line "NAME PART" (0 train, 1 validation, 2 test) for each image,
 `list_attr_celeba.txt` their number, the names of the attributes, and a line "NAME -1 1 ..." for each;
-`img_align_celeba/NAME` are the images, 178x218, unpacked from `img_align_celeba.zip` if need be.
+`img_align_celeba/NAME` are the images, 178x218, unpacked from `img_align_celeba.zip` if need be. Kaggle's
+copy is read too: `list_eval_partition.csv` and `list_attr_celeba.csv`, and images in
+`img_align_celeba/img_align_celeba/NAME`.
 """
 
+import csv
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -80,6 +83,9 @@ class CelebA(StreamedData):
         images = unpack_folder(
             folder / IMAGES, folder / ARCHIVE, IMAGES, MD5[ARCHIVE], self.verify, self._advice()
         )
+        if (images / IMAGES).is_dir():
+            # a folder within a folder, as Kaggle packs it
+            images = images / IMAGES
         present = {path.name for path in images.iterdir()}
         attributes, records = self._attributes, []
         for name, number in self._partition.items():
@@ -96,7 +102,14 @@ class CelebA(StreamedData):
 
     def sources(self) -> dict[str, Path]:
         """The images, and the lists of parts and attributes."""
-        return {name: self.data_dir / "celeba" / name for name in (IMAGES, PARTITION, ATTRIBUTES)}
+        lists = {name: self._place(name) for name in (PARTITION, ATTRIBUTES)}
+        return {IMAGES: self.data_dir / "celeba" / IMAGES, **lists}
+
+    def _place(self, name: str) -> Path:
+        """Where a list lies: as it was published, or else as CSV, where that is there."""
+        path = self.data_dir / "celeba" / name
+        table = path.with_suffix(".csv")
+        return table if table.exists() and not path.exists() else path
 
     @cached_property
     def _partition(self) -> dict[str, int]:
@@ -109,8 +122,10 @@ class CelebA(StreamedData):
         return self._list(ATTRIBUTES, parse_attributes)
 
     def _list(self, name: str, parse: Callable[[str], Content]) -> Content:
-        path = self.data_dir / "celeba" / name
+        path = self._place(name)
         try:
+            if path.suffix == ".csv":
+                return parse(published(path.read_text()))
             check_file(path, MD5[name], self.verify)
             return parse(path.read_text())
         except (OSError, DamagedError) as error:
@@ -136,6 +151,23 @@ class CelebA(StreamedData):
     def synthetic_target(self, number: int, generator: np.random.Generator) -> Tensor:
         """Random attributes, uint8 [40]."""
         return torch.from_numpy(generator.integers(0, 2, LABELS, dtype=np.uint8))
+
+
+def published(table: str) -> str:
+    """One of Kaggle's CSV files as the list that it was made from.
+
+    Raises:
+        DamagedError: its head does not begin with image_id, or a row is not as long as the head.
+    """
+    lines = [line for line in table.lstrip("\N{BOM}").splitlines() if line.strip()]
+    head, *rows = csv.reader(lines or [""])
+    if head[:1] != ["image_id"]:
+        raise DamagedError(f"its first line begins with {''.join(head[:1])[:20]!r} instead of 'image_id'")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(head):
+            raise DamagedError(f"line {number} has {len(row)} columns, its first line {len(head)}")
+    listed = [" ".join(row) for row in rows]
+    return "\n".join(listed if len(head) == 2 else [str(len(rows)), " ".join(head[1:]), *listed])
 
 
 def parse_partition(text: str) -> dict[str, int]:

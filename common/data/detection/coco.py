@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Unpack
 
@@ -38,7 +38,8 @@ ARCHIVES = {
 # ten numbers of 1 to 90 were never given to a class of objects
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in UNUSED_IDS)
-LABEL_OF = {str(category): label for label, category in enumerate(CATEGORY_IDS)}
+# of each category's number, as text
+LABELS = {str(category): label for label, category in enumerate(CATEGORY_IDS)}
 COCO_NAMES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
@@ -55,8 +56,9 @@ COCO_NAMES = (
 class Coco2017(DetectionData):
     """Photographs of everyday scenes, 80 classes: 118,287 for training, 5,000 (val2017) for testing.
 
-    Labels 0..79 follow the order of the files' category numbers 1..90. Boxes around crowds are marked as
-    difficult; nobody learns from them.
+    Labels 0..79 follow the order of the files' category numbers 1..90. Where both files name categories,
+    those of val2017 are found by name: one of another number is taken for that of train2017. Boxes around
+    crowds are marked as difficult; nobody learns from them.
 
     Args:
         drop_empty: leave images without any box out of training; they always stay for testing.
@@ -80,13 +82,21 @@ class Coco2017(DetectionData):
     ) -> None:
         super().__init__(size=size, augment=augment, **options)
         self.drop_empty = drop_empty
+        # of train2017, once that has been read: the label of each name
+        self._label_of: dict[str, int] = {}
 
     def records(self, part: SplitName) -> Sequence[Record]:
         """The images of a part with their repaired boxes, in the order of its file."""
         records = super().records(part)
-        if part == "train" and self.drop_empty:
-            return [record for record in records if len(_annotation(record).boxes)]
-        return records
+        if part != "train" or not self.drop_empty:
+            return records
+        kept = [record for record in records if len(_annotation(record).boxes)]
+        if not kept:
+            raise UserError(
+                f"dataset.drop_empty=true leaves nothing: none of the {len(records)} images of {PARTS[part]} "
+                "has a box (valid: annotations of these images, or dataset.drop_empty=false)"
+            )
+        return kept
 
     def listing(self, part: SplitName) -> Listing:
         """All images of a part and their boxes."""
@@ -96,11 +106,31 @@ class Coco2017(DetectionData):
             f"unpack {_file_name('annotations')} and {_file_name(name)} in {self.data_dir.resolve()}/coco"
         )
         try:
-            found = parse_instances(read_json(source.read_bytes()), LABEL_OF)
+            instances = read_json(source.read_bytes())
+            categories = parse_categories(instances) if "categories" in instances else {}
+            found = parse_instances(instances, self._labels(part, categories))
         except (OSError, DamagedError) as error:
             raise UserError(f"{describe(source, error)}: {advice}") from error
         paths = listed_images(self._folder(name), found.names, source, advice)
         return Listing(paths, found.sizes, found.boxes, found.owner)
+
+    def _labels(self, part: SplitName, categories: dict[str, str]) -> dict[str, int]:
+        """The label of each category's number in a part's file; by name for val2017.
+
+        Raises:
+            DamagedError: a category of val2017 that train2017 does not name.
+        """
+        if part == "train":
+            self._label_of = {name: LABELS[number] for number, name in categories.items() if number in LABELS}
+            return LABELS
+        if not categories or not self._label_of:
+            return LABELS
+        unknown = [name for name in categories.values() if name not in self._label_of]
+        if unknown:
+            raise DamagedError(
+                f"its categories {shown(unknown)} are none of {PARTS['train']}'s ({shown([*self._label_of])})"
+            )
+        return {number: self._label_of[name] for number, name in categories.items()}
 
     def sources(self) -> dict[str, Path]:
         """The folders of both parts, and of the annotations."""
@@ -161,12 +191,12 @@ def parse_categories(instances: Any) -> dict[str, str]:
     for what, values in (("id", list(map(str, numbers))), ("name", names)):
         twice = [value for value, count in Counter(values).items() if count > 1]
         if twice:
-            raise DamagedError(f"two categories have the same {what} ({twice[0]})")
+            raise DamagedError(f"two categories have the {what} {twice[0]}")
     order = np.argsort(_numbers(numbers, "id"), kind="stable")
     return {str(numbers[i]): names[i] for i in order}
 
 
-def parse_instances(instances: Any, label_of: dict[str, int]) -> Instances:
+def parse_instances(instances: Any, label_of: Mapping[str, int]) -> Instances:
     """The images and boxes of an instances file.
 
     Args:
@@ -220,7 +250,7 @@ def _numbers(values: list[Any], key: str) -> np.ndarray:
     return numbers
 
 
-def _looked_up(values: list[Any], known: dict[str, int], what: str) -> np.ndarray:
+def _looked_up(values: list[Any], known: Mapping[str, int], what: str) -> np.ndarray:
     try:
         return np.array([known[str(value)] for value in values], dtype=np.int64)
     except KeyError as error:

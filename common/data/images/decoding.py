@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 
 from common.data.shared.decode import (
+    OWN_FORMATS,
     colour_jpeg_pixels,
     colour_jpeg_size,
+    names_of,
     orientation_of,
     reading,
     to_rgb,
@@ -30,7 +32,7 @@ from common.data.shared.decode import (
 # uint8 [H, W, 3], RGB
 Picture = NDArray[np.uint8]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = OWN_FORMATS
 # what files of these formats are called
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib",
@@ -38,7 +40,7 @@ SUFFIXES = (
 )  # fmt: skip
 # of these, the pictures of one file follow one another in time, or as pages
 ANIMATED = ("PNG", "WEBP", "GIF", "TIFF")
-NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
+NAMES = names_of(FORMATS)
 
 
 def decode_picture(source: str | Path | bytes) -> Picture:

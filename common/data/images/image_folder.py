@@ -6,6 +6,7 @@ Where train or val is absent and ILSVRC2012's archives lie in that folder, it is
 import os
 import re
 import shutil
+import sys
 import tarfile
 import zlib
 from collections import Counter
@@ -21,12 +22,15 @@ from torch import Tensor
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
+from common.base.files import folders_beside
 from common.base.preparation import Preparation
 from common.data.shared.decode import EXTENSIONS, centre_window, decode_rgb, mirrored, random_window
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, bar, check_file, prepare, unpack
 from common.data.shared.streamed import Record, StreamedData, StreamedOptions, naming
 
+# the folder in `data_dir` of ImageNet itself
+IMAGENET = "imagenet"
 FOLDERS: dict[SplitName, str] = {"train": "train", "test": "val"}
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
@@ -36,6 +40,8 @@ MD5 = {
     VAL: Checksum("29b22e2961454d5413ddabcf34fc5622", confirmed=False),
     DEVKIT: Checksum("fa75699e90414af021442c21a62c3abf", confirmed=False),
 }
+# kinds of other files that a line tells apart
+SUFFIXES_SHOWN = 3
 CLASS_ARCHIVE = re.compile(r"(n\d{8})\.tar")
 
 
@@ -86,58 +92,67 @@ def class_folders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def images_in(folder: Path) -> list[bytes]:
-    """The names of the JPEG and PNG files in `folder`, sorted; hidden ones do not count."""
+def images_in(folder: Path, suffixes: tuple[str, ...] = EXTENSIONS) -> list[bytes]:
+    """The names of the files in `folder` with these suffixes, sorted; hidden ones do not count."""
     with os.scandir(folder) as entries:
         return sorted(
             os.fsencode(entry.name)
             for entry in entries
-            if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".") and entry.is_file()
+            if entry.name.lower().endswith(suffixes) and not entry.name.startswith(".") and entry.is_file()
         )
 
 
-def beside_images(folders: Iterable[Path]) -> str:
+def beside_images(folders: Iterable[Path], suffixes: tuple[str, ...] = EXTENSIONS) -> str:
     """What lies in folders beside images of their own, in a few words; empty where nothing does.
 
-    That is folders within them, with the images that these hold at any depth, and other files by their
-    suffix; hidden ones do not count.
+    That is folders within them, with the images that these hold at any depth, other files by their suffix,
+    and links that lead nowhere; hidden ones do not count.
     """
-    within, others = [], Counter[str]()
+    within, others, dangling = [], Counter[str](), 0
     for folder in folders:
         within += [folder / name for name in class_folders(folder)]
         with os.scandir(folder) as entries:
-            files = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+            seen = [entry for entry in entries if not entry.name.startswith(".")]
+        dangling += sum(entry.is_symlink() and not Path(entry.path).exists() for entry in seen)
         others.update(
-            Path(name).suffix.lower() or "without a suffix"
-            for name in files
-            if not name.lower().endswith(EXTENSIONS)
+            Path(entry.name).suffix.lower() or "without a suffix"
+            for entry in seen
+            if entry.is_file() and not entry.name.lower().endswith(suffixes)
         )
-    found = [f"{count} file{'s' * (count > 1)} {suffix}" for suffix, count in others.most_common(3)]
+    found = [_counted(count, f"file{{}} {suffix}") for suffix, count in others.most_common(SUFFIXES_SHOWN)]
+    if rest := sum(count for _, count in others.most_common()[SUFFIXES_SHOWN:]):
+        found.append(_counted(rest, "other file{}"))
+    if dangling:
+        found.append(_counted(dangling, "link{} to nothing"))
     if within:
-        below = sum(len(images_in(Path(at))) for folder in within for at, _, _ in os.walk(folder))
+        below = sum(len(images_in(Path(at), suffixes)) for folder in within for at, _, _ in os.walk(folder))
         shown = ", ".join([folder.name for folder in within[:3]] + ["..."] * (len(within) > 3))
-        found.insert(
-            0,
-            f"{len(within)} folder{'s' * (len(within) > 1)} ({shown}) with {below} "
-            f"image{'s' * (below != 1)} in {'them' if len(within) > 1 else 'it'}",
-        )
+        inside = f"{_counted(below, 'image{}')} in {'them' if len(within) > 1 else 'it'}"
+        found.insert(0, f"{_counted(len(within), 'folder{}')} ({shown}) with {inside}")
     return " and ".join(found)
 
 
-def images_of(folder: Path, classes: Sequence[str]) -> list[list[bytes]]:
+def _counted(count: int, what: str) -> str:
+    """`2 files .txt` of "file{} .txt"."""
+    return f"{count} {what.format('' if count == 1 else 's')}"
+
+
+def images_of(
+    folder: Path, classes: Sequence[str], suffixes: tuple[str, ...] = EXTENSIONS
+) -> list[list[bytes]]:
     """The file names of each class's images.
 
     Raises:
         UserError: a class without an image, with what its folder holds instead.
     """
-    names = [images_in(folder / name) for name in classes]
+    names = [images_in(folder / name, suffixes) for name in classes]
     for name, images in zip(classes, names, strict=True):
         if not images:
             raise UserError(
                 f"{(folder / name).resolve()} holds no image; found: "
-                f"{beside_images([folder / name]) or 'nothing'} "
+                f"{beside_images([folder / name], suffixes) or 'nothing'} "
                 f"(valid: images right in each class folder, {folder.name}/CLASS/*.jpg, as "
-                f"{', '.join(EXTENSIONS)})"
+                f"{', '.join(suffixes)})"
             )
     return names
 
@@ -162,7 +177,7 @@ class ImageFolder(StreamedData):
     CLASSES: ClassVar = 1000
     TRAIN_SIZE: ClassVar = 1_281_167
     TEST_SIZE: ClassVar = 50_000
-    SUFFIXES: ClassVar = EXTENSIONS
+    SUFFIXES: ClassVar[tuple[str, ...]] = EXTENSIONS
     # whether images are turned as their orientation marks say; networks for ImageNet are trained without
     UPRIGHT: ClassVar = False
 
@@ -191,7 +206,10 @@ class ImageFolder(StreamedData):
         except OSError as error:
             raise UserError(f"{describe(folder, error)}: {self._advice()}") from error
         self._check_classes(folder, classes)
-        return listed(folder, classes, images_of(folder, classes))
+        names = images_of(folder, classes)
+        if others := beside_images(folder / name for name in classes):
+            print(f"{self.NAME}: left out of {folder}: {others}", file=sys.stderr)
+        return listed(folder, classes, names)
 
     def sources(self) -> dict[str, Path]:
         """The folders of both parts."""
@@ -246,7 +264,7 @@ class ImageFolder(StreamedData):
         window = centre_window(self.image_size, self.resize)
         if generator is not None and self.augment == "resized_crop":
             window = random_window(generator)
-        image = decode_rgb(record.path, self.image_size, window, self.note_repair, self.UPRIGHT)
+        image = decode_rgb(record.path, self.image_size, window, self.note_repair, self.UPRIGHT, self.FORMATS)
         return mirrored(image) if mirror else image, torch.tensor(record.annotation)
 
     def synthetic_target(self, number: int, generator: np.random.Generator) -> Tensor:
@@ -256,6 +274,12 @@ class ImageFolder(StreamedData):
 
     def _advice(self) -> str:
         folder = self.folder.resolve()
+        if self.folder.name != IMAGENET:
+            there = "" if self.folder.is_dir() else f"there is {folders_beside(self.folder)}; "
+            return (
+                f"{there}lay out {folder}/train/CLASS/*.jpg and {folder}/val/CLASS/*.jpg, or say "
+                "dataset=folder dataset.path=FOLDER, which finds out by itself what there is"
+            )
         return (
             f"ImageNet needs a login: download {TRAIN}, {VAL} and {DEVKIT} from "
             f"https://image-net.org/download-images and put them into {folder} to have them unpacked; or lay "

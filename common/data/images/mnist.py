@@ -1,4 +1,7 @@
-"""MNIST and Fashion-MNIST from their original gzipped idx files, in `data_dir/mnist` and `/fashion_mnist`."""
+"""MNIST and Fashion-MNIST from their original idx files, in `data_dir/mnist` and `data_dir/fashion_mnist`.
+
+The files may be gzipped or not, and may lie where torchvision keeps them: `MNIST/raw`, `FashionMNIST/raw`.
+"""
 
 import gzip
 import math
@@ -13,10 +16,18 @@ from torch import Tensor
 from common.data.shared.download import DamagedError, obtain
 from common.data.shared.in_memory import ImageData, Part, Split
 from common.data.shared.prepare import Checksum, check_content
+from common.data.shared.streamed import naming
+
+# what a gzipped file begins with
+GZIP = b"\x1f\x8b"
 
 
 class IdxImages(ImageData):
-    """Grey 28x28 images of 10 classes in four idx files: 60,000 for training, 10,000 for testing."""
+    """Grey 28x28 images of 10 classes in four idx files: 60,000 for training, 10,000 for testing.
+
+    A file is looked for gzipped and unpacked, with the names of its maker and those that some copies have
+    (`train-images.idx3-ubyte`), in `FOLDER` and where torchvision puts it; else it is downloaded.
+    """
 
     KIND: ClassVar = "image_classification"
     SHAPE: ClassVar = (1, 28, 28)
@@ -26,6 +37,7 @@ class IdxImages(ImageData):
     URL: ClassVar[str]
     # where the files lie in `data_dir`, and the data set to take where they cannot be had
     FOLDER: ClassVar[str]
+    TORCHVISION: ClassVar[str]
     BUNDLED: ClassVar = "digits"
     # by file name; of the gzipped file, or of what it holds
     CHECKSUMS: ClassVar[dict[str, Checksum]]
@@ -40,30 +52,55 @@ class IdxImages(ImageData):
 
     def sources(self) -> dict[str, Path]:
         """The four files."""
-        return {f"{self.FOLDER}/{name}": self.data_dir / self.FOLDER / name for name in self.CHECKSUMS}
+        return {f"{self.FOLDER}/{name}": self._place(name) for name in self.CHECKSUMS}
+
+    def _place(self, name: str) -> Path:
+        """Where a file lies: the first place that has it; where none has, that of a download."""
+        raw = name.removesuffix(".gz")
+        names = (name, raw, raw.replace("-idx", ".idx"), f"{raw.replace('-idx', '.idx')}.gz")
+        folders = (self.data_dir / self.FOLDER, self.data_dir / self.TORCHVISION)
+        places = [folder / one for folder in folders for one in names]
+        return next((place for place in places if place.is_file()), places[0])
 
     def _idx(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        path = self.data_dir / self.FOLDER / name
-        advice = f"put {name} into {path.parent.resolve()}, or take dataset={self.BUNDLED}, which is bundled"
+        path = self._place(name)
+        if path != self.data_dir / self.FOLDER / name:
+            # of another name or place: nothing is downloaded over it
+            with naming(path, f"remove it to have {name} downloaded"):
+                return self._parse(path, shape)
+        advice = (
+            f"put {name} (gzipped or not) into {path.parent.resolve()}, as torchvision's {self.TORCHVISION} "
+            f"into {self.data_dir.resolve()}, or take dataset={self.BUNDLED}, which is bundled"
+        )
         return obtain(path, f"{self.URL}/{name}", lambda file: self._parse(file, shape), advice)
 
     def _parse(self, path: Path, shape: tuple[int, ...]) -> Tensor:
         """An idx file: magic number 2048 + dimensions, then the sizes, big-endian int32, then the bytes."""
         packed = path.read_bytes()
-        try:
-            content = gzip.decompress(packed)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DamagedError(f"broken gzip: {error}") from error
+        content = packed if path.suffix != ".gz" and not packed.startswith(GZIP) else _unpacked(packed)
         header = np.array([2048 + len(shape), *shape], dtype=">i4").tobytes()
         size = len(header) + math.prod(shape)
         if len(content) != size or not content.startswith(header):
             raise DamagedError(f"not the {size} bytes of an idx file of shape {shape}")
-        checked = packed if self.CHECKSUMS_OF_GZIP else content
-        check_content(path, checked, [self.CHECKSUMS[path.name]], self.verify)
+        self._check(path, packed, content)
         values = np.frombuffer(content, np.uint8, offset=len(header))
         if len(shape) == 1 and values.max() >= 10:
             raise DamagedError(f"a label {values.max()}; they are 0 to 9")
         return torch.from_numpy(values.reshape(shape).copy())
+
+    def _check(self, path: Path, packed: bytes, content: bytes) -> None:
+        """Compare the checksum; an unpacked file of a set whose packed one is known has none."""
+        if self.CHECKSUMS_OF_GZIP and packed is content:
+            return
+        known = self.CHECKSUMS[f"{path.name.removesuffix('.gz').replace('.idx', '-idx')}.gz"]
+        check_content(path, packed if self.CHECKSUMS_OF_GZIP else content, [known], self.verify)
+
+
+def _unpacked(packed: bytes) -> bytes:
+    try:
+        return gzip.decompress(packed)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DamagedError(f"broken gzip: {error}") from error
 
 
 class Mnist(IdxImages):
@@ -72,6 +109,7 @@ class Mnist(IdxImages):
     NAME: ClassVar = "mnist"
     CLASS_NAMES: ClassVar = tuple("0123456789")
     FOLDER: ClassVar = "mnist"
+    TORCHVISION: ClassVar = "MNIST/raw"
     MEAN: ClassVar = (0.1307,)
     STD: ClassVar = (0.3081,)
     URL: ClassVar = "https://ossci-datasets.s3.amazonaws.com/mnist"
@@ -94,6 +132,7 @@ class FashionMnist(IdxImages):
         "Ankle boot",
     )  # fmt: skip
     FOLDER: ClassVar = "fashion_mnist"
+    TORCHVISION: ClassVar = "FashionMNIST/raw"
     MEAN: ClassVar = (0.2860,)
     STD: ClassVar = (0.3530,)
     URL: ClassVar = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"

@@ -1,5 +1,6 @@
 """A folder of the user's own images, one folder a class: what must be known of it is found from the files."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from common.base.dataset import Origin, SplitName, check
 from common.base.errors import UserError
+from common.data.images.decoding import SUFFIXES
 from common.data.images.image_folder import (
     ImageFolder,
     Listing,
@@ -19,13 +21,15 @@ from common.data.images.image_folder import (
     images_of,
     listed,
 )
-from common.data.shared.decode import image_size
+from common.data.shared.decode import OWN_FORMATS, image_size
 from common.data.shared.download import DamagedError, describe
+from common.data.shared.fingerprint import fingerprint
 from common.data.shared.own_parts import folders_of_parts, held_out, trained_on, usual_validation
 from common.data.shared.streamed import Record, Rows, StreamedOptions
 from common.data.shared.streamed import Request as Wanted
 from common.data.shared.subsets import complement
 from common.data.shared.text_file import shown
+from common.data.shared.unreadable import known_unreadable, listed_faults
 
 # images that sizes and the mean colour are taken from, evenly spaced over all
 SAMPLE = 1000
@@ -33,6 +37,8 @@ LARGEST_SIZE = 224
 LAYOUT = "PATH/train/CLASS/*.jpg"
 # the shorter side of an image before its centre is cut out, against the size: 256 for 224
 MARGIN = 8 / 7
+LEAVE_OUT = "leave_out"
+LEFT_OUT = "pictures left out, which cannot be read"
 
 
 class OwnFolder(ImageFolder):
@@ -48,6 +54,8 @@ class OwnFolder(ImageFolder):
             images that is split off; null for the former where it can be had, else none.
         test: the fraction of each class that is held out for testing where no part is there for it.
         augment: as in `ImageFolder`.
+        unreadable: "leave_out" goes without the pictures that cannot be decoded, and counts them; null names
+            them all, and refuses the folder.
         origin: of a network that is to be judged: classes, by the names of their folders, and normalisation
             are then those that it was trained with; some classes may be absent. All images are for testing
             where no part is there for it, but those that it was trained on.
@@ -64,6 +72,8 @@ class OwnFolder(ImageFolder):
     TRAIN_SIZE: ClassVar = 512
     TEST_SIZE: ClassVar = 256
     UPRIGHT: ClassVar = True
+    SUFFIXES: ClassVar = SUFFIXES
+    FORMATS: ClassVar = OWN_FORMATS
     # of all three parts, where the folder has them
     OFFICIAL_VALIDATION: ClassVar = True
 
@@ -74,11 +84,16 @@ class OwnFolder(ImageFolder):
         size: int | None,
         test: float,
         augment: Literal["none", "flip", "resized_crop"],
+        unreadable: Literal["leave_out"] | None = None,
         origin: Origin | None = None,
         **options: Unpack[StreamedOptions],
     ) -> None:
         check("path", path, bool(path), f"give the folder of your images (valid: {LAYOUT})")
         check("test", test, 0 < test < 1, "give a fraction above 0 and below 1")
+        check("unreadable", unreadable, unreadable in (None, LEAVE_OUT), "give leave_out, or null")
+        self.unreadable = unreadable
+        # pictures that cannot be decoded, by path, once they have been looked for
+        self._faults: dict[str, str] = {}
         self.root, self.holdout, self.origin = Path(path).expanduser(), test, origin
         self.folders = folders_of_parts(self.root, LAYOUT, origin is not None)
         self.class_list = self._class_list()
@@ -114,6 +129,11 @@ class OwnFolder(ImageFolder):
         which = "images held out of" if self.held_out else "all images of"
         return f"{which} {self.root if self.held_out else self._judged()}"
 
+    def facts(self) -> dict[str, Any]:
+        """See `DataSet`; where pictures were left out, how many: `left_out`."""
+        known = super().facts()
+        return {**known, "left_out": len(self._faults)} if self._faults else known
+
     def normalisation(self) -> dict[str, Any]:
         """See `facts`; the colours are measured for it, if they have not been."""
         self.setup()
@@ -126,18 +146,19 @@ class OwnFolder(ImageFolder):
             raise UserError(f"dataset.path: {describe(folder, error)}") from error
         least = 2 if self.origin is None else 1
         if len(names) < least:
-            loose = len(images_in(folder))
+            loose, found = len(images_in(folder, SUFFIXES)), beside_images([folder], SUFFIXES)
             images = f"{loose} image{'s' * (loose != 1)} and " if loose else ""
             raise UserError(
                 f"dataset.path={self.root}: {folder.resolve()} has {len(names)} class folders; found: "
-                f"{images}{beside_images([folder]) or 'nothing else'} (valid: at least {least}, with images "
+                f"{images}{found or 'nothing else'} (valid: at least {least}, with images "
                 f"right in them, as PATH/train/CLASS/*.jpg{self._deeper(folder, names)})"
             )
         return names
 
     def _deeper(self, folder: Path, names: list[str]) -> str:
         """The advice to name the one folder within, where that is laid out as it should be."""
-        if len(names) != 1 or len(class_folders(folder / names[0])) < 2 or images_in(folder / names[0]):
+        inside = folder / names[0] if len(names) == 1 else None
+        if inside is None or len(class_folders(inside)) < 2 or images_in(inside, SUFFIXES):
             return ""
         return f"; the folders in it: dataset.path={self.root / folder.relative_to(self.root) / names[0]}"
 
@@ -178,14 +199,53 @@ class OwnFolder(ImageFolder):
                 f"{self.root.resolve()}: the class folder {differing[0]} is in only one of {train} and "
                 f"{folder.name}; they must have the same classes"
             )
-        images = dict(zip(found, images_of(folder, found), strict=True))
+        images = dict(zip(found, images_of(folder, found, SUFFIXES), strict=True))
+        if self._faults:
+            images = {name: self._readable(folder / name, files) for name, files in images.items()}
         return listed(folder, self.class_list, [images.get(name, []) for name in self.class_list])
 
+    def _readable(self, folder: Path, names: list[bytes]) -> list[bytes]:
+        """Of the pictures of a class those that can be decoded.
+
+        Raises:
+            UserError: there is none.
+        """
+        kept = [name for name in names if f"{folder}/{os.fsdecode(name)}" not in self._faults]
+        if not kept:
+            raise UserError(f"{folder.resolve()} holds no image that can be read, of {len(names)}")
+        return kept
+
+    def _look_through(self) -> None:
+        """Find all pictures that cannot be decoded, once for the same files.
+
+        Raises:
+            UserError: there are some, and nobody has said to leave them out: all of them.
+        """
+        listings = [self._listing(folder) for folder in dict.fromkeys(self.folders.values())]
+        paths = {record.path: None for listing in listings for record in listing}
+        files = fingerprint(self.sources(), self.SUFFIXES)
+        threads = max(1, self.workers)
+        found = known_unreadable(self.root, list(paths), files, "dataset=folder", threads, self.FORMATS)
+        found = {path: fault for path, fault in found.items() if path in paths}
+        if found and self.unreadable is None:
+            raise UserError(
+                f"dataset.path={self.root}: {_pictures(len(found))} of {len(paths)} cannot be read: "
+                f"{listed_faults(found, self.root)} (valid: take them away, or go on without them: "
+                f"dataset.unreadable={LEAVE_OUT})"
+            )
+        self._faults = found
+        if found:
+            self.repairs[LEFT_OUT] = len(found)
+
     def _usual_size(self) -> int:
-        """The median of the shorter sides of a sample of the training images, `LARGEST_SIZE` at most."""
+        """The median of the shorter sides of a sample of the training images, `LARGEST_SIZE` at most.
+
+        Those that cannot be read have none: `_look_through` names them.
+        """
         records = self._listing(self.folders["train"] if self.origin is None else self._judged())
-        sides = sorted(min(_size(records[i].path)) for i in _spaced(len(records)))
-        return min(LARGEST_SIZE, sides[len(sides) // 2])
+        known = (_size(records[i].path) for i in _spaced(len(records)))
+        sides = sorted(min(size) for size in known if size is not None)
+        return min(LARGEST_SIZE, sides[len(sides) // 2]) if sides else LARGEST_SIZE
 
     def records(self, part: SplitName) -> Sequence[Record]:
         """All images of a part; where the test part is drawn, those of the training folder that are its."""
@@ -201,6 +261,8 @@ class OwnFolder(ImageFolder):
         """List the files (once), take the splits, and measure the colours of the training split."""
         if self._splits:
             return
+        if self.source == "real":
+            self._look_through()
         if self.origin is not None:
             self._splits = {"test": self._whole("test")}
             return
@@ -229,7 +291,10 @@ class OwnFolder(ImageFolder):
     def _found(self) -> str:
         """What was found in the folder, in one line."""
         sizes = ", ".join(f"{len(rows.numbers)} {split}" for split, rows in self._splits.items())
-        others = beside_images(part / name for part in self.folders.values() for name in self.class_list)
+        folders = (part / name for part in self.folders.values() for name in self.class_list)
+        beside, count = beside_images(folders, SUFFIXES), len(self._faults)
+        faults = f"{_pictures(count)} that cannot be read" if count else ""
+        others = " and ".join(filter(None, (beside, faults)))
         tested = (
             f"the part {self.folders['test'].name}"
             if "test" in self.folders
@@ -239,6 +304,10 @@ class OwnFolder(ImageFolder):
             f"dataset=folder: {len(self.class_list)} classes, images of {self.image_size[0]} px; {sizes}; "
             f"tested on {tested}{f'; left out: {others}' if others else ''}"
         )
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"
 
 
 def _triple(values: Tensor) -> tuple[float, float, float]:
@@ -252,13 +321,9 @@ def _spaced(count: int) -> list[int]:
     return [i * count // size for i in range(size)]
 
 
-def _size(path: str) -> tuple[int, int]:
-    """(height, width) of an image, from its first bytes.
-
-    Raises:
-        UserError: it is none.
-    """
+def _size(path: str) -> tuple[int, int] | None:
+    """(height, width) of an image, from its first bytes; None where these are none of an image's."""
     try:
-        return image_size(path)
-    except (OSError, DamagedError) as error:
-        raise UserError(describe(Path(path), error)) from error
+        return image_size(path, OWN_FORMATS)
+    except (OSError, DamagedError):
+        return None

@@ -1,4 +1,4 @@
-"""JPEG and PNG files to uint8 tensors: decoded by simplejpeg or Pillow, cropped and resized in one pass.
+"""Picture files to uint8 tensors: decoded by simplejpeg or Pillow, cropped and resized in one pass.
 
 simplejpeg calls the decoder that Pillow calls too (libjpeg-turbo), gives the same pixels, and takes little
 more than half of Pillow's time; Pillow reads all that is no JPEG in colour, or no faultless one.
@@ -27,8 +27,11 @@ from torch.nn import functional
 
 from common.data.shared.download import DamagedError
 
-FORMATS = ("JPEG", "PNG")
-# what their files are called
+# by Pillow's names: of published sets, and of pictures of the user's own
+Formats = tuple[str, ...]
+FORMATS: Formats = ("JPEG", "PNG")
+OWN_FORMATS: Formats = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# what files of published sets are called
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the result is still this many times as fine as
 # wanted: the resize that follows then gives what it would have given, within a grey level or two.
@@ -67,7 +70,9 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"tiff:Orientation")
+# (of WebP: EXIF)
+EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF", b"tiff:Orientation")
+TURNED = "images turned upright by their orientation marks"
 
 
 class Box(NamedTuple):
@@ -115,6 +120,12 @@ def reading(formats: str = "JPEG or PNG") -> Iterator[None]:
         raise DamagedError(_one_line(error)) from error
 
 
+def names_of(formats: Formats) -> str:
+    """`JPEG, PNG or WebP`, as people write them."""
+    names = ["WebP" if name == "WEBP" else name for name in formats]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -124,14 +135,14 @@ def _content(path: str) -> bytes:
     return np.fromfile(path, np.uint8).tobytes()
 
 
-def image_size(path: str) -> tuple[int, int]:
+def image_size(path: str, formats: Formats = FORMATS) -> tuple[int, int]:
     """(height, width) from the header alone.
 
     Raises:
-        DamagedError: not a JPEG or PNG image.
+        DamagedError: not an image of these formats.
         OSError: the file is missing or cannot be read.
     """
-    with reading(), Image.open(path, formats=FORMATS) as image:
+    with reading(names_of(formats)), Image.open(path, formats=formats) as image:
         return image.height, image.width
 
 
@@ -144,7 +155,7 @@ def sizes_of(path: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """
     with reading():
         content = _content(path)
-        height, width = _header_size(content)
+        height, width = _header_size(content, FORMATS)
     on_its_side = _is_on_its_side(orientation_of(content))
     return (height, width), (width, height) if on_its_side else (height, width)
 
@@ -155,36 +166,40 @@ def decode_rgb(
     window: Window | None,
     note: Callable[[str], None],
     upright: bool = False,
+    formats: Formats = FORMATS,
 ) -> Tensor:
     """A window of an image file, stretched to `size`.
 
     Args:
-        path: a JPEG or PNG file of any mode.
+        path: a file of one of the formats, of any mode.
         size: (height, width) of the result.
         window: what to cut out, given the image's own (height, width); None for the whole image.
-        note: told what was repaired, if the image is not RGB.
+        note: told what was repaired, if the image is not RGB, or is turned.
         upright: turn the image as its orientation mark says, before the window is cut out.
+        formats: by Pillow's names; of an animation or several pages the first is read.
 
     Returns:
         uint8 [3, height, width], not to be written to. An image or window that has this size already is not
         resampled.
 
     Raises:
-        DamagedError: truncated, or not a JPEG or PNG image.
+        DamagedError: truncated, or not an image of these formats.
         OSError: the file is missing or cannot be read.
     """
-    with reading():
+    with reading(names_of(formats)):
         content = _content(path)
-        turn = orientation_of(content) if upright else 1
+        turn = orientation_of(content, formats) if upright else 1
+        if turn in TURNS:
+            note(TURNED)
         colour_jpeg = colour_jpeg_size(content)
-        height, width = colour_jpeg or _header_size(content)
+        height, width = colour_jpeg or _header_size(content, formats)
         whole = (width, height) if _is_on_its_side(turn) else (height, width)
         box = window(*whole) if window is not None else Box(0, 0, whole[1], whole[0])
         shrink = _shrink(box, size)
         image = colour_jpeg_pixels(content) if colour_jpeg and shrink < 2 and turn == 1 else None
         if image is not None:
             return resize(image[:, box.top : box.bottom, box.left : box.right], size)
-        return _through_pillow(content, whole, box, size, shrink, turn, note)
+        return _through_pillow(content, formats, whole, box, size, shrink, turn, note)
 
 
 def decode_labels(
@@ -242,16 +257,16 @@ def to_rgb(image: Image.Image, note: Callable[[str], None]) -> Image.Image:
     return image.convert("RGB")
 
 
-def orientation_of(content: bytes) -> int:
+def orientation_of(content: bytes, formats: Formats = OWN_FORMATS) -> int:
     """How the picture of a file is to be turned, by its mark: a key of `TURNS`, or 1 for not at all.
 
-    A mark that cannot be read turns nothing, as in other programs.
+    A mark that cannot be read turns nothing, as in other programs. TIFF files are turned by Pillow itself.
     """
     if not any(mark in content for mark in EXIF_MARKS):
         return 1
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            turn = image.getexif().get(ORIENTATION, 1)
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            turn = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
     except Exception:
         # whatever is wrong with the picture itself is found where it is decoded
         return 1
@@ -345,6 +360,7 @@ def colour_jpeg_pixels(content: bytes) -> Tensor | None:
 
 def _through_pillow(
     content: bytes,
+    formats: Formats,
     whole: tuple[int, int],
     box: Box,
     size: tuple[int, int],
@@ -353,7 +369,7 @@ def _through_pillow(
     note: Callable[[str], None],
 ) -> Tensor:
     """A window of any image as RGB; a JPEG is decoded at a fraction of its size, not below 1 / shrink."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=formats) as image:
         if shrink >= 2:
             image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
         image.load()
@@ -368,8 +384,8 @@ def _through_pillow(
     return resize(_tensor(pixels.crop(box)), size)
 
 
-def _header_size(content: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+def _header_size(content: bytes, formats: Formats) -> tuple[int, int]:
+    with Image.open(io.BytesIO(content), formats=formats) as image:
         return image.height, image.width
 
 

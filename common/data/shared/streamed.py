@@ -28,15 +28,19 @@ from common.base.errors import UserError
 from common.base.loader import BlockLoader, ends_of, minibatches, shuffled, steps_of
 from common.base.phases import counted
 from common.base.preparation import Preparation, usual_preparation
+from common.data.shared.decode import FORMATS
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, check_file, prepare, unpack
 from common.data.shared.subsets import complement, stratified_subset
+from common.data.shared.unreadable import fault_of, listed_faults, unreadable
 
 # of the ImageNet training set, in units of 255, one a channel: what its networks are trained with
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PEAK = 255
 SYNTHETIC_SIZES = {"train": 512, "validation": 256, "test": 256}
+# pictures that are looked through for others where one cannot be read
+MOST_LOOKED_THROUGH = 50_000
 # stored images that one block of the training loader may hold, in bytes
 BLOCK_BYTES = 64 * 2**20
 # Batches that each worker is asked for ahead. It writes them in turn into one more places in shared memory
@@ -83,13 +87,15 @@ class Fetched(NamedTuple):
     """A decoded batch, or why there is none.
 
     Shapes: images uint8 [b, 3, H, W], of any layout; targets as `StreamedData.collate_targets` gives them.
-    `repaired` has (what, number of the record in its part) for every repaired image.
+    `repaired` has (what, number of the record in its part) for every repaired image; `damaged` is the path
+    of the file that the failure is of.
     """
 
     images: Tensor
     targets: Tensor
     repaired: list[tuple[str, int]]
     failure: str | None
+    damaged: str | None = None
 
 
 class Rows(NamedTuple):
@@ -175,6 +181,8 @@ class StreamedData(DataSet):
     # of the targets that `ready` gives; `example` may give a smaller type, which is cheaper to hand over
     TARGET_DTYPE: ClassVar[torch.dtype] = torch.int64
     EVALUATION_BATCH: ClassVar[int] = 100
+    # of pictures that are read, by Pillow's names
+    FORMATS: ClassVar[tuple[str, ...]] = FORMATS
 
     augment: str
 
@@ -440,8 +448,21 @@ class StreamedData(DataSet):
                 self._repaired.add((what, rows.part, number))
                 self.repairs[what] = self.repairs.get(what, 0) + 1
         if fetched.failure is not None:
-            raise UserError(fetched.failure)
+            raise UserError(fetched.failure + self._others_damaged(fetched.damaged))
         return fetched
+
+    def _others_damaged(self, path: str | None) -> str:
+        """The other pictures of all splits that cannot be read, where one was met: so that all are known."""
+        if path is None or fault_of(path, self.FORMATS) is None:
+            return ""
+        used = (rows.records[i].path for rows in self._splits.values() for i in rows.numbers.tolist())
+        paths = [other for other in dict.fromkeys(used) if other != path]
+        looked = paths[:MOST_LOOKED_THROUGH]
+        found = unreadable(looked, f"dataset={self.NAME}", max(1, self.workers), self.FORMATS)
+        of_how_many = f"{len(looked):,}" + (" others" if len(looked) == len(paths) else f" of {len(paths):,}")
+        return f"; of {of_how_many}, {len(found)} cannot be read either" + (
+            f": {listed_faults(found)}" if found else ""
+        )
 
     def decode(self, rows: Rows, request: Request, space: Callable[[int], Tensor]) -> Fetched:
         """The examples of a request, written into one tensor; a failure is returned, not raised.
@@ -459,7 +480,7 @@ class StreamedData(DataSet):
             except UserError as error:
                 return _failed(str(error))
             except (OSError, DamagedError) as error:
-                return _failed(describe(Path(record.path), error))
+                return _failed(describe(Path(record.path), error), record.path)
             finally:
                 repaired += [(what, number) for what in self._notes]
                 self._notes.clear()
@@ -617,5 +638,5 @@ def _copied(images: Tensor) -> Tensor:
     return _fresh(images.numel()).as_strided(images.shape, images.stride()).copy_(images)
 
 
-def _failed(why: str) -> Fetched:
-    return Fetched(torch.empty(0), torch.empty(0), [], why)
+def _failed(why: str, damaged: str | None = None) -> Fetched:
+    return Fetched(torch.empty(0), torch.empty(0), [], why, damaged)

@@ -35,7 +35,7 @@ def test_the_best_is_marked_where_it_is_significant_and_only_there() -> None:
     mine = [0.10, 0.11, 0.12, 0.10, 0.13]
     clear = compare(runs(*over_seeds(mine, ADAM), *over_seeds(far, SGD)), ["test_error"])
     assert [row.cells[clear.columns[0]].place for row in clear.rows] == ["best", ""]
-    assert "adam is significantly best, p < 0.0001 (1 paired over common seeds)" in clear.notes[0]
+    assert "adam is significantly best, p < 0.0001 (paired t test over common seeds)" in clear.notes[0]
     close = [*over_seeds(mine, ADAM), *over_seeds(far, SGD), *over_seeds(near, "method=optimizer/any")]
     both = compare(runs(*close), ["test_error"])
     assert [row.cells[both.columns[0]].place for row in both.rows] == ["leads", "", ""]
@@ -66,6 +66,11 @@ def test_a_word_says_which_way_is_better_where_the_name_does_not() -> None:
         assert found.rows[1].cells[found.columns[0]].place == "best"
 
 
+def test_a_direction_of_a_metric_that_is_not_shown_is_refused() -> None:
+    with pytest.raises(UserError, match=r"unknown better=test_eror; did you mean test_error\?"):
+        compare(runs(*over_seeds([0.1, 0.2], ADAM)), ["test_error"], better={"test_eror": "lower"})
+
+
 def test_differences_without_spread_are_said_to_have_none() -> None:
     found = compare(runs(*over_seeds([0.1] * 3, ADAM), *over_seeds([0.2] * 3, SGD)), ["test_error"])
     assert "not significantly before sgd (p = 0.25, no spread over seeds)" in found.notes[0]
@@ -74,7 +79,7 @@ def test_differences_without_spread_are_said_to_have_none() -> None:
 def test_seeds_that_differ_are_compared_by_welch_and_that_is_said() -> None:
     later = [result(seed + 10, SGD, test_error=0.4 + 0.01 * seed) for seed in range(4)]
     found = compare(runs(*over_seeds([0.1, 0.12, 0.11, 0.1], ADAM), *later), ["test_error"])
-    assert "by Welch's test" in found.notes[0]
+    assert "(Welch's t test)" in found.notes[0]
 
 
 def test_a_single_seed_has_no_interval_and_is_not_best() -> None:
@@ -118,7 +123,7 @@ def test_unfinished_runs_and_earlier_code_are_said_on_the_row() -> None:
     assert found.rows[0].notes == ("2 unfinished", "earlier code (1 of 3)")
     assert (found.rows[0].unfinished, found.rows[0].stale) == (2, 1)
     assert found.rows[1].notes == ()
-    assert "1 jobs of the sweep came to no result and are on no row (failed: paper=yogi" in found.notes[-1]
+    assert "1 job came to no result, and is on no row (failed: paper=yogi" in found.notes[-1]
 
 
 def test_of_two_runs_with_one_seed_the_newer_counts() -> None:

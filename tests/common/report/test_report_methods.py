@@ -15,6 +15,17 @@ def test_runs_that_differ_in_their_seed_alone_are_one_method() -> None:
     assert len(names(*over_seeds([0.1, 0.2, 0.3], ADAM), *taught)) == 2
 
 
+def test_seeds_that_follow_the_runs_own_stand_in_no_name() -> None:
+    def taught(seed: int, rate: str) -> dict[str, object]:
+        words = [f"dataset.seed={seed}", f"teacher=entry=x seed={seed}", f"method.lr={rate}"]
+        return result(seed, *words)
+
+    found = [taught(seed, rate) for rate in ("1", "2") for seed in range(3)]
+    assert names(*found) == ["lr=1.0", "lr=2.0"]
+    fixed = names(*found, result(0, "dataset.seed=7", "teacher=entry=x", "method.lr=1"))
+    assert fixed == ["lr=1.0", "lr=2.0", "lr=1.0 seed=7.0"]
+
+
 def test_a_method_is_named_by_the_words_that_differ_and_by_these_alone() -> None:
     both = "paper.epochs=3"
     found = names(result(0, ADAM, both), result(0, SGD, both), result(0, SGD, both, "method.lr=0.5"))
@@ -29,6 +40,12 @@ def test_keys_with_the_same_end_are_written_out() -> None:
 def test_choices_with_the_same_end_are_written_out() -> None:
     found = names(result(0, "method=optimizer/own"), result(0, "method=distillation/own"))
     assert found == ["optimizer/own", "distillation/own"]
+
+
+def test_a_class_of_ones_own_is_called_by_its_name() -> None:
+    mine = result(0, "method=optimizer/any", "method._target_=my_nets.Signs", "method.lr=0.1")
+    other = result(0, "method=optimizer/any", "method._target_=torch.optim.RAdam")
+    assert names(mine, other, result(0, ADAM)) == ["Signs lr=0.1", "RAdam lr=0.01", "adam lr=0.01"]
 
 
 def test_words_that_all_have_are_said_apart() -> None:

@@ -53,7 +53,7 @@ def write(folder: Path, *results: dict[str, Any]) -> list[Path]:
         (["seed=0,1"], 5),
         (["method=optimizer/adam seed=0", "method=optimizer/sgd dataset=mnist"], 2),
         (["method=optimizer/adam seed=0", "method=optimizer/sgd", "seed=0"], 1),
-        (["Ours: method=optimizer/adam", "Base: method=optimizer/sgd", "dataset=digits"], 5),
+        (["Ours: method=optimizer/adam", "Base:method=optimizer/sgd", "dataset=digits"], 5),
     ],
 )
 def test_words_choose_the_runs_that_have_them(words: list[str], count: int) -> None:
@@ -93,7 +93,9 @@ def test_globs_choose_the_runs_of_entries() -> None:
         ("method.lrr=1", "none has a key method.lrr; did you mean method.lr"),
         ("method.lr=7", "(there: 0.01, 0.5)"),
         ("paper!=yogi", "of 6 runs all have it"),
-        ("outptus/sweeps/x", "outptus/sweeps/x does not exist (in"),
+        ("method=optimizer/adam,optimizer/sdg", "no run matches method=optimizer/sdg"),
+        ("seed=0,1,7", "no run matches seed=7: of 6 runs none has it (there: 0, 1, 2)"),
+        ("outptus/sweeps/x", "outptus/sweeps/x does not exist (there is"),
     ],
 )
 def test_what_matches_nothing_is_named_with_what_there_is(word: str, line: str) -> None:
@@ -117,6 +119,22 @@ def test_folders_of_runs_at_any_depth_single_runs_and_results_are_read(tmp_path:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no result of a run in"):
         select([str(tmp_path / "empty")], none, Path("x"))
+
+
+def test_a_run_that_is_under_way_is_no_fault_among_others(tmp_path: Path) -> None:
+    paths = write(tmp_path, result(0, ADAM))
+    begun = tmp_path / "yogi" / "0123456789ab"
+    begun.mkdir()
+    found = select([str(paths[0].parent), str(begun)], evidence(), Path("x"))
+    assert len(found.runs) == 1 and [job.why for job in found.unfinished] == [f"no result yet in {begun}"]
+    with pytest.raises(UserError, match="no run has a result yet in"):
+        select([str(begun)], evidence(), Path("x"))
+
+
+def test_a_path_with_a_colon_is_a_path(tmp_path: Path) -> None:
+    write(tmp_path / "at: noon", result(0, ADAM))
+    found = select([str(tmp_path / "at: noon")], evidence(), Path("x"))
+    assert [run.label for run in found.runs] == [""]
 
 
 def sweep(outputs: Path, name: str, *jobs: dict[str, Any]) -> Path:

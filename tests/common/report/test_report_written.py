@@ -41,6 +41,7 @@ def test_the_terminal_marks_what_is_best_also_without_bold_type() -> None:
     console.print(written.terminal(clear))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "0.110 ± 0.025 *" in text and "0.323 ± 0.063 " in text
+    assert "notes" not in text, "nothing is to be noted"
 
 
 def test_csv_holds_every_number_unrounded(found: Comparison) -> None:

@@ -67,6 +67,51 @@ def test_parts_and_attributes_are_those_of_the_lists(folder: Path, celeba: Calla
     check_content(data)
 
 
+def as_kaggle(folder: Path) -> None:
+    """The lists as Kaggle's CSV files, the images one folder deeper."""
+    names = [f"Attribute_{label}" for label in range(LABELS)]
+    rows = [[name, *(2 * value - 1 for value in on)] for name, on in zip(NAMES, ON, strict=True)]
+    for path, table in (
+        (folder / ATTRIBUTES, [["image_id", *names], *rows]),
+        (folder / PARTITION, [["image_id", "partition"], *zip(NAMES, PARTS, strict=True)]),
+    ):
+        path.unlink()
+        path.with_suffix(".csv").write_text("".join(f"{','.join(map(str, row))}\n" for row in table))
+    (folder / IMAGES).rename(folder / "inner")
+    (folder / IMAGES).mkdir()
+    (folder / "inner").rename(folder / IMAGES / IMAGES)
+
+
+def test_kaggles_tables_and_folder_are_read(folder: Path, celeba: Callable[..., CelebA]) -> None:
+    as_kaggle(folder)
+    data = celeba(normalise="none", verify=True)
+    check_content(data)
+    assert {path.name for path in data.sources().values()} == {
+        IMAGES,
+        "list_attr_celeba.csv",
+        "list_eval_partition.csv",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name,partition\n1.jpg,0\n", "its first line begins with 'name' instead of 'image_id'"),
+        ("image_id,partition\n1.jpg\n", "line 2 has 1 columns, its first line 2"),
+        ("image_id,partition\n1.jpg,7\n", "line 1 is '1.jpg 7'"),
+        ("", "its first line begins with"),
+    ],
+)
+def test_a_table_that_is_none_of_kaggles_is_one_line(
+    folder: Path, celeba: Callable[..., CelebA], content: str, words: str
+) -> None:
+    as_kaggle(folder)
+    (folder / "list_eval_partition.csv").write_text(content)
+    with pytest.raises(UserError) as error:
+        celeba()
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
 def test_a_validation_split_may_be_taken_from_the_training_part(
     folder: Path, celeba: Callable[..., CelebA]
 ) -> None:

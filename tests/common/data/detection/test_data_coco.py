@@ -107,6 +107,50 @@ def test_boxes_become_corners_and_crowds_difficult_in_the_order_of_the_images(
     assert data.repairs == {}
 
 
+def renamed(folder: Path, part: str, names: dict[int, str]) -> None:
+    """Give the categories of a part's file other names, by their numbers; "" takes one away."""
+    path = folder / "annotations" / f"instances_{part}.json"
+    content = json.loads(path.read_text())
+    for entry in content["categories"]:
+        entry["name"] = names.get(entry["id"], entry["name"])
+    content["categories"] = [entry for entry in content["categories"] if entry["name"]]
+    path.write_text(json.dumps(content))
+
+
+def test_categories_of_another_number_are_found_by_their_names(make: Make, folder: Path) -> None:
+    renamed(folder, "val2017", {1: "class 90", 90: "class 1"})
+    data = set_up(make, drop_empty=False)
+    assert targets(data, "train") == EXPECTED
+    assert [[row[4] for row in rows] for rows in targets(data, "test")] == [[79], [0, 11], []]
+
+
+def test_a_category_of_val_alone_is_named(make: Make, folder: Path) -> None:
+    renamed(folder, "val2017", {13: "unicorn"})
+    message = refusal(make, drop_empty=False)
+    assert (
+        "instances_val2017.json is damaged (its categories unicorn are none of train2017's (class 1,"
+        in message
+    )
+
+
+def test_two_categories_of_one_name_are_named(make: Make, folder: Path) -> None:
+    renamed(folder, "train2017", {13: "class 1"})
+    assert "two categories have the name class 1" in refusal(make, drop_empty=False)
+
+
+def test_a_file_that_names_no_categories_goes_by_their_numbers(make: Make, folder: Path) -> None:
+    renamed(folder, "val2017", dict.fromkeys(CATEGORY_IDS, ""))
+    assert targets(set_up(make, drop_empty=False), "test") == EXPECTED
+
+
+def test_where_no_image_has_a_box_dropping_them_is_refused_before_training(
+    make: Make, tmp_path: Path
+) -> None:
+    put(tmp_path / "coco", files(instances("train2017", [])))
+    message = refusal(make, drop_empty=True)
+    assert "drop_empty=true leaves nothing: none of the 3 images of train2017 has a box" in message
+
+
 def test_images_without_boxes_are_left_out_of_training_alone_if_asked(make: Make, folder: Path) -> None:
     data = set_up(make, drop_empty=True)
     assert targets(data, "train") == EXPECTED[:2]

@@ -220,7 +220,7 @@ BAD_COCO: dict[str, tuple[dict[str, Any], str]] = {
     "no box": ({"annotations": []}, "its files tell of no box"),
     "two categories of a name": (
         {"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]},
-        r"two categories have the same name \(cat\)",
+        r"two categories have the name cat",
     ),
     "a category without a name": ({"categories": [{"id": 1}]}, "category number 0 has no name"),
     "no bbox": (without("bbox"), "annotation number 0 has no bbox"),

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from common.data.images.decoding import decode_frames, decode_picture, frame_count
-from common.data.shared.decode import ORIENTATION, TURNS, decode_rgb
+from common.data.shared.decode import ORIENTATION, OWN_FORMATS, TURNS, decode_rgb, image_size
 from common.data.shared.download import DamagedError
 
 # red, green / blue, white, and an end that no turn maps to itself
@@ -55,12 +55,13 @@ def test_every_orientation_mark_is_turned_upright(tmp_path: Path, form: str, tur
     found = decode_picture(content)
     assert found.shape == (16, 24, 3)
     assert np.abs(found.astype(int) - np.asarray(upright)).max() <= (6 if form == "JPEG" else 0)
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    # the data sets' decoder turns as the public one does, or leaves the stored pixels
+    read = decode_rgb(str(path), (16, 24), None, lambda what: None, upright=True, formats=OWN_FORMATS)
+    assert np.array_equal(read.permute(1, 2, 0).numpy(), found)
+    assert image_size(str(path), OWN_FORMATS) == ((16, 24) if form == "TIFF" else stored.size[::-1])
     if form in ("JPEG", "PNG"):
-        path = tmp_path / "x"
-        path.write_bytes(content)
-        # the data sets' decoder turns as the public one does, or leaves the stored pixels
-        read = decode_rgb(str(path), (16, 24), None, lambda what: None, upright=True)
-        assert np.array_equal(read.permute(1, 2, 0).numpy(), found)
         bare = decode_rgb(str(path), (stored.height, stored.width), None, lambda what: None)
         assert tuple(bare.shape[1:]) == (stored.height, stored.width)
 

@@ -1,4 +1,5 @@
 import io
+import itertools
 import multiprocessing
 import tarfile
 from collections.abc import Callable
@@ -311,3 +312,27 @@ def test_training_is_augmented_as_configured(folder: Path, imagenet: Callable[..
     spans = crops[:, 0, 0, -1] - crops[:, 0, 0, 0]
     assert len(spans.abs().unique()) > 2
     assert {1.0, -1.0} == set(spans.sign().tolist())
+
+
+def test_a_folder_of_ones_own_that_is_not_there_is_said_with_those_that_are(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "photographs").mkdir()
+    with pytest.raises(UserError) as error:
+        make("imagenet", folder="photos", classes=2).setup()
+    text = str(error.value)
+    assert f"{tmp_path / 'photos'}/train is missing: there is photographs in {tmp_path}" in text
+    assert "dataset=folder dataset.path=FOLDER" in text and "image-net.org" not in text
+
+
+def test_what_lies_beside_the_images_is_counted_and_said(
+    make: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, label in itertools.product(("train", "val"), ("a", "b")):
+        folder = tmp_path / "photos" / part / label
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "x.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "train" / "a" / "y.webp")
+    make("imagenet", folder="photos", classes=2).setup()
+    said = capsys.readouterr().err
+    assert said == f"imagenet: left out of {tmp_path}/photos/train: 1 file .webp\n"

@@ -73,6 +73,38 @@ def test_pixels_and_labels_are_those_of_the_files(
 NAME = "train-images-idx3-ubyte.gz"
 
 
+@pytest.mark.parametrize("folder", ["mnist", "MNIST/raw"])
+@pytest.mark.parametrize("form", ["gzipped", "unpacked", "with a dot", "gzipped with a dot"])
+def test_files_are_read_gzipped_or_not_and_where_torchvision_keeps_them(
+    make: Make, small: dict[str, bytes], tmp_path: Path, folder: str, form: str
+) -> None:
+    files = small
+    if not form.startswith("gzipped"):
+        files = {name.removesuffix(".gz"): gzip.decompress(packed) for name, packed in files.items()}
+    if form.endswith("dot"):
+        files = {name.replace("-idx", ".idx"): content for name, content in files.items()}
+    put(tmp_path / folder, files)
+    data = make("mnist")
+    data.setup()
+    assert data.train.inputs.numpy().tobytes() == gzip.decompress(small[NAME])[16:]
+    assert all(path.exists() for path in data.sources().values())
+
+
+def test_unpacked_files_are_checked_as_far_as_a_checksum_is_known(
+    make: Make, small: dict[str, bytes], tmp_path: Path
+) -> None:
+    raw = {name.removesuffix(".gz"): gzip.decompress(packed) for name, packed in small.items()}
+    first = NAME.removesuffix(".gz")
+    put(tmp_path / "MNIST" / "raw", raw | {first: gzip.decompress(flipped(small[NAME]))})
+    with pytest.raises(UserError, match=rf"MNIST/raw/{first} is damaged \(md5 .*remove it"):
+        make("mnist").setup()
+    put(tmp_path / "FashionMNIST" / "raw", raw)
+    make("fashion_mnist").setup()
+    put(tmp_path / "FashionMNIST" / "raw", {first: raw[first][:-1]})
+    with pytest.raises(UserError, match="not the 15696 bytes"):
+        make("fashion_mnist").setup()
+
+
 def flipped(gz: bytes) -> bytes:
     content = bytearray(gzip.decompress(gz))
     content[100] ^= 1

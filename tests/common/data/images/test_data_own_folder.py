@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,10 @@ from PIL import Image
 
 from common.base.errors import UserError
 from common.data.images.own_folder import OwnFolder
+from common.data.shared import unreadable
+
+# of endings that Pillow does not know by themselves
+FORMAT_OF = {"a.JPE": "JPEG"}
 
 
 def lay_out(folder: Path, names: tuple[str, ...] = ("cat", "dog"), count: int = 5, side: int = 12) -> None:
@@ -121,8 +126,8 @@ def test_images_without_class_folders_and_files_of_other_formats_are_told(tmp_pa
         own(tmp_path)
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
-        (tmp_path / "photos" / name / "x.webp").write_bytes(b"")
-    with pytest.raises(UserError, match=r"cat holds no image; found: 1 file \.webp"):
+        (tmp_path / "photos" / name / "x.heic").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cat holds no image; found: 1 file \.heic"):
         own(tmp_path / "photos")
 
 
@@ -130,14 +135,115 @@ def test_what_is_left_out_of_class_folders_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lay_out(tmp_path)
-    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "x.bmp")
+    (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    for number, suffix in enumerate(("txt", "csv", "heic", "xml")):
+        for i in range(4 - number):
+            (tmp_path / "dog" / f"{i}.{suffix}").write_text("")
     lay_out(tmp_path / "dog", names=("puppies",), count=4)
     own(tmp_path)
-    assert "left out: 1 folder (puppies) with 4 images in it and 1 file .bmp" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left out: 1 folder (puppies) with 4 images in it and 4 files .txt and 3 files .csv" in said
+    assert "and 2 files .heic and 1 other file and 1 link to nothing" in said
 
 
-def test_a_file_that_is_no_image_is_one_line_where_sizes_are_looked_at(tmp_path: Path) -> None:
+def broken(folder: Path) -> None:
+    """One picture whose head is none, one that is cut off, one that is empty."""
+    (folder / "cat" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 40)
+    whole = folder / "dog" / "large.jpg"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(whole)
+    whole.write_bytes(whole.read_bytes()[:-900])
+    (folder / "dog" / "1.png").write_bytes(b"")
+
+
+def test_all_pictures_that_cannot_be_read_are_named_in_one_line_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
     lay_out(tmp_path)
-    (tmp_path / "cat" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 40)
-    with pytest.raises(UserError, match=r"0\.png is damaged"):
+    broken(tmp_path)
+    with pytest.raises(UserError) as refused:
         own(tmp_path)
+    text = str(refused.value)
+    assert "3 pictures of 11 cannot be read: cat/0.png (" in text
+    assert "dog/1.png (empty), dog/large.jpg (" in text
+    assert text.endswith("dataset.unreadable=leave_out)") and "\n" not in text
+
+
+def test_pictures_that_cannot_be_read_are_left_out_where_that_is_said_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay_out(tmp_path / "photos")
+    broken(tmp_path / "photos")
+    data = own(tmp_path / "photos", unreadable="leave_out")
+    assert data.size("train") + data.size("test") == 8
+    assert "left out: 3 pictures that cannot be read" in capsys.readouterr().err
+    assert data.repairs == {"pictures left out, which cannot be read": 3}
+    assert data.facts()["left_out"] == 3
+    lay_out(tmp_path / "whole")
+    assert "left_out" not in own(tmp_path / "whole").facts()
+
+
+def test_a_class_of_which_no_picture_can_be_read_is_named(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    for path in (tmp_path / "cat").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="cat holds no image that can be read, of 5"):
+        own(tmp_path, unreadable="leave_out")
+    with pytest.raises(UserError, match=r"dataset.unreadable=skip: give leave_out, or null"):
+        own(tmp_path, unreadable="skip")
+
+
+def test_the_same_files_are_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPRISE_CACHE", str(tmp_path / "cache"))
+    lay_out(tmp_path / "photos")
+    own(tmp_path / "photos")
+    looked: list[str] = []
+
+    def fault_of(path: str, formats: object) -> None:
+        looked.append(path)
+
+    monkeypatch.setattr(unreadable, "fault_of", fault_of)
+    own(tmp_path / "photos")
+    shutil.move(tmp_path / "photos", tmp_path / "moved")
+    own(tmp_path / "moved")
+    assert looked == []
+    Image.new("RGB", (16, 12)).save(tmp_path / "moved" / "cat" / "new.png")
+    own(tmp_path / "moved")
+    assert len(looked) == 11
+
+
+def test_a_cache_that_cannot_be_written_costs_another_look_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("REPRISE_CACHE", str(tmp_path / "taken"))
+    lay_out(tmp_path / "photos")
+    assert own(tmp_path / "photos").size("train") == 8
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.bmp", "a.tif", "a.gif", "a.ppm", "a.JPE"])
+def test_pictures_of_any_format_are_read(name: str, tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    Image.new("RGB", (16, 12), (10, 200, 30)).save(tmp_path / "cat" / name, format=FORMAT_OF.get(name))
+    data = own(tmp_path, normalise="none", test=0.1)
+    assert data.size("train") + data.size("test") == 11
+    pixels = torch.cat([data.batch(split, slice(None), augment=False)[0] for split in ("train", "test")])
+    apart = (pixels - torch.tensor([10.0, 200.0, 30.0]).view(1, 3, 1, 1)).abs().amax((1, 2, 3))
+    assert (apart < 4).sum() == 1
+
+
+def test_photographs_that_are_turned_upright_are_counted(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    mark = Image.Exif()
+    mark[0x0112] = 6
+    Image.new("RGB", (16, 12)).save(tmp_path / "cat" / "turned.jpg", exif=mark)
+    data = own(tmp_path, normalise="none")
+    for split in ("train", "test"):
+        data.batch(split, slice(None), augment=False)
+    assert data.repairs == {"images turned upright by their orientation marks": 1}
+
+
+def test_a_folder_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
+    lay_out(tmp_path / "pictures")
+    with pytest.raises(UserError, match=r"pictuers: no such folder; there is pictures in "):
+        own(tmp_path / "pictuers")

@@ -145,6 +145,21 @@ def test_the_global_generators_are_left_alone(build: Callable[..., ImageFolder],
     assert np.array_equal(numpys, np.random.get_state()[1])
 
 
+def test_where_one_picture_cannot_be_read_all_others_are_named_with_it(
+    make: Callable[..., Any], damaged: Path
+) -> None:
+    other = damaged.parents[2] / "train" / "class2" / "5.JPEG"
+    other.write_bytes(b"no picture")
+    options = {"classes": CLASSES, "size": 24, "resize": 28, "workers": 0, "batch_size": 5}
+    data = make("imagenet", data_dir=str(damaged.parents[3]), **options)
+    data.setup()
+    with pytest.raises(UserError) as error:
+        list(data.batches("train", 5))
+    text = str(error.value)
+    assert text.startswith(f"{damaged.resolve()} is damaged (")
+    assert f"of 35 others, 1 cannot be read either: {other} (not a JPEG or PNG image)" in text
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_image_is_one_line_in_the_main_process(
     make: Callable[..., Any], damaged: Path, workers: int
