@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.base.dataset import Origin, SplitName, check
 from common.base.errors import UserError
-from common.base.files import folders_beside
+from common.base.files import names_beside
 from common.data.images.decoding import SUFFIXES
 from common.data.images.image_folder import (
     ImageFolder,
@@ -147,7 +147,7 @@ class OwnFolder(ImageFolder):
         if not self.root.is_dir():
             raise UserError(
                 f"dataset.path={self.root}: no such folder{from_here(self.root)}; there is "
-                f"{folders_beside(self.root)} (valid: PATH/train/CLASS/*.jpg)"
+                f"{names_beside(self.root)} (valid: PATH/train/CLASS/*.jpg)"
             )
         train, val, test = (self._part(names) for names in (TRAIN, VALIDATION, TEST))
         tested = test or val
