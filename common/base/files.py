@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import difflib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,14 +26,26 @@ def whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def folders_beside(path: Path) -> str:
-    """The folders where a path that leads nowhere should lie: `a, b in /home/me`, for a line of advice."""
-    near = path.parent
+def names_beside(path: Path, suffixes: tuple[str, ...] | None = None) -> str:
+    """What lies where a path that leads nowhere should: `a, b in /home/me`, the likest first, for advice.
+
+    Args:
+        suffixes: of files that count beside folders, in lower case; () for all, None for folders alone.
+    """
+    near = path.expanduser().parent
     while not near.is_dir() and near != near.parent:
         near = near.parent
     try:
-        names = sorted(one.name for one in near.iterdir() if one.is_dir() and not one.name.startswith("."))
+        names = sorted(one.name for one in near.iterdir() if _counts(one, suffixes))
     except OSError:
         names = []
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-    return f"{shown or 'no folder'} in {near.resolve()}"
+    likest = difflib.get_close_matches(path.name, names, n=SHOWN, cutoff=0.6)
+    names = list(dict.fromkeys([*likest, *names]))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN]) or 'nothing of the kind'}{more} in {near.resolve()}"
+
+
+def _counts(path: Path, suffixes: tuple[str, ...] | None) -> bool:
+    if path.name.startswith("."):
+        return False
+    return path.is_dir() or (suffixes is not None and path.name.lower().endswith(suffixes or ""))

@@ -441,7 +441,7 @@ def set_ticks(axis: Any, scale: str, axes: Any) -> None:
 
     side = axis.axis_name
     low, high = getattr(axes, f"get_{side}lim")()
-    if scale == "log":
+    if scale == "log" and getattr(axes, f"get_{side}scale")() != "log":
         getattr(axes, f"set_{side}scale")("log")
         low, high = getattr(axes, f"get_{side}lim")()
     ticks = log_ticks(low, high) if scale == "log" else linear_ticks(low, high)

@@ -7,7 +7,7 @@ far as they fit into a table.
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +68,21 @@ class Section:
 def own_sections(evidence: Evidence) -> list[Section]:
     """The sections of all runs that are no committed evidence, those with the newest run first."""
     every = [Chosen(key, one, recorded=key in evidence.recorded) for key, one in evidence.by_key.items()]
-    found: dict[tuple[str, str], list[Chosen]] = {}
-    for run in every:
-        if not run.recorded and _is_compared(run.result):
-            found.setdefault((run.result["paper"], _data(run.result)), []).append(run)
-    newest = sorted(found.items(), key=lambda item: -max(_time(run) for run in item[1]))
-    sections = (_section(paper, runs, every) for (paper, _), runs in newest)
+    own, committed = (
+        _by_data(run for run in every if run.recorded == recorded) for recorded in (False, True)
+    )
+    newest = sorted(own.items(), key=lambda item: -max(_time(run) for run in item[1]))
+    sections = (_section(runs, committed.get(place, [])) for place, runs in newest)
     return [section for section in sections if section is not None]
+
+
+def _by_data(runs: Iterable[Chosen]) -> dict[tuple[str, str], list[Chosen]]:
+    """Runs by their paper and their data, without searches over others."""
+    found: dict[tuple[str, str], list[Chosen]] = {}
+    for run in runs:
+        if _is_compared(run.result):
+            found.setdefault((run.result["paper"], _data(run.result)), []).append(run)
+    return found
 
 
 def _is_compared(result: dict[str, Any]) -> bool:
@@ -93,25 +101,21 @@ def _data(result: dict[str, Any]) -> str:
     return json.dumps([result["choices"]["dataset"], kept], sort_keys=True, default=str)
 
 
-def _section(paper: str, own: list[Chosen], every: Sequence[Chosen]) -> Section | None:
-    """A section; None where no number is known to any two of its runs."""
+def _section(own: list[Chosen], committed: Sequence[Chosen]) -> Section | None:
+    """A section; None where no number is known to all of its runs.
+
+    Args:
+        own, committed: runs of one paper on the same data.
+    """
     metrics = _metrics(own)
     if not metrics:
         return None
-    data = _data(own[0].result)
-    beside = [
-        run
-        for run in every
-        if run.recorded
-        and run.result["paper"] == paper
-        and _data(run.result) == data
-        and all(value_of(run, metric) is not NOTHING for metric in metrics)
-    ]
+    beside = [run for run in committed if all(value_of(run, metric) is not NOTHING for metric in metrics)]
     alone = compare(Selection(own), metrics)
     both = compare(Selection([*own, *beside]), metrics) if beside else alone
     fits = len(both.rows) <= ROWS
     shown = both if fits else alone
-    dataset = own[0].result["choices"]["dataset"]
+    paper, dataset = own[0].result["paper"], own[0].result["choices"]["dataset"]
     words = [f"paper={paper}", f"dataset={dataset}", f"metric={','.join(metrics)}"]
     identity = re.sub(r"[^\w-]", "-", f"{paper}-{dataset}-{len(own)}-{own[0].key[-12:]}")
     return Section(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base.errors import UserError
-from common.base.files import folders_beside
+from common.base.files import names_beside
 from common.runs.evidence import Evidence, read_all
 from common.runs.matching import NOTHING, has, value_at
 from common.runs.sweep import RUNNING, read_statuses
@@ -157,7 +157,7 @@ def _everything(evidence: Evidence, outputs: Path) -> Selection:
 
 def _leads_nowhere(word: str, path: Path, evidence: Evidence) -> str:
     if "/" in word or word.startswith((".", "~")):
-        return f"{word} does not exist (there is {folders_beside(path)})"
+        return f"{word} does not exist (there is {names_beside(path, ())})"
     near = difflib.get_close_matches(word, [*evidence.by_entry], n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return (

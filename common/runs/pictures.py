@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.base.errors import UserError
+from common.base.files import names_beside
 from common.data.images.decoding import SUFFIXES, Picture, decode_frames, decode_picture, frame_count
 from common.data.shared.download import DamagedError, reason
 
@@ -85,7 +86,10 @@ def listed(paths: list[Path], left_out: Path) -> tuple[list[Source], Counter[str
         elif path.exists():
             found.setdefault(path.resolve(), Source(path, Path(path.name)))
         else:
-            raise UserError(f"{path}: no such file or folder (valid: pictures, or a folder of them)")
+            there = names_beside(path, (*SUFFIXES, *VIDEOS))
+            raise UserError(
+                f"{path}: no such file or folder; there is {there} (valid: pictures, or a folder of them)"
+            )
     return list(found.values()), others
 
 

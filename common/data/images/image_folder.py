@@ -22,7 +22,7 @@ from torch import Tensor
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
-from common.base.files import folders_beside
+from common.base.files import names_beside
 from common.base.preparation import Preparation
 from common.data.shared.decode import EXTENSIONS, centre_window, decode_rgb, mirrored, random_window
 from common.data.shared.download import DamagedError, describe
@@ -275,7 +275,7 @@ class ImageFolder(StreamedData):
     def _advice(self) -> str:
         folder = self.folder.resolve()
         if self.folder.name != IMAGENET:
-            there = "" if self.folder.is_dir() else f"there is {folders_beside(self.folder)}; "
+            there = "" if self.folder.is_dir() else f"there is {names_beside(self.folder)}; "
             return (
                 f"{there}lay out {folder}/train/CLASS/*.jpg and {folder}/val/CLASS/*.jpg, or say "
                 "dataset=folder dataset.path=FOLDER, which finds out by itself what there is"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.base.dataset import Origin, SplitName, check
 from common.base.errors import UserError
-from common.base.files import folders_beside
+from common.base.files import names_beside
 from common.data.shared.fingerprint import fingerprint
 from common.data.shared.subsets import stratified_subset
 from common.data.shared.text_file import from_here
@@ -36,7 +36,7 @@ def folders_of_parts(root: Path, layout: str, judged: bool) -> dict[SplitName, P
     """
     if not root.is_dir():
         raise UserError(
-            f"dataset.path={root}: no such folder{from_here(root)}; there is {folders_beside(root)} "
+            f"dataset.path={root}: no such folder{from_here(root)}; there is {names_beside(root)} "
             f"(valid: {layout})"
         )
     train, val, test = (_part(root, names) for names in (TRAIN, VALIDATION, TEST))

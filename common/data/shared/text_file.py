@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.base.errors import UserError
+from common.base.files import names_beside
 
 # names, classes and words that a line shows
 SHOWN = 10
@@ -35,8 +36,9 @@ def read_text(path: Path, encoding: str) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
+        there = "" if path.exists() else f"; there is {names_beside(path, ())}"
         raise UserError(
-            f"dataset.path={path}: {error.strerror}{from_here(path)} (valid: a text file)"
+            f"dataset.path={path}: {error.strerror}{from_here(path)}{there} (valid: a text file)"
         ) from error
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common.base.dataset import check
 from common.base.errors import UserError
+from common.base.files import names_beside
 from common.data.shared.text_file import from_here, read_text, shown
 
 # what stands in a cell that is empty, in small letters
@@ -136,6 +137,12 @@ def _parsed(cell: str) -> float | None:
         return None
 
 
+def _absent(what: str, file: Path) -> str:
+    """A line on a file that is not there."""
+    there = names_beside(file, ())
+    return f"{what}: no such file{from_here(file)}; there is {there} (valid: CSV, Parquet or LIBSVM)"
+
+
 def sheet(
     path: str, target: str | int, drop: tuple[str, ...], encoding: str = "utf-8", rename: bool = False
 ) -> Sheet:
@@ -151,7 +158,7 @@ def sheet(
     check("path", path, bool(path), "give your file (valid: CSV, Parquet or LIBSVM)")
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"dataset.path={path}: no such file{from_here(file)} (valid: CSV, Parquet or LIBSVM)")
+        raise UserError(_absent(f"dataset.path={path}", file))
     told = file.stat()
     return _sheet(path, target, drop, encoding, (told.st_mtime_ns, told.st_size), rename)
 
@@ -334,7 +341,7 @@ def table_of(path: str, encoding: str = "utf-8") -> tuple[list[str], list[Cells]
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"{path}: no such file{from_here(file)} (valid: CSV, Parquet or LIBSVM)")
+        raise UserError(_absent(path, file))
     read = _read(file, encoding, rename=True)
     return read.names, read.columns
 

@@ -49,6 +49,13 @@ def test_points_without_a_value_are_left_out_and_a_single_run_has_no_band() -> N
     assert (curve.x, curve.low, curve.n) == ([1.0, 3.0], None, 1)
 
 
+def test_a_single_run_of_replicates_has_the_band_that_it_recorded() -> None:
+    (one,) = with_curves([2.0, 3.0, 4.0])
+    one["history"] |= {"running_loss_low": [1.0, 2.0, 3.0], "running_loss_high": [4.0, 5.0, 6.0]}  # type: ignore[operator]
+    (curve,) = panels(compare(runs(one)), "running_loss")[0].curves
+    assert (curve.low, curve.high) == ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+
+
 def test_seconds_are_the_wall_time_spread_over_the_steps() -> None:
     (curve,) = panels(compare(runs(result(0))), "running_loss", "seconds")[0].curves
     assert curve.x == [2.0, 4.0, 8.0]
