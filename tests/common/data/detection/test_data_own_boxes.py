@@ -164,8 +164,8 @@ def test_one_folder_holds_a_part_out_the_same_for_all_seeds_and_says_what_was_fo
     assert len(tested) == 1 and found(data, "train") | tested == SCENES
     assert found(own(tmp_path, seed=5), "test") == tested
     said = capsys.readouterr().err.splitlines()[0]
-    assert "3 boxes of 2 classes (dog 1, cat 2); 2 train, 1 test; tested on 34% of the images, held" in said
-    assert "1 images without boxes, which teach the background; left out: 1 images of which no file" in said
+    assert "2 classes of 3 boxes (dog 1, cat 2); 2 train, 1 test; tested on 34% of the images, held" in said
+    assert "1 image without boxes, for the background; left out: 1 image of which no file tells" in said
 
 
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
