@@ -1,6 +1,7 @@
 """Runs of this project as an objective: a metric of a run against some of its keys."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,6 +14,7 @@ from common.base.dataset import check
 from common.base.errors import UserError
 from common.base.objective import Earlier, Objective
 from common.runs.crew import HERE, LauncherCrew, LocalCrew
+from common.runs.evidence import neutral
 from common.runs.listed import make_runs
 from common.runs.objective import check_metric
 from common.runs.recorded import recorded
@@ -68,6 +70,9 @@ class Runs(Objective):
     ) -> None:
         check("parameters", parameters, len(parameters) > 0, "give at least one, as method.lr=log(1e-4,1)")
         self.settings = settings(parameters)
+        for one in self.settings:
+            decides = one.key != "seed" and not neutral(f"{one.key}=")
+            check("parameters", one.key, decides, "give keys that decide a run's result, no seed")
         super().__init__(kind=kind, space=cube(self.settings), noise=0.0)
         check("goal", goal, goal in ("maximize", "minimize"), "give maximize or minimize")
         check_metric(metric)
@@ -100,7 +105,14 @@ class Runs(Objective):
             return ()
         words = shlex.split(self.warm_start)
         folders = (Path(self.output_dir), ROOT / "results")
-        return recorded(words, self.settings, self.metric, self.sign, self.words, folders)
+        found = recorded(words, self.settings, self.metric, self.sign, self.words, folders)
+        own, others = ([one for one in found if one.same is same] for same in (True, False))
+        print(
+            f"[{self.NAME}] it begins with what earlier runs have given: {_counted(own)} of these very runs, "
+            f"{_counted(others)} of {len(others)} others",
+            file=sys.stderr,
+        )
+        return found
 
     def values(self, x: Tensor) -> Tensor:
         jobs = [[self.command(r, point) for point in points] for r, points in enumerate(x)]
@@ -127,3 +139,8 @@ class Runs(Objective):
 
     def optimum(self) -> None:
         return None
+
+
+def _counted(some: Sequence[Earlier]) -> str:
+    count = sum(len(one.y) for one in some)
+    return f"{count} result{'' if count == 1 else 's'}"

@@ -18,7 +18,7 @@ API = "https://www.openml.org/api/v1/json"
 UPLOADER, MEASURE = 2702, "area_under_roc_curve"
 # setups of one request
 CHUNK = 100
-ADVICE = "put the files there, or use dataset.source=stand_in"
+ADVICE = "run this once where there is a connection and copy the folder here, or use dataset.source=stand_in"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def read_runs(flow: Flow, data_dir: Path, most: int) -> tuple[list[Tensor], list
             x, y = encoded(flow, runs)
         except FetchError as error:
             raise UserError(
-                f"{path.resolve()} is missing, and {API} gave none ({error}): {ADVICE}"
+                f"{path.resolve()} is missing, and {API}/{_listed(flow, task, most)} gave none ({error}): "
+                f"{ADVICE}"
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path.resolve()} is damaged ({type(error).__name__}): {ADVICE}") from error
@@ -104,8 +105,7 @@ def _fetch(flow: Flow, task: int, path: Path, most: int) -> None:
     with folder_lock(path.parent):
         if path.exists():
             return
-        where = f"function/{MEASURE}/task/{task}/flow/{flow.number}/uploader/{UPLOADER}/limit/{most}"
-        evaluations = _asked(f"{API}/evaluation/list/{where}", path.parent)["evaluations"]["evaluation"]
+        evaluations = _asked(f"{API}/{_listed(flow, task, most)}", path.parent)["evaluations"]["evaluation"]
         settings: dict[str, dict[str, str]] = {}
         numbers = [str(one["setup_id"]) for one in evaluations]
         for start in range(0, len(numbers), CHUNK):
@@ -121,6 +121,12 @@ def _fetch(flow: Flow, task: int, path: Path, most: int) -> None:
         ]
         with whole(path) as partial:
             partial.write_text(json.dumps(runs))
+
+
+def _listed(flow: Flow, task: int, most: int) -> str:
+    """Where OpenML lists the evaluations of a task."""
+    where = f"function/{MEASURE}/task/{task}/flow/{flow.number}/uploader/{UPLOADER}/limit/{most}"
+    return f"evaluation/list/{where}"
 
 
 def _asked(url: str, folder: Path) -> dict[str, Any]:

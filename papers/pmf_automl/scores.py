@@ -30,6 +30,7 @@ SCORES_ZIP = "all_normalized_accuracy_with_pipelineID.zip"
 TRAIN_IDS, TEST_IDS, FEATURES = "ids_train.csv", "ids_test.csv", "data_feats_featurized.csv"
 PIPELINES = "pipelines.json"
 ADVICE = "fetch it by hand and put it there, or use dataset.source=synthetic"
+WHOLE_ADVICE = "fetch it by hand and put it there, or use dataset.source=stand_in, the Oboe matrix"
 # of the entries that are left out, of made-up scores, and of the split of a matrix without one
 GAPS_SEED, MADE_UP_SEED, SPLIT_SEED = 20_181, 20_182, 20_183
 TEST_SHARE = 0.2
@@ -234,7 +235,7 @@ class OpenML553(PipelineScores):
             )
             return read_oboe(self.data_dir)
         folder = self.data_dir / PMF_FOLDER
-        pipelines, names, scores = obtain(folder / SCORES_ZIP, PMF_URL + SCORES_ZIP, read_zip, ADVICE)
+        pipelines, names, scores = obtain(folder / SCORES_ZIP, PMF_URL + SCORES_ZIP, read_zip, WHOLE_ADVICE)
         descriptions = None
         if (folder / PIPELINES).is_file():
             descriptions = read_descriptions(folder / PIPELINES, len(pipelines))

@@ -218,10 +218,14 @@ class TableModule(PaperModule):
 
     def _may_start(self) -> bool:
         room = len(self.running) < self.data.jobs and len(self.tried) + len(self.running) < self.total
-        return room and self.spent < (1 - LAST) * self.budget
+        return room and self.spent < self._end()
+
+    def _end(self) -> float:
+        """Seconds until which pipelines are tried; some are kept for last fits, once there is what to fit."""
+        return (1 - LAST if self._better() else 1.0) * self.budget
 
     def _start(self, number: int) -> None:
-        left = (1 - LAST) * self.budget - self.spent
+        left = self._end() - self.spent
         limit = min(self.data.seconds or ONE * self.budget, max(left, 0.1))
         self.running[number] = Trial(self.table, self.pipelines[number], limit, self.data.memory)
 

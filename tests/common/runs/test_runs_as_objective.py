@@ -63,9 +63,16 @@ def test_values_are_the_metrics_of_runs_which_are_kept_and_a_failed_run_is_nan_a
     monkeypatch.setattr("common.runs.as_objective.ROOT", tmp_path / "nowhere")
     given = {"parameters": ["paper.eps=float(-0.5,0.5)"], "warm_start": "paper=saddle dataset=b1"}
     (known,) = runs(tmp_path, **given).earlier()
+    assert "2 results of these very runs, 0 results of 0 others" in capsys.readouterr().err
     assert sorted(known.x.flatten().tolist()) == [0.625, 1.0] and known.same
     assert known.y.tolist() == [float(values[0, 1 if x == 0.625 else 2]) for x in known.x.flatten()]
     assert runs(tmp_path).earlier() == ()
+
+
+@pytest.mark.parametrize("key", ["seed", "output_dir", "logger", "force", "trainer", "hydra/launcher"])
+def test_what_decides_no_result_is_not_searched(tmp_path: Path, key: str) -> None:
+    with pytest.raises(UserError, match=f"parameters={key}: valid|parameters={key}.*no seed"):
+        runs(tmp_path, parameters=["paper.eps=log(0.01,1)", f"{key}=choice(1,2)"])
 
 
 def test_a_metric_that_the_run_lacks_ends_a_search_with_those_that_it_has(tmp_path: Path) -> None:

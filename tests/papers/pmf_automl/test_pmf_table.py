@@ -332,6 +332,12 @@ def test_what_scikit_learn_builds_the_same_is_tried_once(tmp_path: Path) -> None
     assert search._next() is None
 
 
+def test_all_minutes_are_for_trials_until_one_is_better_than_the_majority_class(tmp_path: Path) -> None:
+    for outcomes, share in (({}, 1.0), ({"RF": np.nan}, 1.0), ({"RF": 0.2}, 1.0), ({"RF": 0.9}, 0.8)):
+        search = searching(tmp_path, **outcomes)
+        assert search._end() == pytest.approx(share * search.budget)
+
+
 def test_a_last_fit_has_the_time_of_the_cross_validation_also_where_none_is_left(tmp_path: Path) -> None:
     search = searching(tmp_path, RF=0.9)
     search.started, search.before = time.perf_counter(), search.budget
