@@ -2,8 +2,8 @@
 
 import sys
 
-from common.report.compare import main
 from common.base.command import command
+from common.report.compare import main
 
 if __name__ == "__main__":
     sys.exit(command(main))

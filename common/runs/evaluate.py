@@ -178,7 +178,9 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
         usual = {"kind": facts["kind"], "target": facts.get("target")}
     elif choice == "folder" and len(facts["shape"]) == 3:
         usual = {"size": facts["shape"][-1]}
-    if choice in (*TABLES, "folder"):
+    elif choice == "cloud_folder":
+        usual = {"points": facts["shape"][0]}
+    if choice in (*TABLES, "folder", "cloud_folder"):
         usual["test"] = settings.get("test")
     elif choice == "text_file":
         usual = {key: settings.get(key) for key in ("level", "kept_from", "bptt")}
