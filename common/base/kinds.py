@@ -5,6 +5,7 @@
 TASKS = {
     "image_classification": ("classification", "reconstruction", "own"),
     "tabular_classification": ("classification", "own", "pipelines"),
+    "point_cloud_classification": ("classification", "own"),
     "regression": ("regression", "pipelines"),
     "image_reconstruction": ("reconstruction",),
     "stream": ("classification",),

@@ -35,7 +35,7 @@ files have one; of the very files that the run was trained on, those that it hel
 evaluation_<data set>_<hash>.json beside the run's result."""
 # data sets that read a table of the user's own
 TABLES = ("table", "table_regression")
-FOLDERS = ("folder", "folder_boxes")
+FOLDERS = ("folder", "folder_boxes", "cloud_folder")
 
 
 def main() -> int:
@@ -181,6 +181,8 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
         usual = {"size": facts["shape"][-1], "unreadable": settings.get("unreadable")}
     elif choice == "folder_boxes" and len(facts["shape"]) == 3:
         usual = {"size": facts["shape"][1:]}
+    elif choice == "cloud_folder":
+        usual = {"points": facts["shape"][0]}
     if choice in (*TABLES, *FOLDERS):
         usual["test"] = settings.get("test")
     elif choice == "text_file":

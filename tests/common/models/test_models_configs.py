@@ -25,8 +25,8 @@ OTHERS = re.compile(
 )
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if not OTHERS.search(path.read_text()))
 
-# (shape, classes) of CIFAR, MNIST, digits, a table, regression, ImageNet, maps of many channels: a model
-# takes one or more
+# (shape, classes) of CIFAR, MNIST, digits, a table, regression, ImageNet, maps of many channels, clouds of
+# points: a model takes one or more
 DATA: list[tuple[tuple[int, ...], int | None]] = [
     ((3, 32, 32), 10),
     ((1, 28, 28), 10),
@@ -35,6 +35,7 @@ DATA: list[tuple[tuple[int, ...], int | None]] = [
     ((10,), None),
     ((3, 224, 224), 1000),
     ((16, 4, 4), 2),
+    ((100, 3), 40),
 ]
 
 

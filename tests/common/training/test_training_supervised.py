@@ -24,6 +24,7 @@ from common.data.shared.in_memory import TensorData
 from common.distillation.ensembles import Snapshot
 from common.distillation.hints import KnowledgeDistillation
 from common.metrics.parameters import count_parameters
+from common.models.deepsets import DeepSets
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
 from common.runs.callbacks import Checkpoints
@@ -334,6 +335,17 @@ def augmented_case() -> Case:
     )
 
 
+def clouds_case() -> Case:
+    """Turns, stretches and dropout are drawn as the run goes."""
+    return Case(
+        dataset="solids",
+        data={"source": "synthetic", "limit": 20, "batch_size": 8, "points": 12},
+        model=partial(DeepSets, width=8, dropout=0.5),
+        method=partial(torch.optim.Adam, lr=0.01, foreach=True),
+        epochs=1.7,
+    )
+
+
 def online_case() -> Case:
     """Noise drawn for each step, and a mean of what the task watches that must survive a kill."""
     return Case(
@@ -370,6 +382,7 @@ CASES = {
     "noam": Case(schedule=partial(schedules.noam, scale=1.0, width=4, warmup=5), epochs=1.5),
     "plateau": plateau_case(),
     "crop_flip": augmented_case(),
+    "clouds": clouds_case(),
     "synthetic": Case(
         dataset="mnist", data={"source": "synthetic", "limit": 60, "batch_size": 25}, epochs=2.0
     ),

@@ -1,0 +1,273 @@
+"""A folder of the user's own clouds, one folder a class: what must be known of it is found from the files."""
+
+import sys
+import zlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Unpack
+
+import numpy as np
+import torch
+
+from common.base.dataset import Origin, Part, check
+from common.base.errors import UserError
+from common.base.phases import counted
+from common.data.clouds.cloud_data import SEED_OF_POINTS, Augment, PointClouds
+from common.data.clouds.cloud_file import SUFFIXES, read_points
+from common.data.shared.fingerprint import fingerprint
+from common.data.shared.in_memory import Options, Split
+from common.data.shared.subsets import complement, stratified_subset
+from common.data.shared.text_file import from_here, shown
+
+# the names of the folders of the parts, the first that is there counts
+TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+# the seed of the test part that is drawn where there is none: it belongs to the data, and not to a run
+HOLDOUT_SEED = 0
+VALID = "PATH/train/CLASS/*.xyz or PATH/CLASS/*.xyz, and as .xyz " + ", ".join(SUFFIXES)
+
+
+class CloudFile(NamedTuple):
+    """A file of a cloud: its path, its name below the folder of its class, and its class."""
+
+    path: Path
+    name: str
+    label: int
+
+
+class OwnClouds(PointClouds):
+    """Clouds in `PATH/train/CLASS/*` and `PATH/test/CLASS/*`, in `PATH/CLASS/*`, or in `PATH/CLASS/train/*`.
+
+    Files are .npy, .csv, .xyz, .pts or .txt (x, y and z first), or .off (a surface). `points` of each cloud
+    are drawn once, the same for every run; a cloud of fewer stands with all its points, each equally often
+    but for a rest. Clouds are moved to have mean 0 before they become float32, as coordinates of maps have
+    large offsets. One line on stderr says what was found.
+
+    Args:
+        path: the folder.
+        test: the fraction of each class that is held out for testing where no part is there for it.
+        origin: of a network that is to be judged: the classes are then its own; some may be absent. All
+            clouds are for testing where no part is there for it, but those that it was trained on.
+        The others as in `PointClouds`.
+
+    Raises:
+        UserError: no such folder, fewer than two classes, classes that only one part has, a class without a
+            cloud, a file that is none; with `origin`, a class that it has not.
+    """
+
+    NAME: ClassVar = "cloud_folder"
+    CLASSES: ClassVar = 0
+    TRAIN_SIZE: ClassVar = 512
+    TEST_SIZE: ClassVar = 256
+    SUFFIXES: ClassVar = SUFFIXES
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        test: float,
+        points: int,
+        augment: Augment,
+        origin: Origin | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        check("path", path, bool(path), f"give the folder of your clouds (valid: {VALID})")
+        check("test", test, 0 < test < 1, "give a fraction above 0 and below 1")
+        self.root, self.holdout, self.origin = Path(path).expanduser(), test, origin
+        if not self.root.is_dir():
+            raise UserError(
+                f"dataset.path={self.root}: no such folder{from_here(self.root)} (valid: {VALID})"
+            )
+        self.names = self._class_list()
+        super().__init__(points=points, augment=augment, **options)
+        self.held_out = "test" not in self.folders and (origin is None or self._trained_on(origin))
+        if origin is not None:
+            absent = [name for name in self.names if not (self._judged() / name).is_dir()]
+            if absent:
+                self.notes.append(f"no folder for {len(absent)} of the classes: {shown(absent)}")
+
+    @property
+    def label_count(self) -> int:
+        return len(self.names)
+
+    def label_names(self) -> list[str]:
+        return list(self.names)
+
+    def sources(self) -> dict[str, Path]:
+        """The folder with all its parts."""
+        return {"folder": self.root}
+
+    def tested(self) -> str:
+        """Which clouds of which folder are judged."""
+        if self.source == "synthetic":
+            return super().tested()
+        return f"clouds held out of {self.root}" if self.held_out else f"the clouds of {self._judged()}"
+
+    @cached_property
+    def _within(self) -> dict[Part, Path]:
+        """The folders of the parts right in the root, of those that are there."""
+        found: dict[Part, Path] = {}
+        for part, names in (("train", TRAIN), ("test", TEST)):
+            path = next((self.root / name for name in names if (self.root / name).is_dir()), None)
+            if path is not None:
+                found["train" if part == "train" else "test"] = path
+        return found
+
+    @property
+    def folders(self) -> dict[Part, Path]:
+        """Where each part that is there lies: its own folder, or the root where classes have parts."""
+        if self._within or self._folders("test") is None:
+            return self._within
+        return {"train": self.root, "test": self.root}
+
+    def _judged(self) -> Path:
+        return self._within.get("test", self._within.get("train", self.root))
+
+    def _class_list(self) -> list[str]:
+        """The classes, in the order of their labels: those of the training part, or of the network's."""
+        folder = self._within.get("train", self.root) if self.origin is None else self._judged()
+        found = _folders_in(folder)
+        least = 2 if self.origin is None else 1
+        if len(found) < least or (
+            self.origin is None and "train" not in self._within and "test" in self._within
+        ):
+            what = (
+                f"there is a {self._within['test'].name} in it, but no train"
+                if "test" in self._within
+                else ""
+            )
+            raise UserError(
+                f"dataset.path={self.root}: {what or f'{folder} has {len(found)} class folders'} (valid: "
+                f"at least {least}, as {VALID})"
+            )
+        theirs = None if self.origin is None else self.origin.facts["class_names"]
+        if theirs is None:
+            return found
+        unknown = [name for name in found if name not in theirs]
+        if unknown:
+            raise UserError(
+                f"dataset.path={self.root}: {len(unknown)} of its class folders are no classes of training: "
+                f"{shown(unknown)} (valid: {shown(theirs)})"
+            )
+        return list(theirs)
+
+    def _folders(self, part: Part) -> list[Path] | None:
+        """The folder of each class of a part, by label; None where the folder has no such part."""
+        if part in self._within:
+            return [self._within[part] / name for name in self.names]
+        if self._within:
+            return None
+        inner = {"train": TRAIN, "test": TEST}[part]
+        for name in inner:
+            found = [self.root / label / name for label in self.names]
+            if any(folder.is_dir() for folder in found):
+                return found
+        return [self.root / name for name in self.names] if part == "train" else None
+
+    def _trained_on(self, origin: Origin) -> bool:
+        found = fingerprint(self.sources(), self.SUFFIXES)
+        return found is not None and found["folders"] == (origin.files or {}).get("folders")
+
+    def files(self, part: Part) -> list[CloudFile]:
+        """The files of a part; where the test part is drawn, those of the training folder that are its."""
+        if not self.held_out:
+            folders = self._folders(part) or self._folders("train")
+            assert folders is not None
+            return listed(folders, self.names, whole=self.origin is None)
+        folders = self._folders("train")
+        assert folders is not None
+        everything = listed(folders, self.names, whole=self.origin is None)
+        size = round(self.holdout * len(everything))
+        check("test", self.holdout, 0 < size < len(everything), "that leaves one part empty")
+        generator = torch.Generator().manual_seed(HOLDOUT_SEED)
+        labels = torch.tensor([file.label for file in everything])
+        drawn = stratified_subset(labels, len(everything), size, generator)
+        chosen = drawn if part == "test" else complement(drawn, len(everything))
+        return [everything[n] for n in chosen.tolist()]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read all files, once; of a set that is judged the test part alone."""
+        if self._train is not None:
+            return
+        if self.origin is not None and self.source == "real":
+            self._train = self._test = self._read_test()
+            self._offset, self._scale = self.statistics(self._train)
+            self.move(self.device)
+            return
+        super().setup(stage)
+        if self.source == "real":
+            print(self._found(), file=sys.stderr)
+
+    def read(self, part: Part) -> Split:
+        """The clouds of a part, float32 [n, points, 3], each with mean 0."""
+        self._check_parts()
+        files, fewer = self.files(part), 0
+        clouds = torch.empty(len(files), self.points, 3)
+        for n, (path, name, _) in enumerate(
+            counted(files, f"reading the {part} clouds", len(files), "files")
+        ):
+            found, available = read_points(path, self.points, generator_of(name))
+            moved = torch.from_numpy(found - found.mean(0)).float()
+            largest = float(moved.abs().max())
+            if not 0 < largest < torch.inf:
+                raise UserError(f"{path}: coordinates that float32 cannot tell apart (valid: 1e-30 to 1e30)")
+            clouds[n], fewer = moved, fewer + (available < self.points)
+        if fewer:
+            what = f"clouds of fewer than {self.points} points, which stand there several times"
+            self.repairs[what] = self.repairs.get(what, 0) + fewer
+        return Split(clouds, torch.tensor([file.label for file in files]))
+
+    def _check_parts(self) -> None:
+        """Refuse classes that only one of the two parts has."""
+        if self.origin is not None or len(self._within) < 2:
+            return
+        train, test = self._within["train"], self._within["test"]
+        differing = sorted(set(_folders_in(train)) ^ set(_folders_in(test)))
+        if differing:
+            raise UserError(
+                f"dataset.path={self.root}: the class folder {differing[0]} is in only one of {train.name} "
+                f"and {test.name}; they must have the same classes"
+            )
+
+    def _found(self) -> str:
+        """What was found in the folder, in one line."""
+        tested = (
+            f"{self.holdout:.0%} of the clouds, held out by class, as there is no part test"
+            if self.held_out
+            else "the part test"
+        )
+        held = 0 if self._validation is None else len(self._validation)
+        return (
+            f"dataset=cloud_folder: {len(self.names)} classes, {len(self.train)} train, {held} validation, "
+            f"{self.size('test')} test; tested on {tested}"
+        )
+
+
+def listed(folders: Sequence[Path], names: Sequence[str], whole: bool = True) -> list[CloudFile]:
+    """The files of clouds in the folder of each class, by class and name; hidden ones do not count.
+
+    Raises:
+        UserError: `whole`, and a class without one.
+    """
+    files = []
+    for label, (folder, name) in enumerate(zip(folders, names, strict=True)):
+        found = sorted(
+            path
+            for path in (folder.iterdir() if folder.is_dir() else ())
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        )
+        if not found and whole:
+            raise UserError(f"{folder.resolve()} holds no cloud (valid: files {', '.join(SUFFIXES)})")
+        files += [CloudFile(path, f"{name}/{path.name}", label) for path in found]
+    if not files:
+        raise UserError(f"{folders[0].parent.resolve()} holds no cloud (valid: files {', '.join(SUFFIXES)})")
+    return files
+
+
+def generator_of(name: str) -> np.random.Generator:
+    """What the points of a file are drawn by: its name alone, so that other files change nothing."""
+    return np.random.default_rng((SEED_OF_POINTS, zlib.crc32(name.encode(errors="surrogateescape"))))
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
