@@ -1,6 +1,7 @@
 """Runs grouped into methods, and what each is called: runs that differ in their seed alone are one method."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,12 +148,13 @@ def _group(runs: list[Chosen], typed: list[str], by_entry: bool) -> _Group:
 
 
 def _places(runs: Sequence[Chosen]) -> list[str]:
-    """The data set of each: its name, or its file or folder where several have one name."""
+    """The data set of each: its name; where several have one, its file or folder, as short as tells them."""
     names = [str(run.result["choices"]["dataset"]) for run in runs]
     paths = [str(run.result["config"].get("dataset", {}).get("path", "")) for run in runs]
     both = set(zip(names, paths, strict=True))
     several = {name for name in names if sum(one == name for one, _ in both) > 1}
-    return [path if name in several else name for name, path in zip(names, paths, strict=True)]
+    short = _ends(sorted({path for name, path in both if name in several}), "/")
+    return [short[path] if name in several else name for name, path in zip(names, paths, strict=True)]
 
 
 # the keys that tell them apart
@@ -239,7 +241,7 @@ def _speller(groups: Sequence[_Group], keys: Sequence[str]) -> Callable[[_Group]
     return say
 
 
-def _ends(values: Sequence[str]) -> dict[str, str]:
+def _ends(values: Sequence[str], signs: str = "/.") -> dict[str, str]:
     """`adam` of optimizer/adam and `mnist_adam` of yogi.table_ae.mnist_adam, where no other ends so."""
-    ends = {value: value.replace("/", ".").split(".")[-1] for value in values}
+    ends = {value: re.split(f"[{signs}]", value.rstrip(signs))[-1] for value in values}
     return {value: end if list(ends.values()).count(end) == 1 else value for value, end in ends.items()}

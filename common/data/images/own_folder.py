@@ -250,7 +250,8 @@ class OwnFolder(ImageFolder):
         Raises:
             UserError: there are some, and nobody has said to leave them out: all of them.
         """
-        listings = [self._listing(folder) for folder in dict.fromkeys(self.folders.values())]
+        folders = self.folders.values() if self.origin is None else [self._judged()]
+        listings = [self._listing(folder) for folder in dict.fromkeys(folders)]
         paths = {record.path: None for listing in listings for record in listing}
         files = fingerprint(self.sources(), self.SUFFIXES)
         threads = max(1, self.workers)

@@ -84,3 +84,7 @@ def test_one_method_alone_has_the_name_of_its_choice() -> None:
 def test_files_of_ones_own_are_data_sets_of_their_own() -> None:
     paths = [result(0, "dataset=table", f"dataset.path={name}.csv") for name in ("sales", "stock")]
     assert methods_of(runs(*paths).runs).data == ["sales.csv", "stock.csv"]
+    deep = [result(0, "dataset=table", f"dataset.path=/data/{name}.csv") for name in ("a/sales", "b/stock")]
+    assert methods_of(runs(*deep).runs).data == ["sales.csv", "stock.csv"]
+    alike = [result(0, "dataset=folder", f"dataset.path=/data/{name}/photos/") for name in "ab"]
+    assert methods_of(runs(*alike).runs).data == ["/data/a/photos/", "/data/b/photos/"]
