@@ -1,6 +1,7 @@
 """Runs grouped into methods, and what each is called: runs that differ in their seed alone are one method."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,9 +53,9 @@ class Methods:
 def methods_of(runs: Sequence[Chosen]) -> Methods:
     """Group runs into methods, named by the words in which they differ.
 
-    Keys that someone has typed, and the choices of config groups, are looked at first; others of the config
-    only where those do not tell two methods apart. Where all runs are of entries, the entry stands for the
-    choices. What follows from the data set alone, as a paper's model for it, sets no methods apart.
+    Keys that someone has typed are looked at first; other choices, and then other keys of the config, only
+    where those do not tell two methods apart. Where all runs are of entries of one data set, the entry stands
+    for all. What follows from the data set alone, as a paper's model for it, sets no methods apart.
     """
     groups = _groups(runs)
     places = _places([group.runs[0] for group in groups])
@@ -88,8 +89,8 @@ class _Group:
     """Runs that differ in their seed alone.
 
     Attributes:
-        typed: the choices, and the values of all keys that someone has typed for any of the runs.
-        leaves: all that the config holds.
+        typed: the values of all keys that someone has typed for any of the runs.
+        leaves: all that the config holds, the choices first.
     """
 
     label: str
@@ -127,9 +128,8 @@ def _group(runs: list[Chosen], typed: list[str], by_entry: bool) -> _Group:
     result = {**runs[0].result, "config": without_seed(runs[0].result["config"], seed)}
     forms = (word.partition("=") for form in asked_forms(result) for word in form)
     words = {key_of(key): without_seed(value.strip("'\""), seed) for key, equals, value in forms if equals}
-    groups = [ENTRY] if by_entry else ["paper", *result["choices"]]
     values: dict[str, str] = {}
-    for key in dict.fromkeys([*groups, *typed]):
+    for key in [*[ENTRY] * by_entry, *typed]:
         there = value_at(result, key)
         if key == ENTRY:
             values[key] = result["entries"][0]
@@ -138,21 +138,28 @@ def _group(runs: list[Chosen], typed: list[str], by_entry: bool) -> _Group:
         elif key in words and not (key.endswith(".seed") and words[key] == str(seed)):
             values[key] = words[key]
     leaves = flat(result["config"])
-    for group, choices in OPEN.items():
+    choices = {key: result["choices"][key] for key in sorted(result["choices"], key=_place_in_name)}
+    for group, open_ones in OPEN.items():
         # a class of the user's own, by its name: `any` and `own` are none
-        if values.get(group) in choices and f"{group}._target_" in leaves:
-            values[group] = str(leaves[f"{group}._target_"])
-    everything = {"paper": result["paper"], "scale": result["scale"], **result["choices"], **leaves}
+        if choices.get(group) in open_ones and f"{group}._target_" in leaves:
+            choices[group] = leaves[f"{group}._target_"]
+            values |= {group: text(choices[group])} if group in values else {}
+    everything = {"paper": result["paper"], **choices, "scale": result["scale"], **leaves}
     return _Group(runs[0].label, runs, values, {key: text(value) for key, value in everything.items()})
 
 
+def _place_in_name(key: str) -> int:
+    return GROUPS.index(key) if key in GROUPS else len(GROUPS)
+
+
 def _places(runs: Sequence[Chosen]) -> list[str]:
-    """The data set of each: its name, or its file or folder where several have one name."""
+    """The data set of each: its name; where several have one, its file or folder, as short as tells them."""
     names = [str(run.result["choices"]["dataset"]) for run in runs]
     paths = [str(run.result["config"].get("dataset", {}).get("path", "")) for run in runs]
     both = set(zip(names, paths, strict=True))
     several = {name for name in names if sum(one == name for one, _ in both) > 1}
-    return [path if name in several else name for name, path in zip(names, paths, strict=True)]
+    short = _ends(sorted({path for name, path in both if name in several}), "/")
+    return [short[path] if name in several else name for name, path in zip(names, paths, strict=True)]
 
 
 # the keys that tell them apart
@@ -160,7 +167,7 @@ def _places(runs: Sequence[Chosen]) -> list[str]:
 
 def _order(groups: Sequence[_Group]) -> list[str]:
     keys = list(dict.fromkeys(key for group in groups for key in group.typed))
-    return sorted(keys, key=lambda key: GROUPS.index(key) if key in GROUPS else len(GROUPS))
+    return sorted(keys, key=_place_in_name)
 
 
 def _differing(groups: Sequence[_Group], places: Sequence[str]) -> list[str]:
@@ -177,7 +184,7 @@ def _differing(groups: Sequence[_Group], places: Sequence[str]) -> list[str]:
         if more is None:
             break
         keys.append(more)
-    return keys
+    return sorted(keys, key=_place_in_name)
 
 
 def _differs(groups: Sequence[_Group], places: Sequence[str], key: str) -> bool:
@@ -239,7 +246,7 @@ def _speller(groups: Sequence[_Group], keys: Sequence[str]) -> Callable[[_Group]
     return say
 
 
-def _ends(values: Sequence[str]) -> dict[str, str]:
+def _ends(values: Sequence[str], signs: str = "/.") -> dict[str, str]:
     """`adam` of optimizer/adam and `mnist_adam` of yogi.table_ae.mnist_adam, where no other ends so."""
-    ends = {value: value.replace("/", ".").split(".")[-1] for value in values}
+    ends = {value: re.split(f"[{signs}]", value.rstrip(signs))[-1] for value in values}
     return {value: end if list(ends.values()).count(end) == 1 else value for value, end in ends.items()}

@@ -331,7 +331,9 @@ def text(value: Any) -> str:
     """A value of a config as a word has it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    # as run keys have it: 3.0 epochs are 3
+    whole_number = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return str(int(value) if whole_number else value)
 
 
 def keys_of(result: Result) -> list[str]:

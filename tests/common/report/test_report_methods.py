@@ -21,9 +21,9 @@ def test_seeds_that_follow_the_runs_own_stand_in_no_name() -> None:
         return result(seed, *words)
 
     found = [taught(seed, rate) for rate in ("1", "2") for seed in range(3)]
-    assert names(*found) == ["lr=1.0", "lr=2.0"]
+    assert names(*found) == ["lr=1", "lr=2"]
     fixed = names(*found, result(0, "dataset.seed=7", "teacher=entry=x", "method.lr=1"))
-    assert fixed == ["lr=1.0", "lr=2.0", "lr=1.0 seed=7.0"]
+    assert fixed == ["lr=1", "lr=2", "lr=1 seed=7"]
 
 
 def test_a_method_is_named_by_the_words_that_differ_and_by_these_alone() -> None:
@@ -32,9 +32,17 @@ def test_a_method_is_named_by_the_words_that_differ_and_by_these_alone() -> None
     assert found == ["adam lr=0.01", "sgd lr=0.01", "sgd lr=0.5"]
 
 
+def test_choices_that_nobody_typed_stand_in_no_name_that_is_one_without_them() -> None:
+    first, second = result(0, ADAM), result(0, SGD)
+    second["choices"]["schedule"] = "cosine"
+    assert names(first, second) == ["adam", "sgd"]
+    third = result(0, SGD)
+    assert names(first, second, third) == ["adam constant", "sgd cosine", "sgd constant"]
+
+
 def test_keys_with_the_same_end_are_written_out() -> None:
     found = names(result(0, "method.size=1", "dataset.size=1"), result(0, "method.size=2", "dataset.size=3"))
-    assert found == ["dataset.size=1.0 method.size=1.0", "dataset.size=3.0 method.size=2.0"]
+    assert found == ["dataset.size=1 method.size=1", "dataset.size=3 method.size=2"]
 
 
 def test_choices_with_the_same_end_are_written_out() -> None:
@@ -50,7 +58,7 @@ def test_a_class_of_ones_own_is_called_by_its_name() -> None:
 
 def test_words_that_all_have_are_said_apart() -> None:
     found = methods_of(runs(result(0, ADAM, "paper.epochs=3"), result(0, SGD, "paper.epochs=3")).runs)
-    assert "paper.epochs=3.0" in found.alike and "paper=yogi" in found.alike
+    assert "paper.epochs=3" in found.alike and "paper=yogi" in found.alike
     assert found.keys == ("method",)
 
 
@@ -74,7 +82,7 @@ def test_a_label_is_the_name_and_several_of_one_label_say_what_differs_in_them()
         Chosen("c", result(0, SGD, "method.lr=1"), "Base"),
     ]
     found = [method.name for method in methods_of(labelled).methods]
-    assert found == ["Ours", "Base lr=0.01", "Base lr=1.0"]
+    assert found == ["Ours", "Base lr=0.01", "Base lr=1"]
 
 
 def test_one_method_alone_has_the_name_of_its_choice() -> None:
@@ -84,3 +92,7 @@ def test_one_method_alone_has_the_name_of_its_choice() -> None:
 def test_files_of_ones_own_are_data_sets_of_their_own() -> None:
     paths = [result(0, "dataset=table", f"dataset.path={name}.csv") for name in ("sales", "stock")]
     assert methods_of(runs(*paths).runs).data == ["sales.csv", "stock.csv"]
+    deep = [result(0, "dataset=table", f"dataset.path=/data/{name}.csv") for name in ("a/sales", "b/stock")]
+    assert methods_of(runs(*deep).runs).data == ["sales.csv", "stock.csv"]
+    alike = [result(0, "dataset=folder", f"dataset.path=/data/{name}/photos/") for name in "ab"]
+    assert methods_of(runs(*alike).runs).data == ["/data/a/photos/", "/data/b/photos/"]
