@@ -242,6 +242,9 @@ class OwnBoxes(DetectionData):
         clipped = self.repairs.get("boxes clipped to their images", 0)
         notes = [
             f"{_counted(empty, 'image')} without boxes, for the background" if empty else "",
+            ""
+            if any(one.names for one in self._images("test"))
+            else "no box to test on: no average precision",
             f"left out: {_counted(left, 'image')} of which no file tells" if left else "",
             "more than half of the boxes reach out of their images: COCO's are (x, y, width, height), VOC's "
             "(xmin, ymin, xmax, ymax), both in pixels"
@@ -332,10 +335,10 @@ def _one(folder: Path, files: list[tuple[Path, Any]]) -> Source:
         return Source(folder, files[0])
     annotations = tuple(files_in(folder, (".xml",)))
     if not annotations:
-        images = len(list(files_in(folder, EXTENSIONS)))
+        images, texts = (len(list(files_in(folder, suffixes))) for suffixes in (EXTENSIONS, (".txt",)))
         raise UserError(
-            f"dataset.path: {folder.resolve()} holds {images} images and no file of their boxes "
-            f"(valid: {LAYOUT})"
+            f"dataset.path: {folder.resolve()} holds {_counted(images, 'image')} and no file of their boxes"
+            f"{f' but {texts} .txt, and boxes of YOLO are not read' if texts else ''} (valid: {LAYOUT})"
         )
     return Source(folder, None, annotations)
 

@@ -146,6 +146,14 @@ def test_the_usual_layouts_give_the_same_boxes_in_three_parts(lay_out: Any, tmp_
     assert own(tmp_path, validation=0.34).size("validation") == 1
 
 
+def test_a_test_part_without_a_box_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part, scenes in (("train", SCENES), ("test", {"d": {}})):
+        pictures(tmp_path / part, scenes)
+        voc(tmp_path / part, scenes)
+    assert own(tmp_path).size("test") == 1
+    assert "no box to test on: no average precision" in capsys.readouterr().err
+
+
 def test_classes_have_the_order_of_cocos_numbers_and_of_vocs_names(tmp_path: Path) -> None:
     roboflow(tmp_path / "coco")
     beside(tmp_path / "voc")
@@ -165,7 +173,8 @@ def test_one_folder_holds_a_part_out_the_same_for_all_seeds_and_says_what_was_fo
     assert found(own(tmp_path, seed=5), "test") == tested
     said = capsys.readouterr().err.splitlines()[0]
     assert "2 classes of 3 boxes (dog 1, cat 2); 2 train, 1 test; tested on 34% of the images, held" in said
-    assert "1 image without boxes, for the background; left out: 1 image of which no file tells" in said
+    assert "1 image without boxes, for the background" in said
+    assert "left out: 1 image of which no file tells" in said
 
 
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
@@ -247,6 +256,9 @@ def test_folders_that_do_not_fit_get_one_line(tmp_path: Path) -> None:
         own(tmp_path / "none")
     pictures(tmp_path / "bare", SCENES)
     with pytest.raises(UserError, match="holds 3 images and no file of their boxes"):
+        own(tmp_path / "bare")
+    (tmp_path / "bare" / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    with pytest.raises(UserError, match=r"but 1 \.txt, and boxes of YOLO are not read \(valid: a COCO file"):
         own(tmp_path / "bare")
     coco(tmp_path / "bare" / "one.json")
     coco(tmp_path / "bare" / "two.json")
