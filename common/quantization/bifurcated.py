@@ -118,6 +118,9 @@ class GradientQuantiser:
         """What the weights and the bias learn from: g, rounded to `weight_bits`, or Q(g)."""
         if not self.bifurcated:
             return below
+        if self.weight_bits == FLOAT_BITS:
+            # the range of a large tensor is not looked for in vain
+            return gradient
         return quantised(gradient, *value_range(gradient), self.weight_bits)
 
 

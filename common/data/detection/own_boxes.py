@@ -281,7 +281,8 @@ def sources_of(root: Path, judged: bool) -> dict[SplitName, Source]:
         return _of_folder(root, together)
     found = {}
     for part, folder in folders.items():
-        own = together if folder == root else instances_in(folder) or _for_part(together, part)
+        # `val` may be the test part
+        own = together if folder == root else instances_in(folder) or _for_part(together, folder.name)
         found[part] = _one(folder, own)
     return found
 
@@ -303,7 +304,7 @@ def instances_in(folder: Path) -> list[tuple[Path, Any]]:
 
 def _named(root: Path, files: list[tuple[Path, Any]], judged: bool) -> dict[SplitName, Source]:
     """The parts of which several instances files of one folder are named."""
-    found = {part: _one(root, own) for part in NAMES if (own := _for_part(files, part))}
+    found = {part: _one(root, own) for part, names in NAMES.items() if (own := _for_part(files, names[0]))}
     if "test" not in found and "validation" in found:
         found["test"] = found.pop("validation")
     if not found or ("train" not in found and not judged):
@@ -315,10 +316,11 @@ def _named(root: Path, files: list[tuple[Path, Any]], judged: bool) -> dict[Spli
     return found
 
 
-def _for_part(files: list[tuple[Path, Any]], part: SplitName) -> list[tuple[Path, Any]]:
-    """Those whose name says that they are for a part; of them those of instances, where there are such."""
-    names = re.compile(rf"(?<![a-z])({'|'.join(NAMES[part])})(?![a-z])")
-    found = [file for file in files if names.search(file[0].stem.lower())]
+def _for_part(files: list[tuple[Path, Any]], name: str) -> list[tuple[Path, Any]]:
+    """Those that are named for the part of a name; of them those of instances, where there are such."""
+    alike = next(names for names in NAMES.values() if name in names)
+    words = re.compile(rf"(?<![a-z])({'|'.join(alike)})(?![a-z])")
+    found = [file for file in files if words.search(file[0].stem.lower())]
     return [file for file in found if file[0].stem.lower().startswith("instances")] or found
 
 

@@ -237,6 +237,34 @@ def test_another_folder_is_judged_whole_by_the_names_of_its_classes(
     assert capsys.readouterr().err.count("no folder for 2 of the classes: ant, cat") == 1
 
 
+def boxes(folder: Path, count: int, *names: str) -> Path:
+    """Pictures with an object of each class in VOC's layout."""
+    folder.mkdir(parents=True)
+    tags = zip(("xmin", "ymin", "xmax", "ymax"), (3, 4, 12, 13), strict=True)
+    corners = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
+    objects = "".join(f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>" for name in names)
+    for i in range(count):
+        Image.new("RGB", (40, 30), (90, 70, 5 * i)).save(folder / f"{i}.png")
+        (folder / f"{i}.xml").write_text(f"<annotation>{objects}</annotation>")
+    return folder
+
+
+def test_another_folder_of_boxes_is_judged_whole_at_the_size_of_training(tmp_path: Path) -> None:
+    own = boxes(tmp_path / "own", 6, "cat", "dog")
+    words = ["dataset=folder_boxes", "dataset.workers=0", f"dataset.path={own}"]
+    asked, folder = made(tmp_path, "paper=yogi", *words, "dataset.size=[32,32]", "dataset.test=0.34")
+    result = read_result(folder / "result.json")
+    assert result is not None
+    _, metrics = evaluate([*asked, *words])
+    assert metrics["test_loss"] == result["metrics"]["test_loss"]
+    path, _ = evaluate([*asked, *words[:2], f"dataset.path={boxes(tmp_path / 'new', 3, 'dog')}"])
+    told = json.loads(path.read_text())
+    assert told["examples"] == 3 and told["facts"]["shape"] == [3, 32, 32]
+    assert told["notes"] == ["no box of 1 of the classes: cat"]
+    with pytest.raises(UserError, match=r"1 of its classes are no classes of training: eel \(valid: cat"):
+        evaluate([*asked, *words[:2], f"dataset.path={boxes(tmp_path / 'bad', 2, 'eel')}"])
+
+
 def test_a_limit_that_a_scale_brings_takes_all_that_is_there_and_a_typed_one_is_refused(shop: Path) -> None:
     words = ["paper=yogi", "dataset=table", f"dataset.path={shop / 'own.csv'}"]
     config, request = compose([*words, *WORDS])

@@ -1,6 +1,7 @@
 """A folder of one's own images with boxes: the usual layouts are read alike, and faults get one line."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,12 @@ def cvat(folder: Path) -> None:
     (folder / "annotations" / "captions_train2017.json").write_text('{"images": [], "annotations": []}')
 
 
+def apart(folder: Path) -> None:
+    for part in ("train", "val", "test"):
+        pictures(folder / part, SCENES)
+        coco(folder / "annotations" / f"{part}.json")
+
+
 def devkit(folder: Path) -> None:
     names = {
         part: {f"{part}_{name}": boxes for name, boxes in SCENES.items()} for part in ("train", "val", "test")
@@ -135,7 +142,7 @@ def beside(folder: Path) -> None:
         voc(folder / part)
 
 
-@pytest.mark.parametrize("lay_out", [roboflow, cvat, devkit, beside])
+@pytest.mark.parametrize("lay_out", [roboflow, cvat, apart, devkit, beside])
 def test_the_usual_layouts_give_the_same_boxes_in_three_parts(lay_out: Any, tmp_path: Path) -> None:
     lay_out(tmp_path)
     data = own(tmp_path)
@@ -144,6 +151,19 @@ def test_the_usual_layouts_give_the_same_boxes_in_three_parts(lay_out: Any, tmp_
         scenes = {name.split("_")[-1]: objects for name, objects in found(data, split).items()}
         assert scenes == SCENES
     assert own(tmp_path, validation=0.34).size("validation") == 1
+
+
+@pytest.mark.parametrize("lay_out", [roboflow, cvat, apart, devkit, beside])
+def test_without_a_part_named_test_the_other_one_is_for_testing(lay_out: Any, tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    for path in list(tmp_path.rglob("*")):
+        if path.name == "test" and path.is_dir():
+            shutil.rmtree(path)
+        elif path.name in ("test.json", "instances_test2017.json", "test.txt"):
+            path.unlink()
+    data = own(tmp_path)
+    assert not data.has_validation and (data.size("train"), data.size("test")) == (3, 3)
+    assert not {Path(record.path).parent.name for record in data._rows("test").records} & {"train"}
 
 
 def test_a_test_part_without_a_box_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +193,8 @@ def test_one_folder_holds_a_part_out_the_same_for_all_seeds_and_says_what_was_fo
     assert found(own(tmp_path, seed=5), "test") == tested
     said = capsys.readouterr().err.splitlines()[0]
     assert "2 classes of 3 boxes (dog 1, cat 2); 2 train, 1 test; tested on 34% of the images, held" in said
-    assert "1 image without boxes, for the background; left out: 1 image of which no file tells" in said
+    assert "1 image without boxes, for the background" in said
+    assert "left out: 1 image of which no file tells" in said
 
 
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
