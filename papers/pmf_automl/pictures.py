@@ -50,7 +50,9 @@ def _by_kind(axes: Any, metrics: dict[str, Any], kind: list[str]) -> None:
             if own == name
         ]
         colour = PALE if name == "other" else colours[number % len(colours)]
-        axes.scatter(*zip(*points, strict=True), s=14, color=colour, label=name, linewidth=0)
+        axes.scatter(
+            *zip(*points, strict=True), s=14, color=colour, label=name, edgecolor=PALE, linewidth=0.2
+        )
     share, chance = metrics["neighbours_alike"], metrics["neighbours_alike_by_chance"]
     axes.set_title(
         f"algorithm; the nearest is of the same one for {share:.0%} (chance {chance:.0%})", fontsize=8
