@@ -28,10 +28,10 @@ def draw(metrics: dict[str, Any]) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reprise", "font.size": 8}):
         canvas = Figure(figsize=(9.0 if kind else 4.6, 4.2), facecolor="white")
         places = [(0.02, 0.03, 0.43, 0.86), (0.55, 0.03, 0.43, 0.86)] if kind else [(0.03, 0.03, 0.94, 0.86)]
-        *first, second = (canvas.add_axes(place) for place in places)
-        for axes in first:
-            _by_kind(axes, metrics, kind)
-        _by_score(second, metrics)
+        axes = [canvas.add_axes(place) for place in places]
+        if kind:
+            _by_kind(axes[0], metrics, kind)
+        _by_score(axes[-1], metrics)
         file = io.StringIO()
         canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
@@ -40,7 +40,7 @@ def draw(metrics: dict[str, Any]) -> str:
 def _by_kind(axes: Any, metrics: dict[str, Any], kind: list[str]) -> None:
     from matplotlib import colormaps
 
-    colours = colormaps["Paired"].colors
+    colours = colormaps["Paired"]
     # rare kinds together are pale, and below the others
     names = sorted(set(kind), key=lambda name: (name != "other", name))
     for number, name in enumerate(names):
@@ -49,7 +49,7 @@ def _by_kind(axes: Any, metrics: dict[str, Any], kind: list[str]) -> None:
             for x, y, own in zip(metrics["latent_x"], metrics["latent_y"], kind, strict=True)
             if own == name
         ]
-        colour = PALE if name == "other" else colours[number % len(colours)]
+        colour = PALE if name == "other" else colours(number % colours.N)
         axes.scatter(
             *zip(*points, strict=True), s=14, color=colour, label=name, edgecolor=PALE, linewidth=0.2
         )
