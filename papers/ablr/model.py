@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 from torch import Generator, Tensor
 
 from papers.ablr.features import Features
@@ -46,6 +46,12 @@ def copula(y: Tensor) -> Tensor:
     equal = y[:, None] == y[None]
     share = (order.sum(1) + 0.5 * equal.sum(1)) / len(y)
     return torch.special.ndtri(share.to(torch.float64))
+
+
+def _bounds_of_scales(tasks: int) -> Bounds:
+    """Of all log 1/alpha, then all log beta."""
+    low, high = np.log([INVERSE_ALPHA, BETA]).T
+    return Bounds(np.repeat(low, tasks), np.repeat(high, tasks))
 
 
 class _Group:
@@ -135,11 +141,11 @@ class SharedRegression:
             return float(value.detach()), slope.numpy()
 
         start = torch.cat([self.z, self.log_scale, self.log_beta]).numpy()
-        bounds = [(-self.features.largest, self.features.largest)] * k
-        bounds += [tuple(np.log(INVERSE_ALPHA))] * T + [tuple(np.log(BETA))] * T
-        low, high = np.array(bounds).T
+        largest = np.full(k, self.features.largest)
+        scales = _bounds_of_scales(T)
+        bounds = Bounds(np.append(-largest, scales.lb), np.append(largest, scales.ub))
         found = minimize(
-            downhill, np.clip(start, low, high), jac=True, method="L-BFGS-B", bounds=bounds,
+            downhill, np.clip(start, bounds.lb, bounds.ub), jac=True, method="L-BFGS-B", bounds=bounds,
             options={"maxiter": iterations, "maxfun": 2 * iterations + 5},
         )  # fmt: skip
         self.evaluations = int(found.nfev)
@@ -160,10 +166,9 @@ class SharedRegression:
             (slope,) = torch.autograd.grad(value, at)
             return float(value.detach()), slope.numpy()
 
-        bounds = [tuple(np.log(INVERSE_ALPHA))] * T + [tuple(np.log(BETA))] * T
         found = minimize(
             downhill, torch.cat([self.log_scale, self.log_beta]).numpy(), jac=True, method="L-BFGS-B",
-            bounds=bounds, options={"maxiter": iterations},
+            bounds=_bounds_of_scales(T), options={"maxiter": iterations},
         )  # fmt: skip
         best = torch.from_numpy(found.x)
         self.log_scale, self.log_beta = best[:T], best[T:]

@@ -28,10 +28,10 @@ def draw(metrics: dict[str, Any]) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reprise", "font.size": 8}):
         canvas = Figure(figsize=(9.0 if kind else 4.6, 4.2), facecolor="white")
         places = [(0.02, 0.03, 0.43, 0.86), (0.55, 0.03, 0.43, 0.86)] if kind else [(0.03, 0.03, 0.94, 0.86)]
-        *first, second = (canvas.add_axes(place) for place in places)
-        for axes in first:
-            _by_kind(axes, metrics, kind)
-        _by_score(second, metrics)
+        axes = [canvas.add_axes(place) for place in places]
+        if kind:
+            _by_kind(axes[0], metrics, kind)
+        _by_score(axes[-1], metrics)
         file = io.StringIO()
         canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
@@ -50,7 +50,9 @@ def _by_kind(axes: Any, metrics: dict[str, Any], kind: list[str]) -> None:
             if own == name
         ]
         colour = PALE if name == "other" else colours[number % len(colours)]
-        axes.scatter(*zip(*points, strict=True), s=14, color=colour, label=name, linewidth=0)
+        axes.scatter(
+            *zip(*points, strict=True), s=14, color=colour, label=name, edgecolor=PALE, linewidth=0.2
+        )
     share, chance = metrics["neighbours_alike"], metrics["neighbours_alike_by_chance"]
     axes.set_title(
         f"algorithm; the nearest is of the same one for {share:.0%} (chance {chance:.0%})", fontsize=8

@@ -239,9 +239,10 @@ class TableModule(PaperModule):
         if not bool(free.any()):
             return None
         if self.tried and not self._better():
-            for name in QUICK:
+            known = {self.pipelines[n]["algorithm"] for n in self._known()}
+            for name in (name for name in QUICK if name not in known):
                 quick = [n for n, one in enumerate(self.pipelines) if free[n] and one["algorithm"] == name]
-                if quick and all(one.description["algorithm"] != name for one in self.tried):
+                if quick:
                     return quick[0]
         waiting = [number for number in self.order if bool(free[number])]
         if waiting or not self.learning:
@@ -253,8 +254,12 @@ class TableModule(PaperModule):
 
     def _free(self) -> Tensor:
         """Which pipelines were not tried, nor one that scikit-learn builds the same, bool [N]."""
-        known = {self.built_as[number] for number in [*(one.number for one in self.tried), *self.running]}
+        known = {self.built_as[number] for number in self._known()}
         return torch.tensor([name not in known for name in self.built_as])
+
+    def _known(self) -> list[int]:
+        """The pipelines that were tried, and those that are."""
+        return [*(one.number for one in self.tried), *self.running]
 
     def _proposed(self, x: Tensor, y: Tensor, free: Tensor) -> int:
         """What the method proposes; of its first pipelines those that were not tried yet."""
