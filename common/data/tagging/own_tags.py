@@ -1,6 +1,7 @@
 """A file of the user's own tagged sentences: what must be known of it is found from the file."""
 
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, Unpack
@@ -94,8 +95,8 @@ class OwnTags(TaggingData):
         foreign = {*_types(self._splits["test"]), *_types(self._splits["validation"])} - {*self._types}
         if foreign:
             raise UserError(
-                f"dataset.path={self.path}: training has none of type {', '.join(sorted(foreign))}, which "
-                "is in what it is judged on (valid: all types in training)"
+                f"dataset.path={self.path}: training has no entity of type {', '.join(sorted(foreign))}, and "
+                "what it is judged on has (valid: all types in training)"
             )
         return self._splits
 
@@ -104,9 +105,8 @@ class OwnTags(TaggingData):
         return found is not None and found["folders"] == (origin.files or {}).get("folders")
 
 
-def _types(sentences: Splits | list[Sentence] | object) -> list[str]:
+def _types(sentences: Sequence[Sentence]) -> list[str]:
     """The types of entities in sentences, sorted."""
-    assert isinstance(sentences, list)
     return sorted({kind for one in sentences for tag in one.tags if (kind := split_tag(tag)[1])})
 
 
