@@ -13,6 +13,7 @@ TASKS = {
     "online": ("online",),
     "segmentation": ("segmentation",),
     "detection": ("detection", "own"),
+    "sequence_tagging": ("tagging", "own"),
     "multi_task": ("multi_task",),
     "multi_label": ("multi_task",),
     "face_verification": ("own",),

@@ -13,6 +13,7 @@ ModelTask = Literal[
     "online",
     "own",
     "detection",
+    "tagging",
 ]
 
 
@@ -27,7 +28,8 @@ class Model(Protocol):
       and whether it can be exported (`common.runs.export`).
     - `forward(inputs)`: logits [b, classes] of a classification, predictions [b] of a regression, logits of
       the pixels of a reconstruction, [b, classes, h, w] of a segmentation, offsets [b, P, 4] and logits
-      [b, P, classes + 1] of a detection, a list with an output for each of several tasks; whatever its own
+      [b, P, classes + 1] of a detection, scores
+      [b, T, classes] of a tagging, a list with an output for each of several tasks; whatever its own
       losses take of a model whose task is "own".
 
     Optional, read where it is wanted, and left alone by all else:
@@ -50,6 +52,9 @@ class Model(Protocol):
     - `loss(outputs, targets)`: of a regression. Stands in the place of the mean squared error.
     - `class_weights`, `test_scales`, `test_flip`: of a segmentation: the c of ENet's weights of classes, or
       None; at which scales, and whether mirrored too, images are looked at where it is judged.
+    - `crf`, `words`: of a tagging: the `common.models.crf.ConditionalRandomField` that its tags are a chain
+    of,
+      without which they are told apart word by word; how many numbers of words it can take.
     - `outputs_of_tasks`, `regression`: of several tasks: the numbers of outputs of each, which it must have,
       and the loss of numbers, "l1" or "mse" (`common.training.multi_task`).
     - `loss_of(outputs, inputs, targets)`, `metrics_of(outputs, inputs, targets)`: of the task "own", which

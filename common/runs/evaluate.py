@@ -185,6 +185,8 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
         usual = {"points": facts["shape"][0]}
     if choice in (*TABLES, *FOLDERS):
         usual["test"] = settings.get("test")
+    elif choice == "tagged_file":
+        usual = {key: settings.get(key) for key in ("scheme", "words", "kept_from", "longest")}
     elif choice == "text_file":
         usual = {key: settings.get(key) for key in ("level", "kept_from", "bptt")}
     given = {key_of(word).removeprefix("dataset.") for word in words}

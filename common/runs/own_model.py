@@ -74,7 +74,9 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, gi
     if model.task not in TASKS[kind]:
         fitting = " or ".join(sorted(TASKS[kind]))
         raise UserError(f"model: {name}.task={model.task!r}; a data set of kind {kind} is for {fitting}")
-    inputs = torch.zeros(2, *data.shape)
+    # words go by their numbers
+    dtype = torch.int64 if kind == "sequence_tagging" else None
+    inputs = torch.zeros(2, *data.shape, dtype=dtype)
     # neither the pass nor the first weights of lazy layers may move the random numbers of the run
     with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluation_mode(model):
         try:
@@ -114,6 +116,7 @@ def _check_outputs(name: str, outputs: Any, task: Any, model: nn.Module, data: D
     wanted: tuple[tuple[Any, ...], str] | None = {
         "classification": ((data.classes,), f"the data have {data.classes} classes"),
         "regression": ((), "one number an example, without a second dimension"),
+        "tagging": ((*data.shape[:1], data.classes), f"each word has one of {data.classes} tags"),
         "reconstruction": ((math.prod(data.shape),), "one logit a pixel"),
     }.get(str(task))
     if task == "segmentation" and isinstance(outputs, torch.Tensor):

@@ -30,6 +30,10 @@ def task_of(model: Model, data: DataSet, pixels: Literal["sum", "mean"]) -> Task
         from common.training.detection import Detection
 
         return Detection(data)
+    if model.task == "tagging":
+        from common.training.tagging import Tagging
+
+        return Tagging.of(model, data)
     if model.task == "multi_task":
         from common.training.multi_task import MultiTask
 

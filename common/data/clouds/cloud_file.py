@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.base.errors import UserError
 from common.data.clouds.surface import Points, Triangles, sampled
@@ -138,14 +139,43 @@ def read_off(path: Path) -> tuple[Points, Triangles]:
             f"{path}: {len(body)} lines behind line {lines[0][0]}, which says {vertex_count} vertices and "
             f"{face_count} faces"
         )
-    vertices = [
-        _coordinates(path, at, line.split(), max(3, len(line.split()))) for at, line in body[:vertex_count]
-    ]
+    return _vertices(path, body[:vertex_count]), _triangles(
+        path, body[vertex_count : vertex_count + face_count], vertex_count
+    )
+
+
+def _vertices(path: Path, lines: list[tuple[int, str]]) -> Points:
+    found = _table(lines, 3)
+    if found is None or not np.isfinite(found).all():
+        rows = [_coordinates(path, at, line.split(), max(3, len(line.split()))) for at, line in lines]
+        found = np.array(rows, np.float64).reshape(-1, 3)
+    return found
+
+
+def _triangles(path: Path, lines: list[tuple[int, str]], vertices: int) -> Triangles:
+    found = _table(lines, 4)
+    if found is not None and (found == found.round()).all() and (found[:, 0] == 3).all():
+        corners = found[:, 1:].astype(np.int64)
+        if corners.min() >= 0 and corners.max() < vertices:
+            return corners
     triangles: list[tuple[int, int, int]] = []
-    for at, line in body[vertex_count : vertex_count + face_count]:
-        corners = _face(path, at, line, vertex_count)
-        triangles += [(corners[0], corners[i], corners[i + 1]) for i in range(1, len(corners) - 1)]
-    return np.array(vertices, np.float64).reshape(-1, 3), np.array(triangles, np.int64).reshape(-1, 3)
+    for at, line in lines:
+        fan = _face(path, at, line, vertices)
+        triangles += [(fan[0], fan[i], fan[i + 1]) for i in range(1, len(fan) - 1)]
+    return np.array(triangles, np.int64).reshape(-1, 3)
+
+
+def _table(lines: list[tuple[int, str]], width: int) -> NDArray[np.float64] | None:
+    """Lines that all hold so many numbers, single spaces between them, as one array; None: they are others.
+
+    Files of models have 100,000 lines, so that this way is worth its while.
+    """
+    if not lines or any(line.count(" ") != width - 1 for _, line in lines):
+        return None
+    try:
+        return np.array(" ".join(line for _, line in lines).split(" "), np.float64).reshape(-1, width)
+    except ValueError:
+        return None
 
 
 def _face(path: Path, number: int, line: str, vertices: int) -> list[int]:

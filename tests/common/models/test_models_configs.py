@@ -17,11 +17,13 @@ from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
-# networks that are built upon another one, sets and priors, which are no networks, are tested elsewhere
+# networks that are built upon another one or read words, sets and priors, which are no networks, are tested
+# elsewhere
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?"
     r"|_target_: (papers\.(saddle\.sets|sdp_cert\.random_signs|mgda\.networks\.LinearEncoder)"
-    r"|papers\.(pelee\.detector|pmf_automl|transfer_automl|nao\.recurrent)|common\.(search\.surrogate|detection\.ssd))"
+    r"|papers\.(pelee\.detector|pmf_automl|transfer_automl|nao\.recurrent)|common\.(search\.surrogate|detection\.ssd)"
+    r"|common\.models\.char_lstm_crf)"
 )
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if not OTHERS.search(path.read_text()))
 

@@ -24,6 +24,7 @@ from common.data.shared.in_memory import TensorData
 from common.distillation.ensembles import Snapshot
 from common.distillation.hints import KnowledgeDistillation
 from common.metrics.parameters import count_parameters
+from common.models.char_lstm_crf import CharLstmCrf
 from common.models.deepsets import DeepSets
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet
@@ -346,6 +347,17 @@ def clouds_case() -> Case:
     )
 
 
+def tagging_case() -> Case:
+    """Sentences of any length, dropout, and gradients of a chain that have a recursion of their own."""
+    return Case(
+        dataset="python_tags",
+        data={"source": "synthetic", "limit": 20, "batch_size": 8},
+        model=partial(CharLstmCrf, words=20_000, word_size=4, char_size=4, filters=3, hidden=4, dropout=0.5),
+        method=partial(torch.optim.Adam, lr=0.01, foreach=True),
+        epochs=1.7,
+    )
+
+
 def online_case() -> Case:
     """Noise drawn for each step, and a mean of what the task watches that must survive a kill."""
     return Case(
@@ -383,6 +395,7 @@ CASES = {
     "plateau": plateau_case(),
     "crop_flip": augmented_case(),
     "clouds": clouds_case(),
+    "tagging": tagging_case(),
     "synthetic": Case(
         dataset="mnist", data={"source": "synthetic", "limit": 60, "batch_size": 25}, epochs=2.0
     ),

@@ -1,0 +1,160 @@
+"""A file of the user's own tagged sentences: what must be known of it is found from the file."""
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+from common.base.dataset import Origin, SplitName, check
+from common.base.errors import UserError
+from common.data.shared.fingerprint import fingerprint
+from common.data.shared.text_file import from_here, shown
+from common.data.tagging.schemes import FileScheme, Scheme, check_types, split_tag
+from common.data.tagging.tagged_file import Sentence, read_sentences
+from common.data.tagging.tagging_data import Splits, TaggingData, TaggingOptions
+
+# the names of the files of each part in a folder, with any of these endings
+NAMES: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("valid", "val", "validation", "dev", "devel"),
+    "test": ("test",),
+}
+ENDINGS = (".txt", ".tsv", ".conll", ".iob", ".bio")
+
+
+class OwnTags(TaggingData):
+    """Sentences of a file in their order: the first 80% for training, 10% for validation, 10% for testing.
+
+    Args:
+        path: of a file, or of a folder with train.txt, valid.txt (or dev) and test.txt, also as .tsv, .conll,
+            .iob or .bio.
+        file_scheme: of the file's tags.
+        encoding: of the files, by its name in Python.
+        origin: of a network that is to be judged: tags are then its own, and all sentences are for testing,
+            or test.txt of a folder; of the file that it was trained on, its last 10%.
+        The others as in `TaggingData`.
+
+    Raises:
+        UserError: a file that is missing or whose lines are not what they should be, fewer than ten
+            sentences in one, no entity in training; with `origin`, tags that it has not.
+    """
+
+    NAME: ClassVar = "tagged_file"
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        file_scheme: FileScheme,
+        encoding: str,
+        origin: Origin | None = None,
+        **options: Unpack[TaggingOptions],
+    ) -> None:
+        check("path", path, bool(path), "give your file of words and tags")
+        self.path, self.origin = Path(path).expanduser(), origin
+        if not self.path.exists():
+            raise UserError(
+                f"dataset.path={self.path}: no such file or folder{from_here(self.path)} (valid: a file of "
+                "words and tags)"
+            )
+        scheme, longest = options["scheme"], options["longest"]
+        self.held_out = origin is None or self._trained_on(origin)
+        self._splits = splits_of(str(self.path), file_scheme, scheme, encoding, longest, self.held_out)
+        self._types = _types(self._splits["train" if self.held_out else "test"])
+        if origin is not None:
+            self._types = _known(self.path, self._types, origin, scheme)
+        check_types("path", self._types)
+        super().__init__(**options)
+        if options["source"] == "real" and origin is None:
+            sizes = ", ".join(f"{len(found)} {split}" for split, found in self._splits.items())
+            print(f"dataset=tagged_file: {sizes} sentences; {', '.join(self._types)}", file=sys.stderr)
+
+    @property
+    def types(self) -> list[str]:
+        return self._types
+
+    @property
+    def train_size(self) -> int:
+        return len(self._splits["train"])
+
+    def sources(self) -> dict[str, Path]:
+        """The file, or the folder of the three."""
+        return {"sentences": self.path}
+
+    def tested(self) -> str:
+        """Which sentences of which file are judged."""
+        if self.source == "synthetic":
+            return super().tested()
+        if self.path.is_dir():
+            return f"the sentences of {_file(self.path, 'test')}"
+        return f"the last 10% of {self.path}" if self.held_out else f"all sentences of {self.path}"
+
+    def read(self) -> Splits:
+        """The three splits."""
+        foreign = {*_types(self._splits["test"]), *_types(self._splits["validation"])} - {*self._types}
+        if foreign:
+            raise UserError(
+                f"dataset.path={self.path}: training has no entity of type {', '.join(sorted(foreign))}, and "
+                "what it is judged on has (valid: all types in training)"
+            )
+        return self._splits
+
+    def _trained_on(self, origin: Origin) -> bool:
+        found = fingerprint(self.sources())
+        return found is not None and found["folders"] == (origin.files or {}).get("folders")
+
+
+def _types(sentences: Sequence[Sentence]) -> list[str]:
+    """The types of entities in sentences, sorted."""
+    return sorted({kind for one in sentences for tag in one.tags if (kind := split_tag(tag)[1])})
+
+
+def _known(path: Path, found: list[str], origin: Origin, scheme: Scheme) -> list[str]:
+    """The types of a network, in their order.
+
+    Raises:
+        UserError: it has not all that are found.
+    """
+    theirs = list(
+        dict.fromkeys(kind for tag in origin.facts["class_names"] or () if (kind := split_tag(tag)[1]))
+    )
+    unknown = [kind for kind in found if kind not in theirs]
+    if unknown:
+        raise UserError(
+            f"dataset.path={path}: {len(unknown)} of its types of entities are not those of training: "
+            f"{shown(unknown)} (valid: {shown(theirs)})"
+        )
+    return theirs
+
+
+@cache
+def splits_of(
+    path: str, file_scheme: FileScheme, scheme: Scheme, encoding: str, longest: int, parted: bool
+) -> Splits:
+    """The sentences of each split; not `parted`: all of a file are for testing."""
+
+    def read(file: Path) -> list[Sentence]:
+        return read_sentences(file, file_scheme, scheme, encoding, longest)
+
+    where = Path(path)
+    if where.is_dir():
+        if parted:
+            return {split: read(_file(where, split)) for split in NAMES}
+        return {"train": [], "validation": [], "test": read(_file(where, "test"))}
+    found = read(where)
+    if not parted:
+        return {"train": [], "validation": [], "test": found}
+    check(
+        "path",
+        path,
+        len(found) >= 10,
+        f"it has {len(found)} sentences (valid: at least 10, for three splits)",
+    )
+    first, second = len(found) * 8 // 10, len(found) * 9 // 10
+    return {"train": found[:first], "validation": found[first:second], "test": found[second:]}
+
+
+def _file(folder: Path, split: SplitName) -> Path:
+    names = [folder / f"{name}{ending}" for name in NAMES[split] for ending in ENDINGS]
+    return next((name for name in names if name.is_file()), names[0])

@@ -1,0 +1,92 @@
+"""Files of tagged sentences as CoNLL's: a word and its tag a line, other columns between them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from common.base.errors import UserError
+from common.data.shared.text_file import read_text
+from common.data.tagging.schemes import OUTSIDE, FileScheme, Scheme, fault, spans, split_tag, tags_of
+
+# what stands between documents in the place of a sentence
+DOCUMENT = "-DOCSTART-"
+
+
+class Sentence(NamedTuple):
+    """Words and their tags, as many."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+def read_sentences(
+    path: Path, file_scheme: FileScheme, scheme: Scheme, encoding: str, longest: int
+) -> list[Sentence]:
+    """The sentences of a file; the first column is the word, the last its tag.
+
+    Columns are separated by tabs where a line has one, else by white space; a line without columns, or one
+    that begins with -DOCSTART-, ends a sentence.
+
+    Args:
+        path: of the file.
+        file_scheme: of its tags; files in BIO may be read as iob1, too.
+        scheme: in which they are given.
+        encoding: of the file, by its name in Python.
+        longest: bytes of UTF-8 that a word may have.
+
+    Raises:
+        UserError: no such file, another encoding, no sentence, or a line (by its number) with a single
+            column, a longer word, or a tag that the scheme does not allow there.
+    """
+    found = [
+        _sentence(path, lines, file_scheme, scheme, longest) for lines in _blocks(read_text(path, encoding))
+    ]
+    if not found:
+        raise UserError(f"{path}: no sentence in it (valid: a word and its tag a line)")
+    return found
+
+
+def _blocks(text: str) -> Iterator[list[tuple[int, str]]]:
+    """The lines of each sentence, with their numbers."""
+    block: list[tuple[int, str]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip() and not line.startswith(DOCUMENT):
+            block.append((number, line.rstrip("\r")))
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _sentence(
+    path: Path, lines: list[tuple[int, str]], file_scheme: FileScheme, scheme: Scheme, longest: int
+) -> Sentence:
+    words, tags, before = [], [], OUTSIDE
+    for number, line in lines:
+        columns = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
+        if len(columns) < 2 or not columns[0] or not columns[-1]:
+            raise UserError(f"{path}: line {number} is {line[:40]!r} (valid: a word, and its tag last)")
+        word, tag = columns[0], columns[-1]
+        size = len(word.encode(errors="surrogatepass"))
+        if size > longest:
+            raise UserError(
+                f"{path}: line {number} has a word of {size} bytes, {word[:20]}... (valid: up to "
+                f"dataset.longest={longest}; dataset.longest={size} takes it)"
+            )
+        if wrong := fault(before, tag, file_scheme):
+            raise UserError(f"{path}: line {number} has {wrong}{_advice(tag, file_scheme)}")
+        words.append(word)
+        tags.append(tag)
+        before = tag
+    if wrong := fault(before, OUTSIDE, file_scheme):
+        raise UserError(f"{path}: the sentence ends at line {lines[-1][0]} with {wrong}")
+    return Sentence(tuple(words), tuple(tags_of(spans(tags), len(tags), scheme)))
+
+
+def _advice(tag: str, file_scheme: FileScheme) -> str:
+    """What other scheme the file may have."""
+    letter = split_tag(tag)[0]
+    if file_scheme == "bio" and letter == "I":
+        return "; dataset.file_scheme=iob1 reads such files"
+    return "; dataset.file_scheme=bioes reads such files" if letter in ("E", "S") else ""
