@@ -21,7 +21,7 @@ CONF = Path(__file__).parents[3] / "conf" / "model"
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?"
     r"|_target_: (papers\.(saddle\.sets|sdp_cert\.random_signs|mgda\.networks\.LinearEncoder)"
-    r"|papers\.(pelee\.detector|pmf_automl|transfer_automl|nao\.recurrent)|common\.(search\.surrogate|detection\.ssd))"
+    r"|papers\.(pelee\.detector|pmf_automl|transfer_automl|nao\.recurrent)|common\.(search\.surrogate|detection\.ssd|models\.transformer))"
 )
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if not OTHERS.search(path.read_text()))
 
