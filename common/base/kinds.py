@@ -19,6 +19,7 @@ TASKS = {
     "face_verification": ("own",),
     "convex_problem": ("convex",),
     "language_modelling": ("own",),
+    "translation": ("translation",),
     "saddle_problem": ("constraint",),
     "objective": ("surrogate",),
     "network_function": ("regression", "classification"),

@@ -14,6 +14,7 @@ ModelTask = Literal[
     "own",
     "detection",
     "tagging",
+    "translation",
 ]
 
 
@@ -28,9 +29,9 @@ class Model(Protocol):
       and whether it can be exported (`common.runs.export`).
     - `forward(inputs)`: logits [b, classes] of a classification, predictions [b] of a regression, logits of
       the pixels of a reconstruction, [b, classes, h, w] of a segmentation, offsets [b, P, 4] and logits
-      [b, P, classes + 1] of a detection, scores
-      [b, T, classes] of a tagging, a list with an output for each of several tasks; whatever its own
-      losses take of a model whose task is "own".
+      [b, P, classes + 1] of a detection, scores [b, T, classes] of a tagging, a list with an output for
+      each of several tasks, [b, T, V] of the next tokens of packed pairs (`common.base.sequence`);
+      whatever its own losses take of a model whose task is "own".
 
     Optional, read where it is wanted, and left alone by all else:
 
@@ -53,10 +54,13 @@ class Model(Protocol):
     - `class_weights`, `test_scales`, `test_flip`: of a segmentation: the c of ENet's weights of classes, or
       None; at which scales, and whether mirrored too, images are looked at where it is judged.
     - `crf`, `words`: of a tagging: the `common.models.crf.ConditionalRandomField` that its tags are a chain
-    of,
-      without which they are told apart word by word; how many numbers of words it can take.
+      of, without which they are told apart word by word; how many numbers of words it can take.
     - `outputs_of_tasks`, `regression`: of several tasks: the numbers of outputs of each, which it must have,
       and the loss of numbers, "l1" or "mse" (`common.training.multi_task`).
+    - `label_smoothing`, `beam`, `length_penalty`: of a translation: the share of a target's probability that
+      is spread over the vocabulary in training, and the decoding that is judged, 0, 1 and 0 without them.
+      `begin(source)`, `step(tokens, state)`: keep what is computed from token to token
+      (`common.models.decoding.Decoder`); without them each token computes all anew.
     - `loss_of(outputs, inputs, targets)`, `metrics_of(outputs, inputs, targets)`: of the task "own", which
       must have both (`common.training.tasks.Own`), or in their place
     - `own_task(data)`: a `common.base.task.Task`, for what is no mean over batches (accuracies on pairs).

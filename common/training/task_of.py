@@ -38,6 +38,10 @@ def task_of(model: Model, data: DataSet, pixels: Literal["sum", "mean"]) -> Task
         from common.training.multi_task import MultiTask
 
         return MultiTask.of(model, data)
+    if model.task == "translation":
+        from common.training.translation import Translation
+
+        return Translation.of(model, data)
     if model.task == "own":
         own_task = getattr(model, "own_task", None)
         return Own(model) if own_task is None else own_task(data)

@@ -1,0 +1,103 @@
+"""How sentences become tokens and tokens become sentences again: byte-pair encoding, words or characters."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any, Literal, Protocol
+
+from common.base.errors import UserError
+from common.base.sequence import SPECIAL, UNKNOWN
+
+Level = Literal["bpe", "word", "character"]
+LEVELS = ("bpe", "word", "character")
+# letters, digits and underscores, or one punctuation mark
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class Pieces(Protocol):
+    """A vocabulary, whose first numbers are those of `common.base.sequence`, and what it does."""
+
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """The tokens of each line, as numbers."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The line of these numbers, without those of `common.base.sequence`."""
+
+
+def learned(lines: Iterable[str], level: Level, vocabulary: int) -> Pieces:
+    """A vocabulary that is learned from lines, which have no white space but single spaces.
+
+    Args:
+        lines: of the training split, of both languages.
+        level: "bpe" for byte-pair encoding (Sennrich et al. 2016) with spaces as a part of pieces, so that
+            every line comes back as it was; "word" for words and punctuation marks, between which spaces are
+            put; "character".
+        vocabulary: the most entries, with the four of `common.base.sequence`; there are fewer where the lines
+            have not as many.
+
+    Raises:
+        UserError: "bpe" without the package tokenizers.
+    """
+    return _BytePairs(lines, vocabulary) if level == "bpe" else _Tokens(lines, level, vocabulary)
+
+
+class _Tokens:
+    """The most frequent words or characters, ties in the order in which they first appear."""
+
+    def __init__(self, lines: Iterable[str], level: Level, vocabulary: int) -> None:
+        self.by_word = level == "word"
+        counts = Counter(chain.from_iterable(map(self._cut, lines)))
+        kept = [token for token, _ in counts.most_common(vocabulary - len(SPECIAL))]
+        self.names = [*SPECIAL, *kept]
+        self.numbers = {token: number for number, token in enumerate(kept, len(SPECIAL))}
+
+    def _cut(self, line: str) -> list[str]:
+        return WORD.findall(line) if self.by_word else list(line)
+
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        return [[self.numbers.get(token, UNKNOWN) for token in self._cut(line)] for line in lines]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        names = (self.names[token] for token in tokens if token >= len(SPECIAL))
+        return (" " if self.by_word else "").join(names)
+
+
+class _BytePairs:
+    """Byte-pair encoding by the package tokenizers."""
+
+    def __init__(self, lines: Iterable[str], vocabulary: int) -> None:
+        tokenizers = _tokenizers()
+        self.tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=SPECIAL[UNKNOWN]))
+        # spaces begin pieces, and punctuation stands by itself
+        self.tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+            [tokenizers.pre_tokenizers.Metaspace(), tokenizers.pre_tokenizers.Punctuation()]
+        )
+        self.tokenizer.decoder = tokenizers.decoders.Metaspace()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=list(SPECIAL),
+            # as many characters as there is room for, the most frequent ones
+            limit_alphabet=max(1, vocabulary - len(SPECIAL)),
+            show_progress=False,
+        )
+        self.tokenizer.train_from_iterator(lines, trainer)
+        # "</s>" in a line is four characters
+        self.tokenizer.encode_special_tokens = True
+
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        return [found.ids for found in self.tokenizer.encode_batch(list(lines), add_special_tokens=False)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise UserError(
+            "dataset.level=bpe needs the package tokenizers: pip install -e '.[translation]' "
+            "(valid without it: dataset.level=word, character)"
+        ) from error
+    return tokenizers
