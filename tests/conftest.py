@@ -1,6 +1,8 @@
 """What several tests share: the project's folder, real data, and running the commands as a user would."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("WANDB_MODE", "offline")
     # what is known of folders of pictures is kept for these tests alone
-    os.environ.setdefault("REPRISE_CACHE", tempfile.mkdtemp(prefix="reprise-cache-"))
+    if "REPRISE_CACHE" not in os.environ:
+        os.environ["REPRISE_CACHE"] = cache = tempfile.mkdtemp(prefix="reprise-cache-")
+        atexit.register(shutil.rmtree, cache, ignore_errors=True)
     # how long it waits for its own service
     os.environ.setdefault("WANDB__SERVICE_WAIT", "300")
     torch.set_num_threads(1)

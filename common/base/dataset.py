@@ -185,7 +185,8 @@ class DataSet(pl.LightningDataModule, ABC):
             that are broadcast to `shape`; unit_rows: and then each example is divided by its Euclidean
             norm. target_offset, target_scale: of regression, whose network predicts
             (target - target_offset) * target_scale. Of files what `encoding` says: of a folder of images
-            preparation (how a file becomes an input, in words); of tables of the user's own
+            preparation (how a file becomes an input, in words) and left_out (how many pictures could not be
+            read, where some could not); of tables of the user's own
             target (its column), columns (name, words or null, and fill in place of a missing number, each in
             the order of the inputs), label_names and positive (what classes are made of), sparse (whether a
             column that is absent is 0); of text vocabulary (the words by their numbers).

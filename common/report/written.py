@@ -17,6 +17,7 @@ from rich.text import Text
 from common.base.errors import UserError
 from common.base.files import whole
 from common.report.comparison import Cell, Column, Comparison, Row, cell_text, decimals_of, value_of
+from common.report.methods import NULL
 from common.runs.matching import NOTHING
 
 if TYPE_CHECKING:
@@ -145,12 +146,26 @@ def _maths(cell: str, bold: bool) -> str:
 
 def records(comparison: Comparison) -> list[dict[str, Any]]:
     """Every cell with its numbers, unrounded."""
-    return [
+    lines = [
         _record(comparison, row, column, row.cells[column])
         for column in comparison.columns
         for row in comparison.rows
         if column in row.cells
     ]
+    return _as_numbers(lines, comparison.keys)
+
+
+def _as_numbers(lines: list[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The lines, their settings as numbers where all of a key are such: to plot a metric against them."""
+    for key in keys:
+        values = [None if line[key] == NULL else line[key] for line in lines]
+        try:
+            numbers = [None if value is None else float(value) for value in values]
+        except ValueError:
+            continue
+        for line, value in zip(lines, numbers, strict=True):
+            line[key] = value
+    return lines
 
 
 def _record(comparison: Comparison, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
@@ -212,7 +227,7 @@ def run_records(comparison: Comparison) -> list[dict[str, Any]]:
                             "run": run.key,
                         }
                     )
-    return found
+    return _as_numbers(found, comparison.keys)
 
 
 def as_csv(lines: Sequence[dict[str, Any]]) -> str:
@@ -237,9 +252,10 @@ def write_parquet(lines: Sequence[dict[str, Any]], path: Path) -> None:
         raise UserError(NEEDED.format(path.name, "pyarrow")) from error
     columns = {}
     for key in lines[0]:
-        kind = pa.int64() if key in INTEGERS else pa.float64() if key in NUMBERS else pa.string()
-        kind = pa.bool_() if key == "best" else kind
-        columns[key] = pa.array([line[key] for line in lines], kind)
+        values = [line[key] for line in lines]
+        number_like = key in NUMBERS or any(isinstance(value, float) for value in values)
+        kind = pa.int64() if key in INTEGERS else pa.float64() if number_like else pa.string()
+        columns[key] = pa.array(values, pa.bool_() if key == "best" else kind)
     with whole(path) as partial:
         pq.write_table(pa.table(columns), partial)
 

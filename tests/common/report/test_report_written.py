@@ -120,6 +120,18 @@ def test_the_data_frame_holds_what_csv_holds(found: Comparison) -> None:
     assert frame.set_index("name").loc["adam", "n"] == 4
 
 
+def test_settings_that_are_numbers_are_numbers_in_every_form(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rates = [result(seed, f"method.lr={rate}") for rate in ("0.1", "1") for seed in range(2)]
+    for value, expected in (("null", [0.1, 1.0, None]), ("auto", ["0.1", "1", "auto"])):
+        found = compare(runs(*rates, result(0, f"method.lr={value}")), ["test_error"])
+        assert [line["method.lr"] for line in written.records(found)] == expected
+    some = written.records(compare(runs(*rates), ["test_error"]))
+    assert [line["method.lr"] for line in some] == [0.1, 1.0]
+    written.write_parquet(some, tmp_path / "a.parquet")
+    assert parquet.read_table(tmp_path / "a.parquet").column("method.lr").to_pylist() == [0.1, 1.0]
+
+
 def test_what_is_not_installed_is_said_with_the_command_that_installs_it(
     found: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
