@@ -57,12 +57,15 @@ class PythonTags(TaggingData):
         return len(statements(self.scheme)["train"])
 
     def read(self) -> Splits:
-        """The three splits."""
+        """The three splits, without the few sentences that have a word of more than `longest` bytes."""
         found = statements(self.scheme)
-        return {
-            split: [one for one in sentences if max(len(word.encode()) for word in one.words) <= self.longest]
+        kept: Splits = {
+            split: [one for one in sentences if all(len(word.encode()) <= self.longest for word in one.words)]
             for split, sentences in found.items()
         }
+        if dropped := sum(len(found[split]) - len(kept[split]) for split in found):
+            self.repairs[f"sentences with a word of more than {self.longest} bytes, left out"] = dropped
+        return kept
 
 
 @cache

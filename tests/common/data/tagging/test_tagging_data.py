@@ -228,3 +228,10 @@ def test_there_is_enough_of_python_and_its_files_are_in_one_split_each(make: Mak
     tags = {tag for one in data.sentences("train") for tag in one.tags}
     assert {f"B-{kind}" for kind in data.TYPES} < tags
     assert 500 < len(data.vocabulary) < 20_000
+    short = make("python_tags", longest=12)
+    short.setup()
+    (dropped,) = short.repairs.values()
+    assert (
+        0 < dropped == sum(data.size(split) - short.size(split) for split in ("train", "validation", "test"))
+    )
+    assert not data.repairs
