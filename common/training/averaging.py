@@ -1,11 +1,16 @@
-"""SGD whose iterates are averaged once validation stands still (Merity, Keskar, Socher, ICLR 2018)."""
+"""Averages of a training's iterates, at which one evaluates.
+
+SGD whose iterates are averaged once validation stands still (Merity, Keskar, Socher, ICLR 2018), and an
+exponential moving average beside any optimizer.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from torch.optim import SGD
+from torch import Tensor
+from torch.optim import SGD, Optimizer
 
 from common.base.errors import UserError
 
@@ -62,26 +67,88 @@ class NonMonotoneASGD(SGD):
         group = self.param_groups[0]
         group["averaged_steps"] += 1
         share = 1 / max(1, group["averaged_steps"] - 1)
-        for parameter in self._parameters():
+        for parameter in _parameters(self):
             state = self.state[parameter]
             if "mean" not in state:
                 state["mean"] = parameter.detach().clone()
             state["mean"].lerp_(parameter, share)
 
-    def _parameters(self) -> Iterator[torch.Tensor]:
-        return (parameter for group in self.param_groups for parameter in group["params"])
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """Within it the parameters hold the mean, once there is one."""
-        known = [p for p in self._parameters() if "mean" in self.state[p]]
-        kept = [parameter.detach().clone() for parameter in known]
+        return _holding(self, "mean")
+
+
+class MovingAverage:
+    """The exponential moving average of the iterates of any optimizer; each step of that, one of its own.
+
+    mean_1 = x_1 and mean_t = d_t mean_{t-1} + (1 - d_t) x_t with d_t = min(decay, (1 + t) / (10 + t)), as
+    TensorFlow's `ExponentialMovingAverage` with `num_updates`: the first steps, of which a short run has a
+    larger share, are forgotten sooner. It is kept in the optimizer's state, and so in checkpoints. Buffers,
+    as of batch normalisation, are not averaged.
+
+    Args:
+        optimizer: of the parameters.
+        decay: d, at least 0 and below 1.
+
+    Raises:
+        UserError: an optimizer that averages its iterates by itself.
+    """
+
+    def __init__(self, optimizer: Optimizer, decay: float) -> None:
+        if hasattr(optimizer, "averaged"):
+            name = type(optimizer).__name__
+            raise UserError(f"ema={decay}: {name} averages its iterates by itself (valid: null)")
+        self.optimizer, self.decay = optimizer, decay
+        # in the first group, as that is what a checkpoint keeps
+        optimizer.param_groups[0]["ema_steps"] = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take in the parameters as they are after a step of the optimizer."""
+        group = self.optimizer.param_groups[0]
+        group["ema_steps"] += 1
+        steps = group["ema_steps"]
+        share = 1 - min(self.decay, (1 + steps) / (10 + steps))
+        # an optimizer takes a parameter whose state is empty as one that it has not seen
+        moved = [parameter for parameter in _parameters(self.optimizer) if parameter.grad is not None]
+        for parameter in moved:
+            state = self.optimizer.state[parameter]
+            if "ema" not in state:
+                state["ema"] = parameter.detach().clone()
+        if moved:
+            means = [self.optimizer.state[parameter]["ema"] for parameter in moved]
+            torch._foreach_lerp_(means, [parameter.detach() for parameter in moved], share)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within it the parameters hold the mean, once there is one."""
+        return _holding(self.optimizer, "ema")
+
+
+def check_decay(decay: float) -> None:
+    """Refuse a decay that is no share.
+
+    Raises:
+        UserError: see above.
+    """
+    if not 0 <= decay < 1:
+        raise UserError(f"ema={decay}: must be at least 0 and below 1 (valid: null, or as 0.999)")
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+@contextmanager
+def _holding(optimizer: Optimizer, name: str) -> Iterator[None]:
+    """Within it the parameters hold what their state calls `name`, where it has it."""
+    known = [p for p in _parameters(optimizer) if name in optimizer.state[p]]
+    kept = [parameter.detach().clone() for parameter in known]
+    with torch.no_grad():
+        for parameter in known:
+            parameter.copy_(optimizer.state[parameter][name])
+    try:
+        yield
+    finally:
         with torch.no_grad():
-            for parameter in known:
-                parameter.copy_(self.state[parameter]["mean"])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for parameter, value in zip(known, kept, strict=True):
-                    parameter.copy_(value)
+            for parameter, value in zip(known, kept, strict=True):
+                parameter.copy_(value)

@@ -35,8 +35,8 @@ class Messages(TranslationData):
     Left out are messages that are not translated or marked as uncertain, the same message again, and messages
     of nothing but signs and what a program puts in. What is left is divided by message
     (`common.data.text.parallel_text.divided`), so that a message that several programs have, perhaps with
-    other punctuation, is in one split alone. Which software is installed decides what is found: a run keeps the
-    fingerprint of the files.
+    other punctuation, is in one split alone. Which software is installed decides what is found: a run keeps
+    the fingerprint of the files.
 
     Args:
         language: of the translations, as its folder is called: de, fr, vi, pt_BR.
