@@ -75,16 +75,16 @@ class NonMonotoneASGD(SGD):
 
     def averaged(self) -> AbstractContextManager[None]:
         """Within it the parameters hold the mean, once there is one."""
-        return _holding(self, "mean")
+        return _holding([(p, self.state[p]["mean"]) for p in _parameters(self) if "mean" in self.state[p]])
 
 
 class MovingAverage:
-    """The exponential moving average of the iterates of any optimizer; each step of that, one of its own.
+    """The exponential moving average of the iterates of any optimizer, one step for each of its steps.
 
     mean_1 = x_1 and mean_t = d_t mean_{t-1} + (1 - d_t) x_t with d_t = min(decay, (1 + t) / (10 + t)), as
     TensorFlow's `ExponentialMovingAverage` with `num_updates`: the first steps, of which a short run has a
-    larger share, are forgotten sooner. It is kept in the optimizer's state, and so in checkpoints. Buffers,
-    as of batch normalisation, are not averaged.
+    larger share, are forgotten sooner. Buffers, as of batch normalisation, are not averaged. It has a state
+    of its own: that of some optimizers takes nothing that is not theirs.
 
     Args:
         optimizer: of the parameters.
@@ -98,30 +98,33 @@ class MovingAverage:
         if hasattr(optimizer, "averaged"):
             name = type(optimizer).__name__
             raise UserError(f"ema={decay}: {name} averages its iterates by itself (valid: null)")
-        self.optimizer, self.decay = optimizer, decay
-        # in the first group, as that is what a checkpoint keeps
-        optimizer.param_groups[0]["ema_steps"] = 0
+        self.parameters = list(_parameters(optimizer))
+        self.decay, self.steps = decay, 0
+        self.means: list[Tensor] = []
 
     @torch.no_grad()
     def step(self) -> None:
         """Take in the parameters as they are after a step of the optimizer."""
-        group = self.optimizer.param_groups[0]
-        group["ema_steps"] += 1
-        steps = group["ema_steps"]
-        share = 1 - min(self.decay, (1 + steps) / (10 + steps))
-        # an optimizer takes a parameter whose state is empty as one that it has not seen
-        moved = [parameter for parameter in _parameters(self.optimizer) if parameter.grad is not None]
-        for parameter in moved:
-            state = self.optimizer.state[parameter]
-            if "ema" not in state:
-                state["ema"] = parameter.detach().clone()
-        if moved:
-            means = [self.optimizer.state[parameter]["ema"] for parameter in moved]
-            torch._foreach_lerp_(means, [parameter.detach() for parameter in moved], share)
+        iterates = [parameter.detach() for parameter in self.parameters]
+        self.steps += 1
+        if self.steps == 1:
+            self.means = [iterate.clone() for iterate in iterates]
+        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.means, iterates, share)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Within it the parameters hold the mean, once there is one."""
-        return _holding(self.optimizer, "ema")
+        return _holding(list(zip(self.parameters, self.means, strict=False)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it must know to go on."""
+        return {"steps": self.steps, "means": self.means}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another one was."""
+        self.steps = state["steps"]
+        means = zip(state["means"], self.parameters, strict=False)
+        self.means = [mean.to(parameter.device, copy=True) for mean, parameter in means]
 
 
 def check_decay(decay: float) -> None:
@@ -139,16 +142,15 @@ def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _holding(optimizer: Optimizer, name: str) -> Iterator[None]:
-    """Within it the parameters hold what their state calls `name`, where it has it."""
-    known = [p for p in _parameters(optimizer) if name in optimizer.state[p]]
-    kept = [parameter.detach().clone() for parameter in known]
+def _holding(means: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Within it each parameter holds the mean beside it."""
+    kept = [parameter.detach().clone() for parameter, _ in means]
     with torch.no_grad():
-        for parameter in known:
-            parameter.copy_(optimizer.state[parameter][name])
+        for parameter, mean in means:
+            parameter.copy_(mean)
     try:
         yield
     finally:
         with torch.no_grad():
-            for parameter, value in zip(known, kept, strict=True):
+            for (parameter, _), value in zip(means, kept, strict=True):
                 parameter.copy_(value)

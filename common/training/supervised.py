@@ -119,6 +119,7 @@ class SupervisedModule(PaperModule):
         # of the moving average at which the network is judged, and that average once there is an optimizer
         self.decay: float | None = None
         self._average: MovingAverage | None = None
+        self._average_state: dict[str, Any] | None = None
 
     def network(self) -> nn.Module:
         """The network that is left when training is over, without what helped it."""
@@ -136,6 +137,8 @@ class SupervisedModule(PaperModule):
         self.data.setup()
         self._optimizer = optimizer
         optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        if self._average is not None:
+            self._average.load_state_dict(checkpoint["search_state"]["ema"])
         with self._judged():
             return deepcopy(self.network()).eval()
 
@@ -376,6 +379,7 @@ class SupervisedModule(PaperModule):
             "watched": dict(self.epoch_watched),
             "schedule": self.schedule.state_dict(),
             "stop": None if self.stop is None else self.stop.state_dict(),
+            "ema": None if self._average is None else self._average.state_dict(),
         }
 
     def load_search_state(self, state: dict[str, Any]) -> None:
@@ -384,12 +388,15 @@ class SupervisedModule(PaperModule):
         self.epoch_loss, self.epoch_steps = state["epoch"]
         self.epoch_watched = state["watched"]
         self._schedule_state = state["schedule"]
+        self._average_state = state.get("ema")
         if self.stop is not None:
             self.stop.load_state_dict(state["stop"])
 
     def on_fit_start(self) -> None:
         if self._schedule_state is not None:
             self.schedule.load_state_dict(self._schedule_state)
+        if self._average is not None and self._average_state is not None:
+            self._average.load_state_dict(self._average_state)
 
 
 @contextmanager

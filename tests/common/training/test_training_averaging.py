@@ -68,17 +68,14 @@ def test_a_patience_below_0_is_refused() -> None:
 def test_the_moving_average_forgets_the_first_steps_sooner_and_moves_nothing(make: Any) -> None:
     torch.manual_seed(0)
     start = torch.randn(4, dtype=torch.float64)
-    mine, alone, late = (nn.Parameter(start.clone()) for _ in range(3))
-    optimizer, peer = make([mine, late], lr=0.1), make([alone], lr=0.1)
+    mine, alone = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizer, peer = make([mine], lr=0.1), make([alone], lr=0.1)
     average = MovingAverage(optimizer, 0.5)
     expected = torch.zeros(0)
     for number in range(1, 9):
         for parameter, one in ((mine, optimizer), (alone, peer)):
             one.zero_grad()
             ((parameter - number) ** 2).sum().backward()
-            if parameter is mine and number > 4:
-                # one that has no gradient before is none that an optimizer has seen
-                (late**2).sum().backward()
             one.step()
         average.step()
         torch.testing.assert_close(mine, alone)
@@ -88,7 +85,6 @@ def test_the_moving_average_forgets_the_first_steps_sooner_and_moves_nothing(mak
         with average.averaged():
             torch.testing.assert_close(mine.detach(), expected)
         torch.testing.assert_close(mine, alone)
-    assert not torch.equal(late, start)
 
 
 def test_the_moving_average_goes_on_from_a_checkpoint() -> None:
@@ -112,6 +108,7 @@ def test_the_moving_average_goes_on_from_a_checkpoint() -> None:
     with torch.no_grad():
         resumed[0].copy_(broken[0])
     resumed[1].load_state_dict(broken[1].state_dict())
+    resumed[2].load_state_dict(broken[2].state_dict())
     for _ in range(3):
         go(*resumed)
     with unbroken[2].averaged(), resumed[2].averaged():
