@@ -123,6 +123,17 @@ class PaperModule(pl.LightningModule):
         """
         raise UserError(f"clip={norm}: {type(self).__name__} trains no network by minibatches (valid: null)")
 
+    def average_weights(self, decay: float) -> None:
+        """Judge and keep the network at an exponential moving average of its weights.
+
+        Args:
+            decay: of the average, from 0 to below 1.
+
+        Raises:
+            UserError: the module takes no steps of an optimizer of its own, as here; a decay out of range.
+        """
+        raise UserError(f"ema={decay}: {type(self).__name__} trains no network by minibatches (valid: null)")
+
     def remarks(self) -> list[str]:
         """What whoever reads the results must know, a line each; nothing here."""
         return []

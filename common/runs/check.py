@@ -49,6 +49,7 @@ TOP_LEVEL = {
     "start": str | None,
     "gpu_precision": str,
     "clip": float | None,
+    "ema": float | None,
     "test_limit": int | None,
     "import": str | None,
 }

@@ -18,7 +18,7 @@ from common.runs.compose import compose
 from common.runs.inheritance import stage_keys, stage_words
 from common.tables.tables import SCALES, Entry, papers
 
-TOP_LEVEL = {"seed", "teacher", "start", "clip"}
+TOP_LEVEL = {"seed", "teacher", "start", "clip", "ema"}
 
 
 def check_row(entry: Entry) -> None:

@@ -13,6 +13,7 @@ from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.kinds import TASKS
 from common.base.modes import evaluation_mode
+from common.base.sequence import EOS, packed
 
 # settings that a line on a constructor names
 SHOWN = 8
@@ -74,9 +75,7 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, gi
     if model.task not in TASKS[kind]:
         fitting = " or ".join(sorted(TASKS[kind]))
         raise UserError(f"model: {name}.task={model.task!r}; a data set of kind {kind} is for {fitting}")
-    # words go by their numbers
-    dtype = torch.int64 if kind == "sequence_tagging" else None
-    inputs = torch.zeros(2, *data.shape, dtype=dtype)
+    inputs = _example(data, kind)
     # neither the pass nor the first weights of lazy layers may move the random numbers of the run
     with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluation_mode(model):
         try:
@@ -91,6 +90,15 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, gi
         raise UserError(f"model: {name} has no parameters to train{given}")
     _check_outputs(name, outputs, model.task, model, data)
     return model
+
+
+def _example(data: DataSet, kind: str) -> torch.Tensor:
+    """Two inputs as the data have them."""
+    if kind != "translation":
+        # words go by their numbers
+        return torch.zeros(2, *data.shape, dtype=torch.int64 if kind == "sequence_tagging" else None)
+    sentences = torch.full((2, 3), EOS)
+    return packed(sentences, sentences)
 
 
 def _check_detections(name: str, outputs: Any, model: nn.Module, data: DataSet) -> None:
@@ -119,6 +127,14 @@ def _check_outputs(name: str, outputs: Any, task: Any, model: nn.Module, data: D
         "tagging": ((*data.shape[:1], data.classes), f"each word has one of {data.classes} tags"),
         "reconstruction": ((math.prod(data.shape),), "one logit a pixel"),
     }.get(str(task))
+    if task == "translation":
+        given = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        if given != (2, 3, data.classes):
+            raise UserError(
+                f"model: {name} gives {given} for 2 packed pairs of 3 and 3 tokens; valid: logits "
+                f"(2, 3, {data.classes}), one for each token of the target and entry of the vocabulary"
+            )
+        return
     if task == "segmentation" and isinstance(outputs, torch.Tensor):
         fits = outputs.ndim == 4 and outputs.shape[1] >= (data.classes or 0)
         wanted = None if fits else ((data.classes, "h", "w"), f"the data have {data.classes} classes")

@@ -288,6 +288,8 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
         module.stop_early(_instantiate(config.stop))
     if config.get("clip") is not None:
         module.limit_gradients(float(config.clip))
+    if config.get("ema") is not None:
+        module.average_weights(float(config.ema))
     return module
 
 

@@ -5,12 +5,14 @@ settings are shares of that length, so that a schedule has the same form in a ru
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
 
+from common.base.errors import UserError
 from common.base.limits import require
+from common.metrics.direction import direction
 
 
 class Schedule:
@@ -18,7 +20,8 @@ class Schedule:
 
     Args:
         by_step: a scheduler stepped after every optimizer step.
-        by_loss: a scheduler stepped after every epoch with the mean training loss.
+        by_loss: a scheduler stepped after every epoch with the mean training loss, or with `metric`.
+        metric: a metric of the validation split, as "validation_bleu".
         last_decay: the number of steps, of those that `by_step` counts, after which the optimizer's weight
             decay is 0; None: it stays.
     """
@@ -28,8 +31,10 @@ class Schedule:
         by_step: LRScheduler | None = None,
         by_loss: ReduceLROnPlateau | None = None,
         last_decay: int | None = None,
+        metric: str | None = None,
     ) -> None:
         self.by_step, self.by_loss, self.last_decay = by_step, by_loss, last_decay
+        self.metric = metric
 
     def after_step(self) -> None:
         if self.by_step is not None:
@@ -38,8 +43,22 @@ class Schedule:
                 _end_weight_decay(self.by_step.optimizer)
 
     def after_epoch(self, train_loss: float) -> None:
-        if self.by_loss is not None:
+        if self.by_loss is not None and self.metric is None:
             self.by_loss.step(train_loss)
+
+    def after_validation(self, values: dict[str, float]) -> None:
+        """Take note of what an epoch has measured.
+
+        Raises:
+            UserError: the schedule's metric is not among them.
+        """
+        if self.by_loss is None or self.metric is None:
+            return
+        if self.metric not in values:
+            raise UserError(
+                f"schedule.metric={self.metric}: not measured after an epoch (valid: {', '.join(values)})"
+            )
+        self.by_loss.step(values[self.metric])
 
     def state_dict(self) -> dict[str, Any]:
         scheduler = self.by_step or self.by_loss
@@ -105,6 +124,33 @@ def plateau(
     # what rounding leaves of a whole number of epochs is none more
     epochs = math.ceil(patience * total_steps / steps_per_epoch - 1e-9)
     return Schedule(by_loss=ReduceLROnPlateau(optimizer, factor=factor, patience=epochs))
+
+
+def plateau_of(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    steps_per_epoch: int,
+    factor: float,
+    patience: float,
+    metric: str,
+) -> Schedule:
+    """`plateau` of a metric of the validation split in place of the training loss.
+
+    Whether it is better higher or lower, its name says.
+
+    Raises:
+        UserError: as `plateau`; a metric whose name does not say which way it is better.
+    """
+    found = plateau(optimizer, total_steps, steps_per_epoch, factor, patience).by_loss
+    better = direction(metric)
+    if better is None:
+        raise UserError(
+            f"schedule.metric={metric}: is it better higher or lower? (valid: validation_loss, ...)"
+        )
+    assert found is not None
+    mode: Literal["max", "min"] = "max" if better == "higher" else "min"
+    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=found.patience)
+    return Schedule(by_loss=scheduler, metric=metric)
 
 
 def multistep(

@@ -18,6 +18,7 @@ from common.base.method import TrainingMethod
 from common.base.model import Model
 from common.base.module import PaperModule, Progress
 from common.metrics.parameters import count_parameters
+from common.training.averaging import MovingAverage, check_decay
 from common.training.early_stopping import EarlyStopping
 from common.training.finite import NonFinite
 from common.training.made_optimizer import made_optimizer, stepping
@@ -115,6 +116,10 @@ class SupervisedModule(PaperModule):
         self._optimizer: torch.optim.Optimizer | None = None
         self.stop: EarlyStopping | None = None
         self.clip: float | None = None
+        # of the moving average at which the network is judged, and that average once there is an optimizer
+        self.decay: float | None = None
+        self._average: MovingAverage | None = None
+        self._average_state: dict[str, Any] | None = None
 
     def network(self) -> nn.Module:
         """The network that is left when training is over, without what helped it."""
@@ -124,14 +129,16 @@ class SupervisedModule(PaperModule):
         return self.training_method.handed_on(self.model)
 
     def finished(self, checkpoint: dict[str, Any]) -> nn.Module:
-        """See PaperModule; at the optimizer's average where it averages its iterates, as evaluations are."""
+        """See PaperModule; at the average where iterates are averaged, as evaluations are."""
         network = super().finished(checkpoint)
         optimizer = self._made_optimizer(self._trained())
-        if not hasattr(optimizer, "averaged"):
+        if not hasattr(optimizer, "averaged") and self._average is None:
             return network
         self.data.setup()
         self._optimizer = optimizer
         optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        if self._average is not None:
+            self._average.load_state_dict(checkpoint["search_state"]["ema"])
         with self._judged():
             return deepcopy(self.network()).eval()
 
@@ -142,6 +149,10 @@ class SupervisedModule(PaperModule):
         if not (norm > 0 and math.isfinite(norm)):
             raise UserError(f"clip={norm}: must be above 0 and finite (valid: null, or the largest norm)")
         self.clip = norm
+
+    def average_weights(self, decay: float) -> None:
+        check_decay(decay)
+        self.decay = decay
 
     def setup(self, stage: str) -> None:
         self.data.setup(stage)
@@ -187,7 +198,9 @@ class SupervisedModule(PaperModule):
         nn.utils.clip_grad_norm_(parameters, self.clip)
 
     def _made_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return made_optimizer(self.training_method.optimizer, parameters, self.optimizer_key)
+        optimizer = made_optimizer(self.training_method.optimizer, parameters, self.optimizer_key)
+        self._average = None if self.decay is None else MovingAverage(optimizer, self.decay)
+        return optimizer
 
     def _parts(self) -> list[nn.Module]:
         """What the optimizer trains."""
@@ -226,6 +239,8 @@ class SupervisedModule(PaperModule):
                 optimizer.step()
             self._stepped(inputs, targets)
             project(self.model)
+            if self._average is not None:
+                self._average.step()
             self.schedule.after_step()
             losses.append(loss.detach())
             self.training_method.end_step(self.model, (self.steps + len(losses)) / self.total_steps)
@@ -252,15 +267,15 @@ class SupervisedModule(PaperModule):
         return self.training_method.loss(self.model, inputs, targets)
 
     def _evaluate(self, split: SplitName) -> dict[str, float]:
-        """The metrics of a split; where the optimizer averages its iterates, at the average."""
+        """The metrics of a split; where iterates are averaged, at the average."""
         with self._judged():
             own = self.task.evaluate(self.model, self.data, split)
             return own | self.training_method.evaluate(self.model, self.data, split)
 
     @contextmanager
     def _judged(self) -> Iterator[None]:
-        """Within it the network is the one that evaluations judge: at the optimizer's average, if any."""
-        averaged = getattr(self._optimizer, "averaged", nullcontext)
+        """Within it the network is the one that evaluations judge: at the average of iterates, if any."""
+        averaged = getattr(self._average or self._optimizer, "averaged", nullcontext)
         with averaged():
             yield
 
@@ -299,6 +314,7 @@ class SupervisedModule(PaperModule):
         values |= {name: total / self.epoch_steps for name, total in self.epoch_watched.items()}
         if self.data.has_validation:
             values |= self._evaluate("validation")
+        self.schedule.after_validation(values)
         if self.stop is not None:
             self.stop.after_epoch(epoch, values, last=self.steps >= self.total_steps)
         finished = self._finished
@@ -363,6 +379,7 @@ class SupervisedModule(PaperModule):
             "watched": dict(self.epoch_watched),
             "schedule": self.schedule.state_dict(),
             "stop": None if self.stop is None else self.stop.state_dict(),
+            "ema": None if self._average is None else self._average.state_dict(),
         }
 
     def load_search_state(self, state: dict[str, Any]) -> None:
@@ -371,12 +388,15 @@ class SupervisedModule(PaperModule):
         self.epoch_loss, self.epoch_steps = state["epoch"]
         self.epoch_watched = state["watched"]
         self._schedule_state = state["schedule"]
+        self._average_state = state.get("ema")
         if self.stop is not None:
             self.stop.load_state_dict(state["stop"])
 
     def on_fit_start(self) -> None:
         if self._schedule_state is not None:
             self.schedule.load_state_dict(self._schedule_state)
+        if self._average is not None and self._average_state is not None:
+            self._average.load_state_dict(self._average_state)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class Pieces(Protocol):
         """The tokens of each line, as numbers."""
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The line of these numbers, without those of `common.base.sequence`."""
+        """The line of these numbers, without those of `common.base.sequence` and those of no piece."""
 
 
 def learned(lines: Iterable[str], level: Level, vocabulary: int) -> Pieces:
@@ -59,7 +59,8 @@ class _Tokens:
         return [[self.numbers.get(token, UNKNOWN) for token in self._cut(line)] for line in lines]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        names = (self.names[token] for token in tokens if token >= len(SPECIAL))
+        known = range(len(SPECIAL), len(self.names))
+        names = (self.names[token] for token in tokens if token in known)
         return (" " if self.by_word else "").join(names)
 
 

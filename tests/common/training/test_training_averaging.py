@@ -1,11 +1,13 @@
-"""NT-ASGD: the mean of iterates against torch's own ASGD, the trigger, and what a checkpoint keeps."""
+"""NT-ASGD against torch's own ASGD, the moving average against its formula, and what a checkpoint keeps."""
+
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from common.base.errors import UserError
-from common.training.averaging import NonMonotoneASGD
+from common.training.averaging import MovingAverage, NonMonotoneASGD, check_decay
 
 
 def test_averaging_is_torchs_asgd_from_the_trigger_on() -> None:
@@ -60,3 +62,63 @@ def test_an_averaging_optimizer_comes_back_from_its_state() -> None:
 def test_a_patience_below_0_is_refused() -> None:
     with pytest.raises(UserError, match=r"method\.patience=-1"):
         NonMonotoneASGD([nn.Parameter(torch.zeros(1))], lr=1.0, patience=-1)
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop])
+def test_the_moving_average_forgets_the_first_steps_sooner_and_moves_nothing(make: Any) -> None:
+    torch.manual_seed(0)
+    start = torch.randn(4, dtype=torch.float64)
+    mine, alone = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizer, peer = make([mine], lr=0.1), make([alone], lr=0.1)
+    average = MovingAverage(optimizer, 0.5)
+    expected = torch.zeros(0)
+    for number in range(1, 9):
+        for parameter, one in ((mine, optimizer), (alone, peer)):
+            one.zero_grad()
+            ((parameter - number) ** 2).sum().backward()
+            one.step()
+        average.step()
+        torch.testing.assert_close(mine, alone)
+        decay = min(0.5, (1 + number) / (10 + number))
+        now = mine.detach().clone()
+        expected = now if number == 1 else decay * expected + (1 - decay) * now
+        with average.averaged():
+            torch.testing.assert_close(mine.detach(), expected)
+        torch.testing.assert_close(mine, alone)
+
+
+def test_the_moving_average_goes_on_from_a_checkpoint() -> None:
+    def made() -> tuple[nn.Parameter, torch.optim.Optimizer, MovingAverage]:
+        parameter = nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.Adam([parameter], lr=0.1)
+        return parameter, optimizer, MovingAverage(optimizer, 0.9)
+
+    def go(parameter: nn.Parameter, optimizer: torch.optim.Optimizer, average: MovingAverage) -> None:
+        optimizer.zero_grad()
+        (parameter**2).sum().backward()
+        optimizer.step()
+        average.step()
+
+    unbroken, broken = made(), made()
+    for _ in range(6):
+        go(*unbroken)
+    for _ in range(3):
+        go(*broken)
+    resumed = made()
+    with torch.no_grad():
+        resumed[0].copy_(broken[0])
+    resumed[1].load_state_dict(broken[1].state_dict())
+    resumed[2].load_state_dict(broken[2].state_dict())
+    for _ in range(3):
+        go(*resumed)
+    with unbroken[2].averaged(), resumed[2].averaged():
+        assert torch.equal(unbroken[0], resumed[0])
+
+
+def test_a_decay_out_of_range_and_an_optimizer_that_averages_are_refused() -> None:
+    for decay in (1.0, -0.1, float("nan")):
+        with pytest.raises(UserError, match=r"ema=.*must be at least 0 and below 1"):
+            check_decay(decay)
+    optimizer = NonMonotoneASGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(UserError, match=r"ema=0\.9: NonMonotoneASGD averages its iterates by itself"):
+        MovingAverage(optimizer, 0.9)

@@ -209,3 +209,29 @@ def test_warm_restarts_are_torchs_in_steps_of_equal_share() -> None:
         theirs.step()
         schedule.after_step()
         peer.step()
+
+
+@pytest.mark.parametrize(
+    ("metric", "values"), [("validation_bleu", [1, 2, 2, 1]), ("validation_loss", [2, 1, 1, 2])]
+)
+def test_a_plateau_of_a_metric_follows_what_is_measured_and_which_way_is_better(
+    metric: str, values: list[float]
+) -> None:
+    sgd = optimizer()
+    first = sgd.param_groups[0]["lr"]
+    schedule = schedules.plateau_of(sgd, 100, 5, factor=0.5, patience=0.05, metric=metric)
+    rates = []
+    for number, value in enumerate(values):
+        schedule.after_epoch(float(number))
+        schedule.after_validation({metric: float(value)})
+        rates.append(sgd.param_groups[0]["lr"] / first)
+    assert rates == [1.0, 1.0, 1.0, 0.5]
+    with pytest.raises(UserError, match=rf"schedule\.metric={metric}: not measured after an epoch"):
+        schedule.after_validation({"running_loss": 1.0})
+    with pytest.raises(UserError, match=r"schedule\.metric=wonder: is it better higher or lower"):
+        schedules.plateau_of(sgd, 100, 5, factor=0.5, patience=0.05, metric="wonder")
+
+
+def test_nmts_plateau_is_7_of_40_epochs() -> None:
+    schedule = configured("plateau_validation")(optimizer(), 40 * 100, 100)
+    assert schedule.by_loss is not None and schedule.by_loss.patience == 7 and schedule.by_loss.factor == 0.7

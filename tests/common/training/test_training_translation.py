@@ -12,10 +12,11 @@ from data_toys import make
 from torch import Tensor, nn
 
 from common.base.errors import UserError
-from common.base.sequence import EOS, PAD
+from common.base.sequence import EOS, PAD, parted
 from common.metrics import bleu as measures
 from common.metrics.bleu import bleu
 from common.models.transformer import Transformer
+from common.runs.own_model import checked
 from common.training.schedules import constant
 from common.training.supervised import SupervisedModule
 from common.training.translation import Translation, decoded, translations
@@ -159,3 +160,39 @@ def test_a_small_transformer_learns_to_turn_words_round(data: Any, tmp_path: Pat
     line = "3 green dog b"
     (tokens,) = decoded(module.network().eval(), data.tokens_of([line]), 2, 0.6)
     assert data.text_of(tokens) == "dog green b 3"
+
+
+def test_a_moving_average_is_what_is_judged_and_what_a_finished_run_leaves(data: Any, tmp_path: Path) -> None:
+    module = module_of(data, epochs=2.0)
+    module.average_weights(0.9)
+    trainer = fit(module, tmp_path)
+    expected = module.results()
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    raw = module.task.evaluate(module.network(), data, "test")
+    left = module_of(data)
+    left.average_weights(0.9)
+    network = left.finished(torch.load(tmp_path / "last.ckpt", weights_only=True))
+    found = module.task.evaluate(network, data, "test")
+    assert found == {name: expected[name] for name in found} != raw
+
+
+class Translator(nn.Module):
+    """A network of a user's own that gives so many logits for each token of the target."""
+
+    task = "translation"
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(100, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.embedding(parted(inputs)[1])
+
+
+def test_a_translator_of_the_users_own_is_taken_and_judged_where_its_outputs_fit(data: Any) -> None:
+    model = checked(Translator(data.classes), Translator, data, "translation")
+    found = Translation.of(model, data).evaluate(model, data, "validation")  # type: ignore[arg-type]
+    assert 0 <= found["validation_bleu"] <= 100
+    with pytest.raises(UserError, match=r"gives \(2, 3, 7\) for 2 packed pairs of 3 and 3 tokens") as error:
+        checked(Translator(7), Translator, data, "translation")
+    assert "\n" not in str(error.value)

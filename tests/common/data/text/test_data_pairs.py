@@ -146,6 +146,15 @@ def test_pieces_give_each_line_back(level: Any, vocabulary: int) -> None:
     assert all(len(SPECIAL) <= token < vocabulary for tokens in found for token in tokens)
 
 
+@pytest.mark.parametrize("level", ["bpe", "word", "character"])
+def test_numbers_of_the_vocabulary_that_stand_for_no_piece_are_no_text(level: Any) -> None:
+    if level == "bpe":
+        pytest.importorskip("tokenizers", reason="pip install -e '.[translation]'")
+    pieces = learned(["a b"], level, 1_000)
+    (tokens,) = pieces.encode(["a b"])
+    assert pieces.decode([PAD, *tokens, 999, UNKNOWN, EOS]) == "a b"
+
+
 def test_marks_of_the_vocabulary_in_a_line_are_text() -> None:
     pytest.importorskip("tokenizers", reason="pip install -e '.[translation]'")
     pieces = learned(["</s> <pad> <s> a"] * 3, "bpe", 40)
