@@ -24,7 +24,7 @@ $(VENV)/.core: pyproject.toml
 	@touch $@
 
 $(VENV)/.full: $(VENV)/.core
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[papers,cluster,sweep,report,tensorboard,tables,export,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[papers,cluster,sweep,report,tensorboard,tables,translation,export,dev]'
 	@touch $@
 
 demo: setup  ## SPIDER, SVRG and SGD to the same gradient norm on bundled data: a table and a picture
