@@ -2,7 +2,8 @@
 
 import unicodedata
 from abc import abstractmethod
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import ClassVar, TypedDict
@@ -21,6 +22,8 @@ from common.data.text.pieces import LEVELS, Level, Pieces, learned
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 # pairs
 SYNTHETIC_SIZES: dict[SplitName, int] = {"train": 512, "validation": 64, "test": 64}
+# lines that are encoded together
+AT_ONCE = 10_000
 # words of the longest
 SYNTHETIC_LENGTH = 10
 
@@ -44,16 +47,24 @@ class Sequences:
     """Sequences of tokens, one after the other.
 
     Args:
-        tokens: of each.
+        tokens: of each; asked for one by one, as lists of millions of them would not fit into memory.
 
     Attributes:
         lengths: int64 [n].
     """
 
-    def __init__(self, tokens: list[list[int]]) -> None:
-        self.lengths = torch.tensor([len(one) for one in tokens], dtype=torch.int64)
+    def __init__(self, tokens: Iterable[list[int]]) -> None:
+        flat, lengths = array("i"), array("q")
+        for one in tokens:
+            flat.extend(one)
+            lengths.append(len(one))
+        self.lengths = torch.tensor(lengths, dtype=torch.int64)
         self.starts = self.lengths.cumsum(0) - self.lengths
-        self.flat = torch.tensor(list(chain.from_iterable(tokens)), dtype=torch.int32)
+        self.flat = torch.tensor(flat, dtype=torch.int32)
+
+    def keep(self, kept: Tensor) -> None:
+        """Leave out all but those at some places, int64 [m], which are in that order from now on."""
+        self.lengths, self.starts = self.lengths[kept], self.starts[kept]
 
     def padded(self, index: Tensor) -> Tensor:
         """Some of them as rows, padded on the right: int64 [b, longest of them]."""
@@ -174,23 +185,28 @@ class TranslationData(DataSet):
 
     def _add(self, split: SplitName, pairs: Pairs) -> None:
         """Keep a split's pairs and their tokens; of training without those that are too long."""
-        sides = [
-            [[*line, EOS] for line in self.pieces.encode(side)] for side in (pairs.sources, pairs.targets)
-        ]
-        lengths = [max(map(len, pair)) for pair in zip(*sides, strict=True)]
-        if split == "train" and max(lengths) > self.longest:
-            kept = [place for place, length in enumerate(lengths) if length <= self.longest]
-            first = next(place for place, length in enumerate(lengths) if length > self.longest)
-            if not kept:
+        sides = [Sequences(self._encoded(side)) for side in (pairs.sources, pairs.targets)]
+        lengths = torch.maximum(sides[0].lengths, sides[1].lengths)
+        if split == "train" and lengths.max() > self.longest:
+            kept = (lengths <= self.longest).nonzero()[:, 0]
+            first = int((lengths > self.longest).nonzero()[0])
+            if not len(kept):
                 raise UserError(
                     f"dataset.longest={self.longest}: no training pair of {self.NAME} is as short (the "
-                    f"shortest has {min(lengths)} tokens)"
+                    f"shortest has {int(lengths.min())} tokens)"
                 )
             what = f"training pairs longer than {self.longest} tokens, left out"
             self._note(pairs, len(lengths) - len(kept), what, first)
-            pairs, sides = pairs.take(kept), [[side[place] for place in kept] for side in sides]
+            pairs = pairs.take(kept.tolist())
+            for side in sides:
+                side.keep(kept)
         self._pairs[split] = pairs
-        self._tokens[split] = Sequences(sides[0]), Sequences(sides[1])
+        self._tokens[split] = sides[0], sides[1]
+
+    def _encoded(self, lines: list[str]) -> Iterator[list[int]]:
+        for start in range(0, len(lines), AT_ONCE):
+            for tokens in self.pieces.encode(lines[start : start + AT_ONCE]):
+                yield [*tokens, EOS]
 
     def _note(self, pairs: Pairs, count: int, what: str, first: int) -> None:
         where = f" of {pairs.name}" if pairs.name else ""
@@ -243,7 +259,7 @@ class TranslationData(DataSet):
     def tokens_of(self, lines: list[str]) -> Tensor:
         """Sentences of the source's language as the network gets them: int64 [n, S] on the device."""
         self.setup()
-        found = Sequences([[*line, EOS] for line in self.pieces.encode([_plain(line) for line in lines])])
+        found = Sequences(self._encoded([_plain(line) for line in lines]))
         return found.padded(torch.arange(len(lines))).to(self.device)
 
     def sources_of(self, split: SplitName, index: Tensor) -> Tensor:

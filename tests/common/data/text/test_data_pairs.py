@@ -122,6 +122,9 @@ def test_sequences_are_padded_on_the_right() -> None:
     sequences = Sequences([[5, 6], [7], [8, 9, 4]])
     assert sequences.padded(torch.tensor([1, 0])).tolist() == [[7, PAD], [5, 6]]
     assert sequences.padded(torch.tensor([2, 1])).tolist() == [[8, 9, 4], [7, PAD, PAD]]
+    sequences.keep(torch.tensor([2, 0]))
+    assert sequences.lengths.tolist() == [3, 2]
+    assert sequences.padded(torch.tensor([0, 1])).tolist() == [[8, 9, 4], [5, 6, PAD]]
 
 
 # --- vocabularies -----------------------------------------------------------------------------------------
