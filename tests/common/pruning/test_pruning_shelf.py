@@ -23,10 +23,10 @@ CONF = Path(__file__).parents[3] / "conf" / "model"
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?|_target_: (papers\.(saddle\.sets|sdp_cert|mgda\.networks\.LinearEncoder|spider"
     r"|yogi|accelegrad|channelnets|pelee\.detector|pmf_automl|transfer_automl|nao\.recurrent|nasbot\.network\.GraphRegression)"
-    r"|common\.search\.surrogate|common\.detection|common\.models\.(linear|online_function|shufflenet|transformer))"
+    r"|common\.search\.surrogate|common\.detection|common\.models\.(linear|online_function|shufflenet|char_lstm_crf|transformer))"
     r"|backbone: xception"
 )
-SHAPES = [((3, 32, 32), 5), ((1, 28, 28), 5), ((1, 8, 8), 5), ((20,), 3)]
+SHAPES = [((3, 32, 32), 5), ((1, 28, 28), 5), ((1, 8, 8), 5), ((20,), 3), ((20, 3), 5)]
 
 # the same network with fewer layers or channels, by its name; the first that matches
 SMALLER: list[tuple[str, dict[str, Any]]] = [
