@@ -215,7 +215,7 @@ REFUSED = {
     "-m entry=glob(nothing.*)": "matches no entry",
     "paper=yogi scale=huge": "valid: paper, laptop, smoke",
     "dataset=digits": "name a paper",
-    "paper=yogi dataset=synthetic_stream_sigma1": "kind stream; valid: a9a, bccd, blog, breast_cancer",
+    "paper=yogi dataset=synthetic_stream_sigma1": "kind stream; valid: a9a, bc5cdr, bccd, blog",
     "paper=yogi method=variance_reduction/svrg": "does not take method=variance_reduction/svrg",
     "paper=yogi paper.epochz=3": "unknown key paper.epochz; did you mean epochs",
     "paper=yogi paper.epochs=many": "paper.epochs=many: Input should be a valid number",
