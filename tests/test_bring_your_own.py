@@ -25,7 +25,7 @@ NETWORKS = re.findall(r"```python\n(.*?)```", CHAPTER, re.DOTALL)[0]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the chapter's commands find: my_nets.py as the chapter has it, pictures, a table."""
+    """What the chapter's commands find: my_nets.py, pictures, photos with boxes, a table."""
     (tmp_path / "my_nets.py").write_text(NETWORKS)
     random.seed(0)
     for part, count in (("train", 8), ("val", 4)):
@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
             for i in range(count):
                 image = Image.new("RGB", (16 + i % 3, 18), (red + random.randint(-20, 20), 90, 50))
                 image.save(tmp_path / "pictures" / part / name / f"{i}.png")
+    _photos(tmp_path / "photos")
     with (tmp_path / "sales.csv").open("w") as file:
         rows = csv.writer(file)
         rows.writerow(["size", "colour", "bought", "price"])
@@ -42,6 +43,21 @@ def folder(tmp_path: Path) -> Path:
             colour = random.choice(["red", "green"])
             rows.writerow([f"{size:.3f}" if i % 9 else "", colour, "yes" if size > 0 else "no", 3 * size + 1])
     return tmp_path
+
+
+def _photos(folder: Path) -> None:
+    """Squares on photographs, with COCO's file beside those of each part."""
+    for part, count in (("train", 4), ("val", 2)):
+        (folder / part).mkdir(parents=True)
+        images, boxes = [], []
+        for number in range(count):
+            photo = Image.new("RGB", (48, 40), (90, 90, 50))
+            photo.paste((200, 40, 40), (10, 8, 30, 28))
+            photo.save(folder / part / f"{number}.jpg")
+            images.append({"id": number, "file_name": f"{number}.jpg", "width": 48, "height": 40})
+            boxes.append({"id": number, "image_id": number, "category_id": 1, "bbox": [10, 8, 20, 20]})
+        content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "square"}]}
+        (folder / part / "boxes.json").write_text(json.dumps(content))
 
 
 def result(ended: subprocess.CompletedProcess[str], folder: Path) -> dict[str, Any]:
