@@ -1,10 +1,27 @@
-"""What every command does around its `main`: readers that stop reading, and text in UTF-8."""
+"""What every command does around its `main`: readers that stop reading, text in UTF-8, errors in one line."""
 
 import locale
 import logging
 import os
 import sys
 from collections.abc import Callable
+
+from common.base.errors import UserError
+
+
+def in_one_line(work: Callable[[], int | None]) -> int:
+    """The exit code of a command's work; 1, and one line on stderr, where the user can mend what is wrong.
+
+    For commands that make no runs; `common.runs.cli.guarded` knows Hydra's errors too.
+    """
+    try:
+        return work() or 0
+    except BrokenPipeError:
+        # not of the work, but of whom it is told to: `command` sees to it
+        raise
+    except (UserError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
 
 
 def command(main: Callable[[], int | None]) -> int | None:

@@ -51,8 +51,8 @@ class DataSet(pl.LightningDataModule, ABC):
         notes: of a set that is judged: what of it does not stand in the set that the network was trained on.
         limit_is_cap: whether a `limit` above the size of the set takes all of it, as one that a scale brings
             does, and is not refused, as one that the user has asked for is.
-        judged_on: validate and test on at most so many examples (tokens of text), spread over the split;
-            None: on all. It is set before `setup`.
+        judged_on: validate and test on at most so many examples, spread over the split (of running text on
+            its first so many tokens); None: on all. It is set before `setup`.
     """
 
     NAME: ClassVar[str]

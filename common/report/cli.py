@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from common.base.command import in_one_line
 from common.base.errors import UserError
 from common.report.model import Report, build
 from common.runs.evidence import Evidence
@@ -28,12 +29,7 @@ def main() -> int:
     if {"-h", "--help"} & set(words):
         print(HELP)
         return 0
-    try:
-        _report(words)
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+    return in_one_line(lambda: _report(words))
 
 
 def _report(words: list[str]) -> None:

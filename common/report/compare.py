@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from common.base.command import in_one_line
 from common.base.errors import UserError
 from common.base.files import whole
 from common.metrics.direction import Direction
@@ -84,15 +85,14 @@ def main() -> int:
     if {"-h", "--help"} & set(words):
         print(HELP)
         return 0
-    try:
-        asked = parse(words)
-        comparison = compared(asked)
-        show(comparison)
-        write(comparison, asked)
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+    return in_one_line(lambda: _compare(words))
+
+
+def _compare(words: list[str]) -> None:
+    asked = parse(words)
+    comparison = compared(asked)
+    show(comparison)
+    write(comparison, asked)
 
 
 def data_frame(*words: str) -> "DataFrame":

@@ -351,21 +351,17 @@ def _job_of_sweep(config: DictConfig, folder: Path) -> float | None:
     try:
         outcome = _job(config)
         state = "skipped" if outcome.skipped else "passed"
-        status |= {"state": state, "result": str(outcome.path), "text": metric_text(outcome.result)}
-        if outcome.since:
-            status |= {"text": f"{'; '.join(outcome.since)}; {status['text']}", "since": outcome.since}
-        status["text"] = "; ".join([*outcome.result.get("remarks", []), status["text"]])
-        value = objective_value(outcome.result["metrics"], config.objective)
+        status |= {"state": state, "result": str(outcome.path)}
+        status |= {"since": outcome.since} if outcome.since else {}
+        value, found = (
+            objective_value(outcome.result["metrics"], config.objective),
+            metric_text(outcome.result),
+        )
         if config.objective is not None:
             # a search looks at its objective alone, and so does who follows it
-            remarks = outcome.result.get("remarks", [])
-            text = "; ".join([*remarks, *outcome.since, f"{config.objective} {number(value)}"])
-            status |= {
-                "objective": value,
-                "direction": _direction(),
-                "metric": config.objective,
-                "text": text,
-            }
+            found = f"{config.objective} {number(value)}"
+            status |= {"objective": value, "direction": _direction(), "metric": config.objective}
+        status["text"] = "; ".join([*outcome.result.get("remarks", []), *outcome.since, found])
         print(f"[{_label()}] result: {outcome.path}", flush=True)
     except Exception as error:
         if type(error).__name__ == "Interrupted":

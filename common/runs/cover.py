@@ -15,11 +15,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from common.base.command import in_one_line
 from common.base.errors import UserError
 from common.runs.coverage import Cost, Item, cheap, chosen, items_of
 from common.runs.crew import Worker
 from common.runs.evidence import Evidence, key_of, neutral
 from common.runs.result import number, write_json
+from common.runs.sweep import width
 from common.runs.worker import INTERRUPTED
 from common.tables.tables import ROOT
 
@@ -45,19 +47,20 @@ def main() -> int:
     if {"-h", "--help"} & set(words):
         print(HELP)
         return 0
-    try:
-        settings, patterns, passed_on = read_words(words)
-        entries = chosen(patterns)
-        folders = Folders(passed_on)
-        items = items_of(entries, folders.evidence(), folders.costs(), settings["within"])
-        failed = 0
-        if "--list" not in words:
-            failed = measure(cheap(items, settings["within"]), settings, passed_on, folders)
-            items = items_of(entries, folders.evidence(), folders.costs(), settings["within"])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    show(items, settings["within"])
+    return in_one_line(lambda: _cover(words))
+
+
+def _cover(words: list[str]) -> int:
+    settings, patterns, passed_on = read_words(words)
+    within, entries, folders = settings["within"], chosen(patterns), Folders(passed_on)
+
+    def items() -> list[Item]:
+        return items_of(entries, folders.evidence(), folders.costs(), within)
+
+    failed = 0
+    if "--list" not in words:
+        failed = measure(cheap(items(), within), settings, passed_on, folders)
+    show(items(), within)
     return 1 if failed else 0
 
 
@@ -265,7 +268,7 @@ def show(items: Sequence[Item], within: float) -> None:
             *(str(states[state] or "-") for state in ("fresh", "earlier code", "not measured")),
             *(str(count or "-") for count in (low, len(left) - low - untried, untried)),
         )
-    Console(width=None if os.isatty(1) else 120).print(table)
+    Console(width=width()).print(table)
     left = [item for item in items if item.state != "fresh"]
     known = sum(item.cost.seconds for item in left if item.cost is not None)
     untried = sum(item.cost is None for item in left)

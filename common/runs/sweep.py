@@ -102,7 +102,7 @@ def summarise(sweep: Path) -> int:
     states = [status["state"] for status in statuses]
     passed, skipped = states.count("passed"), states.count("skipped")
     failed = len(statuses) - passed - skipped
-    console = Console(width=_width())
+    console = Console(width=width())
     console.print(_table(statuses, console.width))
     best = _best(statuses)
     if best is not None:
@@ -139,6 +139,6 @@ def _table(statuses: list[dict[str, Any]], width: int) -> Table:
     return table
 
 
-def _width() -> int | None:
+def width() -> int | None:
     """Wide tables for pipes and files, which do not wrap."""
     return None if os.isatty(1) else 160

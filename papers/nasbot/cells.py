@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
@@ -22,9 +22,8 @@ from common.base.limits import require
 from papers.nasbot.acquisition import evolve, values_at
 from papers.nasbot.distances import NON_ASSIGNMENT, Otmann
 from papers.nasbot.graph import ZETA, Layer, Network
-from papers.nasbot.kernel import Distances, Form
 from papers.nasbot.modifiers import Random
-from papers.nasbot.searchers import AcquisitionName, Nasbot
+from papers.nasbot.searchers import Nasbot, NasbotSettings
 
 CONVOLUTIONS = ("conv", "sep_conv", "dil_sep_conv")
 POOLS = ("max_pool", "avg_pool", "min_pool")
@@ -175,31 +174,11 @@ class CellNasbot(Nasbot):
 
     NAME: ClassVar = "nasbot"
 
-    def __init__(
-        self,
-        *,
-        initial: int,
-        distances: Distances,
-        form: Form,
-        weights: list[float],
-        acquisition: AcquisitionName,
-        refit: int,
-        draws: int | None,
-        width: int,
-    ) -> None:
-        super().__init__(
-            initial=initial,
-            distances=distances,
-            form=form,
-            weights=weights,
-            acquisition=acquisition,
-            start="evaluated",
-            refit=refit,
-            draws=draws,
-        )
+    def __init__(self, *, width: int, **settings: Unpack[NasbotSettings]) -> None:
+        super().__init__(start="evaluated", **settings)
         require("at least 1", "method.searcher", width=width)
         self.width = width
-        self.otmann = Otmann(weights, penalties())
+        self.otmann = Otmann(settings["weights"], penalties())
 
     def propose(self, space: ArchitectureSpace[Any], record: Record[Any], random: Random) -> Any:
         number = len(record) + len(record.pending)

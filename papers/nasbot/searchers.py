@@ -5,7 +5,7 @@ follows from the record, the space and the generator that is handed over.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -32,6 +32,18 @@ UCB_DIMENSION = 3
 SAME = 1e-12
 # changes of a parent until one gives a network that was not evaluated
 TRIES = 100
+
+
+class NasbotSettings(TypedDict):
+    """The constructor arguments of `Nasbot` that a search in any space has."""
+
+    initial: int
+    distances: Distances
+    form: Form
+    weights: list[float]
+    acquisition: AcquisitionName
+    refit: int
+    draws: int | None
 
 
 class NetworkSearcher(ArchitectureSearcher):
@@ -154,23 +166,14 @@ class Nasbot(NetworkSearcher):
 
     NAME: ClassVar = "nasbot"
 
-    def __init__(
-        self,
-        *,
-        initial: int,
-        distances: Distances,
-        form: Form,
-        weights: list[float],
-        acquisition: AcquisitionName,
-        start: Start,
-        refit: int,
-        draws: int | None,
-    ) -> None:
-        super().__init__(initial=initial)
-        require("at least 1", "method.searcher", refit=refit, draws=draws)
+    def __init__(self, *, start: Start, **settings: Unpack[NasbotSettings]) -> None:
+        super().__init__(initial=settings["initial"])
+        self.refit, self.draws = settings["refit"], settings["draws"]
+        require("at least 1", "method.searcher", refit=self.refit, draws=self.draws)
+        weights = settings["weights"]
         self.otmann = Otmann(weights)
-        self.form = KernelForm(distances, form, len(weights))
-        self.acquisition, self.start, self.refit, self.draws = acquisition, start, refit, draws
+        self.form = KernelForm(settings["distances"], settings["form"], len(weights))
+        self.acquisition, self.start = settings["acquisition"], start
         # whether all distances that were computed are kept, not those of evaluated networks alone
         self.remembers = False
         # the last fit, and what it was fitted to

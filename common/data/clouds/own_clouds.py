@@ -15,15 +15,21 @@ from common.base.errors import UserError
 from common.base.phases import counted
 from common.data.clouds.cloud_data import SEED_OF_POINTS, Augment, PointClouds
 from common.data.clouds.cloud_file import SUFFIXES, read_points
-from common.data.shared.fingerprint import fingerprint
 from common.data.shared.in_memory import Options, Split
-from common.data.shared.subsets import complement, stratified_subset
-from common.data.shared.text_file import from_here, shown
+from common.data.shared.own_parts import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    as_trained,
+    held_out,
+    require_folder,
+    trained_on,
+)
+from common.data.shared.subsets import complement
+from common.data.shared.text_file import shown
 
-# the names of the folders of the parts, the first that is there counts
-TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
-# the seed of the test part that is drawn where there is none: it belongs to the data, and not to a run
-HOLDOUT_SEED = 0
+# the names of the folders of the part that is judged, the first that is there counts
+JUDGED = (*TEST, *VALIDATION)
 VALID = "PATH/train/CLASS/*.xyz or PATH/CLASS/*.xyz, and as .xyz " + ", ".join(SUFFIXES)
 
 
@@ -74,13 +80,12 @@ class OwnClouds(PointClouds):
         check("path", path, bool(path), f"give the folder of your clouds (valid: {VALID})")
         check("test", test, 0 < test < 1, "give a fraction above 0 and below 1")
         self.root, self.holdout, self.origin = Path(path).expanduser(), test, origin
-        if not self.root.is_dir():
-            raise UserError(
-                f"dataset.path={self.root}: no such folder{from_here(self.root)} (valid: {VALID})"
-            )
+        require_folder(self.root, VALID)
         self.names = self._class_list()
         super().__init__(points=points, augment=augment, **options)
-        self.held_out = "test" not in self.folders and (origin is None or self._trained_on(origin))
+        self.held_out = "test" not in self.folders and (
+            origin is None or trained_on(origin, self.sources(), self.SUFFIXES)
+        )
         if origin is not None:
             absent = [name for name in self.names if not (self._judged() / name).is_dir()]
             if absent:
@@ -107,7 +112,7 @@ class OwnClouds(PointClouds):
     def _within(self) -> dict[Part, Path]:
         """The folders of the parts right in the root, of those that are there."""
         found: dict[Part, Path] = {}
-        for part, names in (("train", TRAIN), ("test", TEST)):
+        for part, names in (("train", TRAIN), ("test", JUDGED)):
             path = next((self.root / name for name in names if (self.root / name).is_dir()), None)
             if path is not None:
                 found["train" if part == "train" else "test"] = path
@@ -143,13 +148,7 @@ class OwnClouds(PointClouds):
         theirs = None if self.origin is None else self.origin.facts["class_names"]
         if theirs is None:
             return found
-        unknown = [name for name in found if name not in theirs]
-        if unknown:
-            raise UserError(
-                f"dataset.path={self.root}: {len(unknown)} of its class folders are no classes of training: "
-                f"{shown(unknown)} (valid: {shown(theirs)})"
-            )
-        return list(theirs)
+        return as_trained(found, theirs, self.root, "class folders are no classes of training")
 
     def _folders(self, part: Part) -> list[Path] | None:
         """The folder of each class of a part, by label; None where the folder has no such part."""
@@ -157,16 +156,12 @@ class OwnClouds(PointClouds):
             return [self._within[part] / name for name in self.names]
         if self._within:
             return None
-        inner = {"train": TRAIN, "test": TEST}[part]
+        inner = {"train": TRAIN, "test": JUDGED}[part]
         for name in inner:
             found = [self.root / label / name for label in self.names]
             if any(folder.is_dir() for folder in found):
                 return found
         return [self.root / name for name in self.names] if part == "train" else None
-
-    def _trained_on(self, origin: Origin) -> bool:
-        found = fingerprint(self.sources(), self.SUFFIXES)
-        return found is not None and found["folders"] == (origin.files or {}).get("folders")
 
     def files(self, part: Part) -> list[CloudFile]:
         """The files of a part; where the test part is drawn, those of the training folder that are its."""
@@ -177,11 +172,8 @@ class OwnClouds(PointClouds):
         folders = self._folders("train")
         assert folders is not None
         everything = listed(folders, self.names, whole=self.origin is None)
-        size = round(self.holdout * len(everything))
-        check("test", self.holdout, 0 < size < len(everything), "that leaves one part empty")
-        generator = torch.Generator().manual_seed(HOLDOUT_SEED)
         labels = torch.tensor([file.label for file in everything])
-        drawn = stratified_subset(labels, len(everything), size, generator)
+        drawn = held_out(self.holdout, labels, len(everything))
         chosen = drawn if part == "test" else complement(drawn, len(everything))
         return [everything[n] for n in chosen.tolist()]
 

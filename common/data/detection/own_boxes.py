@@ -23,6 +23,8 @@ from common.data.shared.own_parts import (
     TEST,
     TRAIN,
     VALIDATION,
+    FolderOfImages,
+    as_trained,
     folders_of_parts,
     held_out,
     trained_on,
@@ -73,7 +75,7 @@ class Told(NamedTuple):
     file: Path
 
 
-class OwnBoxes(DetectionData):
+class OwnBoxes(FolderOfImages, DetectionData):
     """Images with boxes in `PATH/train`, `PATH/val` and `PATH/test`, or all in `PATH`.
 
     Instances files and lists of names (`ImageSets/Main`) may also lie in `PATH` together and be named for
@@ -141,20 +143,8 @@ class OwnBoxes(DetectionData):
         if absent:
             self.notes.append(f"no box of {len(absent)} of the classes: {shown(absent)}")
 
-    def class_names(self) -> list[str] | None:
-        """The classes that some box has."""
-        return list(self.class_list)
-
-    def sources(self) -> dict[str, Path]:
-        """The folder with all its parts."""
-        return {"folder": self.root}
-
-    def tested(self) -> str:
-        """Which images of which folder are judged."""
-        if self.source == "synthetic":
-            return super().tested()
-        which = "images held out of" if self.held_out else "all images of"
-        return f"{which} {self.root if self.held_out else self.folders[self._judged()]}"
+    def judged_folder(self) -> Path:
+        return self.folders[self._judged()]
 
     def _judged(self) -> SplitName:
         """The part that a network is judged on."""
@@ -177,13 +167,7 @@ class OwnBoxes(DetectionData):
         theirs = None if self.origin is None else self.origin.facts["class_names"]
         if theirs is None:
             return found
-        unknown = [name for name in found if name not in theirs]
-        if unknown:
-            raise UserError(
-                f"dataset.path={self.root}: {len(unknown)} of its classes are no classes of training: "
-                f"{shown(unknown)} (valid: {shown(theirs)})"
-            )
-        return list(theirs)
+        return as_trained(found, theirs, self.root, "classes are no classes of training")
 
     def _images(self, part: SplitName) -> list[Told]:
         """The images of a part; where the test part is drawn, those of the training part that are its."""

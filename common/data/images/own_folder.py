@@ -24,7 +24,14 @@ from common.data.images.image_folder import (
 from common.data.shared.decode import OWN_FORMATS, image_size
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.fingerprint import fingerprint
-from common.data.shared.own_parts import folders_of_parts, held_out, trained_on, usual_validation
+from common.data.shared.own_parts import (
+    FolderOfImages,
+    as_trained,
+    folders_of_parts,
+    held_out,
+    trained_on,
+    usual_validation,
+)
 from common.data.shared.streamed import Record, Rows, StreamedOptions
 from common.data.shared.streamed import Request as Wanted
 from common.data.shared.subsets import complement
@@ -41,7 +48,7 @@ LEAVE_OUT = "leave_out"
 LEFT_OUT = "pictures left out, which cannot be read"
 
 
-class OwnFolder(ImageFolder):
+class OwnFolder(FolderOfImages, ImageFolder):
     """Images in `PATH/train/CLASS/*.jpg`, with `PATH/val` and `PATH/test` alike; or in `PATH/CLASS/*.jpg`.
 
     The test part is `test`; without one it is `val`; without both, a part of the training images, the same
@@ -104,30 +111,14 @@ class OwnFolder(ImageFolder):
         resize = max(size, round(size * MARGIN))
         classes = len(self.class_list)
         super().__init__(folder=path, classes=classes, size=size, resize=resize, augment=augment, **options)
-        # whether a part is held out for testing
         self.held_out = "test" not in self.folders and (
             origin is None or trained_on(origin, self.sources(), self.SUFFIXES)
         )
         if origin is not None:
-            found = self._class_names(self._judged())
+            found = self._class_names(self.judged_folder())
             absent = [name for name in self.class_list if name not in found]
             if absent:
                 self.notes.append(f"no folder for {len(absent)} of the classes: {shown(absent)}")
-
-    def class_names(self) -> list[str] | None:
-        """The names of the class folders."""
-        return list(self.class_list)
-
-    def sources(self) -> dict[str, Path]:
-        """The folder with all its parts."""
-        return {"folder": self.root}
-
-    def tested(self) -> str:
-        """Which images of which folder are judged."""
-        if self.source == "synthetic":
-            return super().tested()
-        which = "images held out of" if self.held_out else "all images of"
-        return f"{which} {self.root if self.held_out else self._judged()}"
 
     def facts(self) -> dict[str, Any]:
         """See `DataSet`; where pictures were left out, how many: `left_out`."""
@@ -170,19 +161,12 @@ class OwnFolder(ImageFolder):
         """
         if self.origin is None:
             return self._class_names(self.folders["train"])
-        found, theirs = self._class_names(self._judged()), self.origin.facts["class_names"]
+        found, theirs = self._class_names(self.judged_folder()), self.origin.facts["class_names"]
         if theirs is None:
             return found
-        unknown = [name for name in found if name not in theirs]
-        if unknown:
-            raise UserError(
-                f"dataset.path={self.root}: {len(unknown)} of its class folders are no classes of training: "
-                f"{shown(unknown)} (valid: {shown(theirs)})"
-            )
-        return list(theirs)
+        return as_trained(found, theirs, self.root, "class folders are no classes of training")
 
-    def _judged(self) -> Path:
-        """The folder of the part that a network is judged on."""
+    def judged_folder(self) -> Path:
         return self.folders.get("test", self.folders["train"])
 
     def _listing(self, folder: Path) -> Listing:
@@ -221,7 +205,7 @@ class OwnFolder(ImageFolder):
         Raises:
             UserError: there are some, and nobody has said to leave them out: all of them.
         """
-        folders = self.folders.values() if self.origin is None else [self._judged()]
+        folders = self.folders.values() if self.origin is None else [self.judged_folder()]
         listings = [self._listing(folder) for folder in dict.fromkeys(folders)]
         paths = {record.path: None for listing in listings for record in listing}
         files = fingerprint(self.sources(), self.SUFFIXES)
@@ -243,7 +227,7 @@ class OwnFolder(ImageFolder):
 
         Those that cannot be read have none: `_look_through` names them.
         """
-        records = self._listing(self.folders["train"] if self.origin is None else self._judged())
+        records = self._listing(self.folders["train"] if self.origin is None else self.judged_folder())
         known = (_size(records[i].path) for i in _spaced(len(records)))
         sides = sorted(min(size) for size in known if size is not None)
         return min(LARGEST_SIZE, sides[len(sides) // 2]) if sides else LARGEST_SIZE
@@ -251,7 +235,7 @@ class OwnFolder(ImageFolder):
     def records(self, part: SplitName) -> Sequence[Record]:
         """All images of a part; where the test part is drawn, those of the training folder that are its."""
         if part == "test" and not self.held_out:
-            return self._listing(self._judged())
+            return self._listing(self.judged_folder())
         if part in self.folders and not self.held_out:
             return self._listing(self.folders[part])
         everything = self._listing(self.folders["train"])

@@ -1,5 +1,6 @@
 """The parts of a folder of the user's own: `train`, `val` and `test` in it, or one that is held out."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -7,17 +8,70 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common.base.dataset import Origin, SplitName, check
+from common.base.dataset import DataSet, Origin, Source, SplitName, check
 from common.base.errors import UserError
 from common.base.files import names_beside
 from common.data.shared.fingerprint import fingerprint
 from common.data.shared.subsets import stratified_subset
-from common.data.shared.text_file import from_here
+from common.data.shared.text_file import from_here, shown
 
 # the names of the folders of the parts, the first that is there counts
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
 # the seed of the test part that is drawn where there is none: it belongs to the data, and not to a run
 HOLDOUT_SEED = 0
+
+
+class FolderOfImages(DataSet):
+    """What sets of images in a folder of the user's own say of themselves.
+
+    Attributes:
+        source: "real", or "synthetic" where no file is read.
+        root: the folder.
+        class_list: the names of the classes, in the order of their labels.
+        held_out: whether a part is held out for testing.
+    """
+
+    source: Source
+    root: Path
+    class_list: list[str]
+    held_out: bool
+
+    @abstractmethod
+    def judged_folder(self) -> Path:
+        """The folder of the part that a network is judged on."""
+
+    def class_names(self) -> list[str] | None:
+        """The names of the classes, as the folder has them."""
+        return list(self.class_list)
+
+    def sources(self) -> dict[str, Path]:
+        """The folder with all its parts."""
+        return {"folder": self.root}
+
+    def tested(self) -> str:
+        """Which images of which folder are judged."""
+        if self.source == "synthetic":
+            return super().tested()
+        if self.held_out:
+            return f"images held out of {self.root}"
+        return f"all images of {self.judged_folder()}"
+
+
+def require_folder(root: Path, layout: str) -> None:
+    """Refuse a `dataset.path` that is no folder, and say what lies beside it.
+
+    Args:
+        root: `dataset.path`.
+        layout: what is valid.
+
+    Raises:
+        UserError: see above.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"dataset.path={root}: no such folder{from_here(root)}; there is {names_beside(root)} "
+            f"(valid: {layout})"
+        )
 
 
 def folders_of_parts(root: Path, layout: str, judged: bool) -> dict[SplitName, Path]:
@@ -34,11 +88,7 @@ def folders_of_parts(root: Path, layout: str, judged: bool) -> dict[SplitName, P
     Raises:
         UserError: no such folder, or a part for testing and none for training.
     """
-    if not root.is_dir():
-        raise UserError(
-            f"dataset.path={root}: no such folder{from_here(root)}; there is {names_beside(root)} "
-            f"(valid: {layout})"
-        )
+    require_folder(root, layout)
     train, val, test = (_part(root, names) for names in (TRAIN, VALIDATION, TEST))
     tested = test or val
     found: dict[SplitName, Path] = {"train": train or root}
@@ -76,10 +126,30 @@ def usual_validation(
     return given
 
 
-def trained_on(origin: Origin, sources: dict[str, Path], suffixes: tuple[str, ...]) -> bool:
-    """Whether these are the files that a network was trained on a part of."""
+def trained_on(origin: Origin, sources: dict[str, Path], suffixes: tuple[str, ...] = ()) -> bool:
+    """Whether these are the files that a network was trained on a part of; `suffixes`: of `fingerprint`."""
     found = fingerprint(sources, suffixes)
     return found is not None and found["folders"] == (origin.files or {}).get("folders")
+
+
+def as_trained(found: Sequence[str], theirs: Sequence[str], path: Path, what: str) -> list[str]:
+    """The classes of a network that is judged, in the order of its labels.
+
+    Args:
+        found: the classes of the files.
+        theirs: of the network.
+        path: `dataset.path`.
+        what: classes are in the files, and that some are not the network's.
+
+    Raises:
+        UserError: files of a class that is none of the network's.
+    """
+    unknown = [name for name in found if name not in theirs]
+    if unknown:
+        raise UserError(
+            f"dataset.path={path}: {len(unknown)} of its {what}: {shown(unknown)} (valid: {shown(theirs)})"
+        )
+    return list(theirs)
 
 
 def held_out(fraction: float, labels: Tensor | None, total: int) -> Tensor:

@@ -8,8 +8,8 @@ from typing import ClassVar, Unpack
 
 from common.base.dataset import Origin, SplitName, check
 from common.base.errors import UserError
-from common.data.shared.fingerprint import fingerprint
-from common.data.shared.text_file import from_here, shown
+from common.data.shared.own_parts import as_trained, trained_on
+from common.data.shared.text_file import from_here
 from common.data.tagging.schemes import FileScheme, Scheme, check_types, split_tag
 from common.data.tagging.tagged_file import Sentence, read_sentences
 from common.data.tagging.tagging_data import Splits, TaggingData, TaggingOptions
@@ -59,7 +59,7 @@ class OwnTags(TaggingData):
                 "words and tags)"
             )
         scheme, longest = options["scheme"], options["longest"]
-        self.held_out = origin is None or self._trained_on(origin)
+        self.held_out = origin is None or trained_on(origin, self.sources())
         self._splits = splits_of(str(self.path), file_scheme, scheme, encoding, longest, self.held_out)
         self._types = _types(self._splits["train" if self.held_out else "test"])
         if origin is not None:
@@ -100,10 +100,6 @@ class OwnTags(TaggingData):
             )
         return self._splits
 
-    def _trained_on(self, origin: Origin) -> bool:
-        found = fingerprint(self.sources())
-        return found is not None and found["folders"] == (origin.files or {}).get("folders")
-
 
 def _types(sentences: Sequence[Sentence]) -> list[str]:
     """The types of entities in sentences, sorted."""
@@ -119,13 +115,7 @@ def _known(path: Path, found: list[str], origin: Origin, scheme: Scheme) -> list
     theirs = list(
         dict.fromkeys(kind for tag in origin.facts["class_names"] or () if (kind := split_tag(tag)[1]))
     )
-    unknown = [kind for kind in found if kind not in theirs]
-    if unknown:
-        raise UserError(
-            f"dataset.path={path}: {len(unknown)} of its types of entities are not those of training: "
-            f"{shown(unknown)} (valid: {shown(theirs)})"
-        )
-    return theirs
+    return as_trained(found, theirs, path, "types of entities are not those of training")
 
 
 @cache

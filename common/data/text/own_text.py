@@ -11,7 +11,7 @@ import torch
 
 from common.base.dataset import Origin, check
 from common.base.errors import UserError
-from common.data.shared.fingerprint import fingerprint
+from common.data.shared.own_parts import trained_on
 from common.data.shared.text_file import read_text, shown
 from common.data.text.python_docs import Level, tokens
 from common.data.text.text_data import SPLITS, UNKNOWN, TextData, TextOptions, Words
@@ -57,7 +57,7 @@ class OwnText(TextData):
         # by a network whose words are known
         self.words: list[str] | None = None if origin is None else origin.facts.get("vocabulary")
         self.unknown = 0
-        self.held_out = origin is None or self._trained_on(origin)
+        self.held_out = origin is None or trained_on(origin, self.sources())
         if self.words is None:
             self.text = text_of(path, level, kept_from, encoding)
         else:
@@ -109,11 +109,6 @@ class OwnText(TextData):
         self.setup()
         if facts.get("vocabulary") != self.vocabulary:
             super().adopt(facts)
-
-    def _trained_on(self, origin: Origin) -> bool:
-        """Whether this is the file that a network was trained on a part of."""
-        found = fingerprint(self.sources())
-        return found is not None and found["folders"] == (origin.files or {}).get("folders")
 
     def _judged(self, level: Level, encoding: str) -> list[str]:
         """The tokens that are judged, those that the network has not as `<unk>`.

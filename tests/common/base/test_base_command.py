@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from common.base.command import in_one_line
+from common.base.errors import UserError
 from common.tables.tables import ROOT
 
 PROGRAM = """
@@ -43,3 +45,23 @@ def test_a_locale_without_utf8_changes_no_text(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout.decode()) == (3, "ä 1\n")
     assert (tmp_path / "text").read_bytes().decode() == "Größe"
+
+
+@pytest.mark.parametrize("error", [UserError("two\n  lines"), OSError("two lines")])
+def test_what_the_user_can_mend_is_one_line_and_exit_code_one(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        raise error
+
+    assert in_one_line(work) == 1
+    assert capsys.readouterr().err == "error: two lines\n"
+
+
+def test_the_code_of_work_that_ends_is_its_own_and_a_reader_that_is_gone_is_no_error_of_it() -> None:
+    def told() -> None:
+        raise BrokenPipeError
+
+    assert (in_one_line(lambda: 3), in_one_line(lambda: None)) == (3, 0)
+    with pytest.raises(BrokenPipeError):
+        in_one_line(told)
