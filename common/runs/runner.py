@@ -198,8 +198,7 @@ def _run(
         with checkpoints:
             last = processes.agree(_resume_from(checkpoints.path, module, code) if processes.first else None)
             trainer.fit(module, ckpt_path=last, weights_only=True)
-            # Lightning's teardown leaves the module on the CPU
-            module.to(trainer.strategy.root_device)
+            _move_back(module, trainer)
             with phase("evaluating"):
                 metrics = module.results() if debug is None else debug.results()
                 conclusion = module.conclusion() if debug is None else {}
@@ -390,6 +389,21 @@ def _trainer(
         default_root_dir=str(directory),
         **trainer_settings(processes),
     )
+
+
+def _move_back(module: PaperModule, trainer: pl.Trainer) -> None:
+    """Put the module and the state of its optimizers where they trained: Lightning leaves them on the CPU."""
+    device = trainer.strategy.root_device
+    module.to(device)
+    for optimizer in trainer.optimizers:
+        for state in optimizer.state.values():
+            # a count of steps stays on the CPU, where torch wants it
+            moved = {key: value.to(device) for key, value in state.items() if _on_cpu(value) and key != "step"}
+            state.update(moved)
+
+
+def _on_cpu(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.device.type == "cpu"
 
 
 def _resume_from(path: Path, module: PaperModule, code: str) -> Path | None:

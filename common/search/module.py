@@ -105,7 +105,7 @@ class SearchModule(PaperModule):
 
     def on_fit_start(self) -> None:
         """Draw the functions; start, or go on."""
-        device = torch.device(self.device)
+        device = torch.device("cpu") if self.searcher.ON_CPU else torch.device(self.device)
         self.data.move(device)
         self.data.draw(self.seeds)
         self.optimum = self.data.optimum()
@@ -167,14 +167,14 @@ class SearchModule(PaperModule):
     def _initial(self) -> Tensor:
         count, dim = self.initial, self.data.space.dim
         if count == 0:
-            return torch.zeros(len(self.seeds), 0, dim, dtype=torch.float64, device=self.device)
+            return torch.zeros(len(self.seeds), 0, dim, dtype=torch.float64, device=self.data.device)
         if self.design == "uniform":
             return self.data.space.scaled(self.own.uniform(count * dim).reshape(-1, count, dim))
         drawn = [
             SobolEngine(dim, scramble=True, seed=seed + SCRAMBLES).draw(count, dtype=torch.float64)
             for seed in self.seeds
         ]
-        return self.data.space.scaled(torch.stack(drawn).to(self.device))
+        return self.data.space.scaled(torch.stack(drawn).to(self.data.device))
 
     def _tell_failures(self, first: int, said: str | None) -> None:
         failed = ~self.seen.y[:, first:].isfinite()
@@ -204,7 +204,7 @@ class SearchModule(PaperModule):
             self.answers = torch.cat([self.answers, self.data.values(answer[:, None])], 1)
         values: dict[str, float] = {}
         for name, series in self.curves().items():
-            values |= band(name, series)
+            values |= band(name, series.cpu())
         last = self.seen.x[0, -1].tolist()
         if len(last) <= 10:
             values |= {f"x{i + 1}": value for i, value in enumerate(last)}

@@ -108,6 +108,8 @@ class Searcher(ABC):
     NAME: ClassVar[str]
     # whether `propose` reads `seen.pending`; otherwise it is given `seen.believed()`
     PENDING: ClassVar[bool] = False
+    # whether its model is fitted on the CPU; the search is then made there, whatever the trainer
+    ON_CPU: ClassVar[bool] = False
     task: Task
 
     def start(self, task: Task) -> None:

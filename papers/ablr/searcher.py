@@ -70,6 +70,9 @@ class ModelSearch(Searcher):
         UserError: a value out of range.
     """
 
+    # SciPy fits it
+    ON_CPU: ClassVar = True
+
     def __init__(self, *, transform: Transform, candidates: int) -> None:
         require("at least 1", "method", candidates=candidates)
         if transform not in ("standardise", "copula"):

@@ -104,7 +104,7 @@ class TunedMLP(Objective):
         return {name: f"{value:.6g}" for name, value in found.items()}
 
     def values(self, x: Tensor) -> Tensor:
-        found = torch.zeros(x.shape[:2], dtype=torch.float64)
+        found = torch.zeros(x.shape[:2], dtype=torch.float64, device=x.device)
         for r, points in enumerate(x):
             for q, point in enumerate(points):
                 told = self._trained(self.seeds[r], point)

@@ -264,7 +264,7 @@ class RuntimeModule(_Rounds):
     def _clock(self) -> float:
         if self.device.type == "cpu":
             return time.process_time()
-        torch.cuda.synchronize(self.device)
+        torch.accelerator.synchronize(self.device)
         return time.perf_counter()
 
     def progress(self) -> Progress:

@@ -45,7 +45,8 @@ class GrowingPosterior:
 
     def observe(self, pipeline: int, value: float) -> None:
         """Add y of one pipeline, finite."""
-        self.observe_all(torch.tensor([pipeline]), torch.tensor([value], dtype=self.V.dtype))
+        where = torch.tensor([pipeline], device=self.V.device)
+        self.observe_all(where, self.V.new_tensor([value]))
 
     def observe_all(self, pipelines: Tensor, values: Tensor) -> None:
         """Add finite y [k] of k pipelines, int64 [k], at once: O(k n N + k^2 N), by blocks of the N."""
@@ -55,7 +56,7 @@ class GrowingPosterior:
         total = self.kernel.variance + self.kernel.white + self.kernel.noise
         points, known = self.X[pipelines], self.V[:n, pipelines].T
         rest = self.kernel.cross(points, points) - known @ known.T
-        rest = rest + (self.kernel.white + self.kernel.noise) * torch.eye(k, dtype=rest.dtype)
+        rest = rest + (self.kernel.white + self.kernel.noise) * torch.eye(k).to(rest)
         # equal pipelines without noise would make it singular
         L = cholesky(rest, "the covariance of the observed scores", total)
         centred = values - self.prior_mean[pipelines] - known @ self.z

@@ -282,7 +282,7 @@ class GpSample(Objective):
         ]
         self.omega, self.scale = self.omega.to(self.device), self.scale.to(self.device)
         self.weights = torch.stack(draws).to(self.device) * self.scale
-        self.best = line_maximum(self._parts, self.space.dim).sum(1)
+        self.best = line_maximum(self._parts, self.space.dim, self.device).sum(1)
 
     def _parts(self, t: Tensor) -> Tensor:
         """f_j(t_j) of every replicate, at t [d, n], or its own [R, d, n]: [R, d, n]."""
@@ -298,18 +298,21 @@ class GpSample(Objective):
         return self.best
 
 
-def line_maximum(parts: Callable[[Tensor], Tensor], dim: int) -> Tensor:
+def line_maximum(
+    parts: Callable[[Tensor], Tensor], dim: int, device: torch.device | None = None
+) -> Tensor:
     """The largest values of functions of one variable on [-1/2, 1/2], by a grid that closes in on the best.
 
     Args:
         parts: d functions at t [..., d, n]: [..., d, n].
+        device: where t is.
 
     Returns:
         [..., d].
     """
-    t = torch.linspace(-0.5, 0.5, LINE, dtype=torch.float64).expand(dim, LINE)
+    t = torch.linspace(-0.5, 0.5, LINE, dtype=torch.float64, device=device).expand(dim, LINE)
     step = 1.0 / (LINE - 1)
-    window = torch.linspace(-1.0, 1.0, ZOOM_POINTS, dtype=torch.float64)
+    window = torch.linspace(-1.0, 1.0, ZOOM_POINTS, dtype=torch.float64, device=device)
     for _ in range(ZOOMS):
         values = parts(t)
         at = values.argmax(-1, keepdim=True)
