@@ -20,7 +20,8 @@ NAME = "elsewhere"
 DEVICE = f"{NAME}:0"
 aten = torch.ops.aten
 # operations that take tensors of both devices on a GPU too
-BETWEEN = {aten._to_copy, aten.copy_, aten.set_, aten.index, aten.index_put_, aten.index_put, aten._index_put_impl_}
+COPIES = {aten._to_copy, aten.copy_, aten.set_}
+BETWEEN = COPIES | {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
 
 class Backend(_DummyBackendModule):
@@ -110,7 +111,7 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _here(one: Any) -> bool:
-    """Whether it is a tensor of the CPU that no operation takes beside one of a GPU; a single number is taken."""
+    """Whether it is a tensor of the CPU that is not taken beside one of a GPU; a single number is."""
     return isinstance(one, Tensor) and not isinstance(one, There) and one.dim() > 0
 
 

@@ -397,13 +397,10 @@ def _move_back(module: PaperModule, trainer: pl.Trainer) -> None:
     module.to(device)
     for optimizer in trainer.optimizers:
         for state in optimizer.state.values():
-            # a count of steps stays on the CPU, where torch wants it
-            moved = {key: value.to(device) for key, value in state.items() if _on_cpu(value) and key != "step"}
-            state.update(moved)
-
-
-def _on_cpu(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.device.type == "cpu"
+            for key, value in state.items():
+                # a count of steps stays on the CPU, where torch wants it
+                if isinstance(value, torch.Tensor) and key != "step":
+                    state[key] = value.to(device)
 
 
 def _resume_from(path: Path, module: PaperModule, code: str) -> Path | None:

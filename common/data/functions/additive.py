@@ -298,9 +298,7 @@ class GpSample(Objective):
         return self.best
 
 
-def line_maximum(
-    parts: Callable[[Tensor], Tensor], dim: int, device: torch.device | None = None
-) -> Tensor:
+def line_maximum(parts: Callable[[Tensor], Tensor], dim: int, device: torch.device | None = None) -> Tensor:
     """The largest values of functions of one variable on [-1/2, 1/2], by a grid that closes in on the best.
 
     Args:
