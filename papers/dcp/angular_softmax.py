@@ -69,9 +69,16 @@ class AngularSoftmax(nn.Module):
         return (self.base / (1 + self.gamma * self.steps)).clamp_min(self.least)
 
     def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss of embeddings [b, embedding] of identities int64 [b]; training counts a step."""
+        """The mean loss of embeddings [b, embedding] of identities int64 [b]; training counts a step.
+
+        Angles are taken in the precision of the weights, whatever the precision of the network before them.
+        """
         if self.training:
             self.steps += 1
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self._loss(embeddings.to(self.weight.dtype), targets)
+
+    def _loss(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         cosines = self.cosines(embeddings)
         true = cosines.gather(1, targets[:, None])
         softening = self.softening()

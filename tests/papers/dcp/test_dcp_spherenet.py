@@ -226,3 +226,12 @@ def test_the_channels_that_the_embedding_takes_are_pruned_too() -> None:
     loss = FaceVerification().loss(smaller.train(), faces, torch.arange(5))
     loss.backward()
     assert smaller.embedding.weight.grad.shape == (6, 3 * 4 * 3)
+
+
+def test_in_mixed_precision_the_loss_is_that_of_the_rounded_embeddings() -> None:
+    torch.manual_seed(0)
+    loss = AngularSoftmax(6, 5, margin=4, base=1000.0, gamma=0.12, least=5.0).eval()
+    embeddings, targets = torch.randn(4, 6).bfloat16(), torch.tensor([0, 4, 2, 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = loss(embeddings, targets)
+    torch.testing.assert_close(mixed, loss(embeddings.float(), targets))
