@@ -58,7 +58,7 @@ check: setup-full  ## ruff, the floors of imports, mypy and the tests
 	$(VENV)/bin/mypy
 	$(MAKE) test
 
-bench: setup-full  ## every benchmark (or BENCH=name) against its peer; writes benchmarks/results.json and README's table
+bench: setup-full  ## every benchmark (or BENCH=name) against its peer; writes benchmarks/results.json and docs/benchmarks.md
 	$(PY) -m benchmarks $(BENCH)
 
 bench-tune: setup-full  ## tune.py's searcher beside BoTorch, Optuna and random search; an hour or more, can be stopped

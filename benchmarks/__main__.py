@@ -1,4 +1,4 @@
-"""Measure all benchmarks, or those that are named, and write their figures into results.json and README.md.
+"""Measure all benchmarks, or those that are named; their figures go into results.json and docs/benchmarks.md.
 
     python -m benchmarks [--tiny] [name ...]
 
@@ -22,7 +22,7 @@ def main(words: list[str]) -> int:
     if unknown:
         print(f"error: unknown {', '.join(sorted(unknown))}; valid: {', '.join(names())}", file=sys.stderr)
         return 1
-    # before README changes, which would make it a commit with changes
+    # before the page changes, which would make it a commit with changes
     code, passed = commit(), True
     for name in wanted or names():
         print(f"== {name}", flush=True)

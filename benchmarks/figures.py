@@ -1,4 +1,4 @@
-"""The figures of the benchmarks: how one is given, kept in results.json, and shown in README.md.
+"""The figures of the benchmarks: how one is given, kept in results.json, and shown in docs/benchmarks.md.
 
 A benchmark is a module of this folder with a function `main(tiny=False, ...) -> dict[str, Figure]`. With
 `tiny` it goes through the same code on sizes that take a second or two; its figures mean nothing then.
@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 import torch
 
 from common.base.errors import UserError
+from common.base.marked import marked
 from common.runs.environment import cpu
 
 FOLDER = Path(__file__).parent
-RESULTS, README = FOLDER / "results.json", FOLDER.parent / "README.md"
-BEGIN, END = "<!-- figures of benchmarks/results.json, by make bench -->", "<!-- end of the figures -->"
+RESULTS, PAGE = FOLDER / "results.json", FOLDER.parent / "docs" / "benchmarks.md"
+MARKS = ("<!-- figures of benchmarks/results.json, by make bench -->", "<!-- end of the figures -->")
 # what stands in this folder and measures nothing
 OTHERS = {"__init__", "__main__", "figures", "tune", "tune_table"}
 
@@ -168,10 +169,10 @@ def read() -> dict[str, dict[str, Any]]:
 
 
 def merge(benchmark: str, found: dict[str, dict[str, Any]]) -> None:
-    """Put the records of a benchmark in the place of its old ones, and write README's table anew."""
+    """Put the records of a benchmark in the place of its old ones, and write the table of the page anew."""
     kept = {name: record for name, record in read().items() if name.split(".")[0] != benchmark}
     RESULTS.write_text(json.dumps(dict(sorted((kept | found).items())), indent=1) + "\n")
-    README.write_text(with_table(README.read_text(), read()))
+    PAGE.write_text(with_table(PAGE.read_text(), read()))
 
 
 def table(kept: dict[str, dict[str, Any]]) -> str:
@@ -187,6 +188,4 @@ def table(kept: dict[str, dict[str, Any]]) -> str:
 
 def with_table(text: str, kept: dict[str, dict[str, Any]]) -> str:
     """A text with the table between its two marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table(kept)}\n\n{END}{after}"
+    return marked(text, MARKS, table(kept))

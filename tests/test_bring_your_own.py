@@ -1,4 +1,4 @@
-"""The chapter "Bring your own" of the README: its commands, as a user types them in a folder of hers."""
+"""The page docs/bring_your_own.md: its commands, as a user types them in a folder of hers."""
 
 import csv
 import json
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import blocks, chapter, commands
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
 Quick = Callable[..., subprocess.CompletedProcess[str]]
 # one step or a few: what is tested is that the words work
 SHORT = ["paper.epochs=1", "trainer=cpu"]
 TEACHER = "teacher=model=wrn_16_1 method=distillation/none dataset.limit=50"
-CHAPTER = (ROOT / "README.md").read_text().split("## Bring your own")[1].split("\n## ")[0]
-COMMANDS = re.findall(r"^python run\.py (.*?)(?:\s+#.*)?$", CHAPTER, re.MULTILINE)
-NETWORKS = re.findall(r"```python\n(.*?)```", CHAPTER, re.DOTALL)[0]
+CHAPTER = chapter("Bring your own")
+COMMANDS = commands("python run.py", CHAPTER)
+NETWORKS = blocks("python", CHAPTER)[0]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def result(ended: subprocess.CompletedProcess[str], folder: Path) -> dict[str, A
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_of_the_chapter_works(command: str, quick: Quick, folder: Path) -> None:
-    made = result(quick(*shlex.split(command), *SHORT, "dataset.batch_size=700"), folder)
+    made = result(quick(*shlex.split(command)[2:], *SHORT, "dataset.batch_size=700"), folder)
     assert made["metrics"]["test_loss"] > 0
 
 

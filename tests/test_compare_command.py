@@ -1,4 +1,4 @@
-"""`compare.py` as a user calls it: the chapter of the README, and wrong words."""
+"""`compare.py` as a user calls it: its chapter in docs/, and wrong words."""
 
 import json
 import shlex
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from calls import Calls
+from pages import blocks, chapter, commands
 from runs_made_up import result
 
 from common.report import compare
@@ -16,10 +17,10 @@ from common.runs.sweep import leave_status
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
-CHAPTER = (ROOT / "README.md").read_text().split("## Numbers for your own paper\n")[1].split("\n## ")[0]
-LINES = [line.split("  #")[0].strip() for line in CHAPTER.splitlines()]
-COMMANDS = [line for line in LINES if line.startswith("python compare.py")]
-SWEEP = next(line for line in LINES if line.startswith("python run.py -m"))
+CHAPTER = chapter("Numbers for your own paper")
+# those of the other pages too, README's among them
+COMMANDS = commands("python compare.py")
+SWEEP = next(line for line in commands("python run.py", CHAPTER) if "-m" in line)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_of_the_chapter_works(
+def test_each_command_of_the_pages_works(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = shlex.split(command)[2:]
@@ -62,7 +63,7 @@ def test_the_chapters_notebook_gives_the_numbers_of_the_table(
 ) -> None:
     monkeypatch.setattr(compare, "ROOT", folder)
     pytest.importorskip("pandas")
-    code = CHAPTER.split("```python\n")[1].split("```")[0]
+    (code,) = blocks("python", CHAPTER)
     names: dict[str, object] = {}
     exec(code, names)
     frame = names["numbers"]

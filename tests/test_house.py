@@ -130,18 +130,6 @@ def test_the_images_command_is_the_demo_without_words_and_python_with_them(tmp_p
     assert ran("run.py", "teacher=model=mlp seed=1") == "<python><run.py><teacher=model=mlp seed=1>"
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_what_the_pages_name_exists(name: str) -> None:
-    text = (ROOT / name).read_text()
-    for link in re.findall(r"\]\(([^):#]+)\)", text):
-        assert (ROOT / link).exists(), link
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (?:-s )?([a-z-]+)|`make (?:-s )?([a-z-]+)", text, re.MULTILINE):
-        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
-    for path in re.findall(r"`((?:common|papers|conf|tests|benchmarks)/[\w./-]+)`", text):
-        assert (ROOT / path).exists(), path
-
-
 def test_the_changelog_names_all_papers_that_are_here() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     here = [path.parent.name for path in ROOT.glob("papers/*/tables.yaml")]

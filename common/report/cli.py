@@ -17,6 +17,7 @@ HELP = """Reprise: what the papers report, what was measured, and whether their 
   python report.py paper=yogi          one paper (paper=spider,yogi: two)
   python report.py to=terminal         tables in the terminal
   python report.py to=wandb            a W&B report of each paper (needs a login)
+  python report.py to=pages            README's picture and list of papers, from the committed results alone
 
 Also: into=DIR (the site's folder)  output_dir=outputs  results_dir=results (where results are read)"""
 
@@ -39,10 +40,16 @@ def _report(words: list[str]) -> None:
         if name not in papers():
             raise UserError(unknown("paper", name, papers()))
     target = TARGETS[given["to"]]
-    evidence = Evidence.read(Path(given["output_dir"]), ROOT / given["results_dir"])
+    if given["to"] == "pages" and given["paper"]:
+        raise UserError("paper=: committed pages show all papers (valid: to=pages alone)")
+    recorded = ROOT / given["results_dir"]
+    # committed pages show what is committed, and no run that was made here
+    evidence = Evidence.read(
+        recorded / "none" if given["to"] == "pages" else Path(given["output_dir"]), recorded
+    )
     evidence.say_replaced()
-    # the front page of the site counts over all papers
-    report = build(evidence, None if given["to"] == "html" else wanted)
+    # the front page of the site, and the committed pages, count over all papers
+    report = build(evidence, None if given["to"] in ("html", "pages") else wanted)
     if given["to"] == "html":
         from common.report.own import own_sections
         from common.report.searches import searches
@@ -88,8 +95,16 @@ def _wandb(report: Report, wanted: list[str], into: Path) -> None:
     print(f"report: {publish([report.paper(name) for name in wanted])}")
 
 
+def _pages(report: Report, wanted: list[str], into: Path) -> None:
+    from common.report.pages import write
+
+    changed = write(report)
+    print(f"written: {', '.join(map(str, changed))}" if changed else "all pages are as the results say")
+
+
 TARGETS: dict[str, Callable[[Report, list[str], Path], None]] = {
     "html": _html,
     "terminal": _terminal,
     "wandb": _wandb,
+    "pages": _pages,
 }

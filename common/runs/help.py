@@ -22,7 +22,7 @@ EXAMPLES = """Reprise: every entry of every table by one override string.
   python run.py paper=yogi --cfg job                        every key that can be set, with its value"""
 
 ALSO = """Also: seed=0  data_dir=data  output_dir=outputs  force=true  checkpoint_every=10 (seconds)
-  import=my_module   classes of your own: README, "Bring your own"
+  import=my_module   classes of your own: docs/bring_your_own.md
   start=... clip=1.0 from another run's network; gradients no longer than that
   ema=0.999          judges the moving average of the weights
   pause=0.5          stops a run halfway; without it the same command goes on

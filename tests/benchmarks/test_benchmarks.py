@@ -1,4 +1,4 @@
-"""Every benchmark runs, at sizes that take a moment; README's table is what results.json says."""
+"""Every benchmark runs, at sizes that take a moment; docs/benchmarks.md shows what results.json says."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import figures
 from benchmarks.__main__ import main
-from benchmarks.figures import BEGIN, END, README, Figure, merge, names, options, read, records, with_table
+from benchmarks.figures import MARKS, PAGE, Figure, merge, names, options, read, records, with_table
 from common.base.errors import UserError
 
 # what `make setup-full` installs for benchmarks, and `make setup` does not
@@ -45,9 +45,8 @@ def test_a_benchmark_runs_and_gives_its_figures(name: str, capsys: pytest.Captur
         assert "|" not in figure.what + figure.peer + figure.unit
 
 
-def test_the_readme_shows_what_was_measured_and_nothing_else() -> None:
-    text = README.read_text()
-    assert text.count(BEGIN) == text.count(END) == 1
+def test_the_page_shows_what_was_measured_and_nothing_else() -> None:
+    text = PAGE.read_text()
     assert with_table(text, read()) == text
 
 
@@ -60,12 +59,12 @@ def test_every_record_says_which_code_made_it_where_and_belongs_to_a_benchmark()
 
 @pytest.mark.slow
 def test_the_command_measures_in_a_process_of_its_own_and_keeps_nothing_tiny() -> None:
-    before = README.read_bytes(), read()
+    before = PAGE.read_bytes(), read()
     command = [sys.executable, "-m", "benchmarks", "--tiny", "data_path"]
-    done = subprocess.run(command, cwd=README.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=PAGE.parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("== data_path\n") and " x as fast" in done.stdout
-    assert (README.read_bytes(), read()) == before
+    assert (PAGE.read_bytes(), read()) == before
 
 
 def test_a_benchmark_that_there_is_not_is_refused_with_those_that_there_are(
@@ -77,10 +76,10 @@ def test_a_benchmark_that_there_is_not_is_refused_with_those_that_there_are(
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Results and README of this test's own."""
+    """Results and the page of this test's own."""
     monkeypatch.setattr(figures, "RESULTS", tmp_path / "results.json")
-    monkeypatch.setattr(figures, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    monkeypatch.setattr(figures, "PAGE", tmp_path / "benchmarks.md")
+    (tmp_path / "benchmarks.md").write_text("before\n{}\nold\n{}\nafter\n".format(*MARKS))
     return tmp_path
 
 
@@ -95,7 +94,7 @@ def test_a_benchmark_measured_again_replaces_its_own_figures_alone(elsewhere: Pa
         ("one.step", 0.5004),
         ("two.sweep", 1234.5),
     ]
-    lines = (elsewhere / "README.md").read_text().splitlines()
+    lines = (elsewhere / "benchmarks.md").read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")
     rows = [line for line in lines if line.startswith("|")]
     assert "old" not in lines

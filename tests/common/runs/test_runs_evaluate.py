@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hydra.errors import HydraException
+from pages import commands
 from PIL import Image
 
 from common.base.errors import UserError
@@ -293,12 +294,8 @@ def test_a_run_on_files_by_a_relative_path_says_from_where_it_can_be_judged(
     assert trained(find([str(folder)])).network is not None
 
 
-README = Path(__file__).resolve().parents[3] / "README.md"
-COMMANDS = [line for line in README.read_text().splitlines() if line.startswith("python evaluate.py")]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_readmes_commands_print_the_metrics_one_a_line_and_on_how_many_examples(
+@pytest.mark.parametrize("command", commands("python evaluate.py"))
+def test_the_commands_of_the_pages_print_the_metrics_one_a_line_and_on_how_many_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     priced = [[*row, str(i / 3)] for i, row in enumerate(ROWS)]

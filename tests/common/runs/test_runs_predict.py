@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pages import blocks, chapter, commands
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -27,7 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
 ]
 WORDS = ["scale=smoke", "logger=none", "trainer=cpu"]
-README = Path(__file__).resolve().parents[3] / "README.md"
 # the stated tolerance of an ONNX file against predict.py: of probabilities, of boxes in pixels, and the share
 # of pixels whose class may be another
 PROBABILITY, BOXES, PIXELS = 1e-4, 0.1, 1e-3
@@ -377,16 +377,7 @@ def test_what_is_asked_wrongly_is_one_line(
         asked(tmp_path, ["x.pt", "seed=1"], photos)
 
 
-COMMANDS = [line for line in README.read_text().splitlines() if line.startswith("python predict.py")]
-
-
-def block(heading: str, language: str) -> str:
-    """The first block of code of a chapter of the README, in a language."""
-    chapter = README.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
-    return chapter.split(f"```{language}\n")[1].split("```")[0]
-
-
-def test_the_readmes_chapter_holds_as_written(
+def test_the_page_on_pictures_holds_as_written(
     tmp_path: Path,
     photos: Path,
     digits: tuple[list[str], Path],
@@ -401,9 +392,11 @@ def test_the_readmes_chapter_holds_as_written(
     frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
     words, folder = digits
     mine = Path("outputs/yogi/0123456789ab")
-    commands = block("Pictures in, answers out", "")
-    assert [line for line in commands.splitlines() if line.startswith("python predict.py")] == COMMANDS
-    for command in [line.split("  #")[0].strip() for line in commands.splitlines() if line.strip()]:
+    page = chapter("Pictures in, answers out")
+    shown, code = blocks("", page)[0], blocks("python", page)[0]
+    # what other pages say of it stands here too
+    assert set(commands("python predict.py")) == set(commands("python predict.py", shown))
+    for command in commands("python", shown):
         program, *given = shlex.split(command)[1:]
         if program == "run.py":
             # as the fixture has made it, but for its length
@@ -421,7 +414,7 @@ def test_the_readmes_chapter_holds_as_written(
         assert main() == 0, command
         assert "images a second" in capsys.readouterr().out
     scope: dict[str, Any] = {}
-    exec(block("Pictures in, answers out", "python"), scope)
+    exec(code, scope)
     (line,) = asked(tmp_path, words, photos / "seven.jpg", top=10)
     np.testing.assert_allclose(scope["probabilities"], probabilities([line])[0], atol=PROBABILITY)
     assert scope["names"][int(scope["probabilities"].argmax())] == line["classes"][0]["class"]

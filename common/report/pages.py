@@ -1,0 +1,138 @@
+"""What committed pages show of the committed results: README's picture of all claims and its list of papers.
+
+`python report.py to=pages` writes them, each between two marks in a page that is otherwise written by hand.
+They hold nothing that changes with the code alone (whether a run is of earlier code is the site's to say), so
+they change only with the results, the claims and the tables; a test holds them to that.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from common.base.marked import marked
+from common.claims.judge import State
+from common.report.model import STATES, Paper, Report
+from common.tables.tables import ROOT
+
+BY = "by python report.py to=pages"
+PICTURE = ("<!-- all claims as a picture, " + BY + " -->", "<!-- end of the picture -->")
+PAPERS = ("<!-- the papers, " + BY + " -->", "<!-- end of the papers -->")
+README, CLAIMS_SVG = Path("README.md"), Path("docs/claims.svg")
+
+# of the picture, in pixels: a square for each claim, a line for each paper
+SIDE, STEP, LINE, LEFT, WIDTH = 10, 13, 18, 130, 760
+INK, SOFT, GROUND = "#1c2024", "#59626d", "#ffffff"
+# each state has a colour and a shape of its own: fill, edge, and what is drawn into the square
+LOOKS: dict[State, tuple[str, str, str]] = {
+    "supported": ("#157a3c", "#157a3c", ""),
+    "refuted": ("#b5123f", "#b5123f", "M2.5,2.5 L7.5,7.5 M7.5,2.5 L2.5,7.5"),
+    "inconclusive": ("#fdf1d5", "#a86a00", "M1.5,8.5 L8.5,1.5"),
+    "not run": ("#ffffff", "#a3acb7", ""),
+}
+
+
+def pages(report: Report) -> dict[Path, str]:
+    """Every committed page that shows results, by its path below the project's folder, as it should be."""
+    readme = (ROOT / README).read_text()
+    readme = marked(readme, PICTURE, f"![{in_words(report)}]({CLAIMS_SVG.as_posix()})")
+    return {README: marked(readme, PAPERS, papers_table(report)), CLAIMS_SVG: claims_picture(report)}
+
+
+def write(report: Report) -> list[Path]:
+    """Write these pages; those that were not so already."""
+    changed = []
+    for path, text in pages(report).items():
+        if not (ROOT / path).exists() or (ROOT / path).read_text() != text:
+            (ROOT / path).write_text(text)
+            changed.append(path)
+    return changed
+
+
+def in_words(report: Report) -> str:
+    """How all claims came out: `273 claims of 23 papers: 168 supported, ...`."""
+    total = _total(report)
+    states = ", ".join(f"{total[state]} {state}" for state in STATES if total[state])
+    return f"{sum(total.values())} claims of {len(_here(report))} papers: {states}"
+
+
+def _here(report: Report) -> list[Paper]:
+    """The papers of this project, without those of the current folder."""
+    return [paper for paper in report.papers if (ROOT / "papers" / paper.name / "tables.yaml").exists()]
+
+
+def _total(report: Report) -> Counter[str]:
+    return Counter(verdict.state for paper in _here(report) for _, verdict in paper.claims)
+
+
+# the list of papers
+
+
+def papers_table(report: Report) -> str:
+    """The papers in Markdown, a row each, with its claims by verdict and its entries with numbers."""
+    lines = []
+    for group, papers in _by_group(report):
+        lines += [f"**{group}**", ""]
+        lines += ["| paper | what it says | claims | entries with a number |", "|---|---|---|---|"]
+        lines += [
+            f"| [{paper.name}](papers/{paper.name}/README.md) | {paper.line.replace('|', '/')} "
+            f"| {_claims(paper)} | {paper.counts.run} of {paper.counts.entries} |"
+            for paper in papers
+        ]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _claims(paper: Paper) -> str:
+    parts = [f"{paper.counts.claims[state]} {state}" for state in STATES if paper.counts.claims[state]]
+    return ", ".join(parts) or "none"
+
+
+def _by_group(report: Report) -> Iterator[tuple[str, list[Paper]]]:
+    for group in dict.fromkeys(paper.group for paper in _here(report)):
+        yield group[:1].upper() + group[1:], [p for p in _here(report) if p.group == group]
+
+
+# the picture
+
+
+def claims_picture(report: Report) -> str:
+    """All claims as SVG, a square each, in plain shapes that any program draws."""
+    parts, y = _legend(_total(report)), 62
+    for group, papers in _by_group(report):
+        parts.append(_text(LEFT - 8, y + 9, group, SOFT, "end"))
+        y += LINE
+        for paper in papers:
+            parts.append(_text(LEFT - 8, y + 9, paper.name, INK, "end"))
+            states = sorted((verdict.state for _, verdict in paper.claims), key=STATES.index)
+            parts += [_square(LEFT + STEP * index, y, state) for index, state in enumerate(states)]
+            y += LINE
+        y += 6
+    size = f'width="{WIDTH}" height="{y + 6}" viewBox="0 0 {WIDTH} {y + 6}"'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-family="sans-serif" font-size="12">'
+    )
+    ground = f'<rect width="{WIDTH}" height="{y + 6}" rx="6" fill="{GROUND}"/>'
+    title = f"<title>{escape(in_words(report))}</title>"
+    return "\n".join([head, title, ground, *parts, "</svg>", ""])
+
+
+def _legend(total: Counter[str]) -> list[str]:
+    title = "What the papers claim, and what came of it when it was run here"
+    parts = [f'<text x="16" y="24" fill="{INK}" font-size="14" font-weight="bold">{title}</text>']
+    for index, state in enumerate(STATES):
+        x = 16 + 150 * index
+        parts += [_square(x, 36, state), _text(x + 16, 45, f"{total[state]} {state}", INK, "start")]
+    return parts
+
+
+def _square(x: int, y: int, state: State) -> str:
+    fill, edge, sign = LOOKS[state]
+    box = f'<rect x="0.5" y="0.5" width="{SIDE - 1}" height="{SIDE - 1}" fill="{fill}" stroke="{edge}"/>'
+    stroke = GROUND if fill == edge else edge
+    drawn = f'<path d="{sign}" fill="none" stroke="{stroke}" stroke-width="1.5"/>' if sign else ""
+    return f'<g transform="translate({x},{y})">{box}{drawn}</g>'
+
+
+def _text(x: int, y: int, text: str, colour: str, anchor: str) -> str:
+    return f'<text x="{x}" y="{y}" fill="{colour}" text-anchor="{anchor}">{escape(text)}</text>'
