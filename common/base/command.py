@@ -24,6 +24,27 @@ def in_one_line(work: Callable[[], int | None]) -> int:
         return 1
 
 
+def run_or_help(
+    help_text: str,
+    work: Callable[[list[str]], int | None],
+    told: Callable[[Callable[[], int | None]], int] = in_one_line,
+    needs_words: bool = False,
+) -> int:
+    """The exit code of a command, by the words of its command line: what it does, or its help.
+
+    Args:
+        help_text: printed where -h or --help is among the words.
+        work: what the command does with its words.
+        told: how its errors are told.
+        needs_words: whether a command without words is a mistake: it gets the help, and exit code 1.
+    """
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words) or (needs_words and not words):
+        print(help_text)
+        return 0 if words else 1
+    return told(lambda: work(words))
+
+
 def command(main: Callable[[], int | None]) -> int | None:
     """The exit code of a command; 0 where its reader has gone before its end, as of `... | head`.
 

@@ -1,15 +1,14 @@
 """`report.py`: what the papers report beside what was measured, as a site, in the terminal, or on W&B."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from common.base.command import in_one_line
+from common.base.command import run_or_help
 from common.base.errors import UserError
 from common.report.model import Report, build
-from common.runs.evidence import Evidence
-from common.tables.tables import ROOT, papers, unknown
+from common.runs.evidence import Evidence, folders_of
+from common.tables.tables import papers, unknown
 
 HELP = """Reprise: what the papers report, what was measured, and whether their claims hold.
 
@@ -25,11 +24,7 @@ DEFAULTS = {"paper": "", "to": "html", "into": "report", "output_dir": "outputs"
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    return in_one_line(lambda: _report(words))
+    return run_or_help(HELP, _report)
 
 
 def _report(words: list[str]) -> None:
@@ -39,7 +34,7 @@ def _report(words: list[str]) -> None:
         if name not in papers():
             raise UserError(unknown("paper", name, papers()))
     target = TARGETS[given["to"]]
-    evidence = Evidence.read(Path(given["output_dir"]), ROOT / given["results_dir"])
+    evidence = Evidence.read(*folders_of(given))
     evidence.say_replaced()
     # the front page of the site counts over all papers
     report = build(evidence, None if given["to"] == "html" else wanted)
@@ -48,7 +43,7 @@ def _report(words: list[str]) -> None:
         from common.report.searches import searches
 
         report = replace(report, searches=tuple(searches(evidence)), own=tuple(own_sections(evidence)))
-    target(report, wanted, Path(given["into"]))
+    target(report, wanted, Path(given["into"]).expanduser())
 
 
 def parse(words: list[str]) -> dict[str, str]:

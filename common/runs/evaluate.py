@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from common.base.command import run_or_help
 from common.base.errors import UserError
 from common.runs.cli import guarded
 from common.runs.evidence import key_of
@@ -40,11 +41,7 @@ FOLDERS = ("folder", "folder_boxes", "cloud_folder")
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    return guarded(lambda: _evaluate(words))
+    return run_or_help(HELP, _evaluate, guarded)
 
 
 def _evaluate(words: list[str]) -> None:
@@ -182,7 +179,7 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
     elif choice == "folder_boxes" and len(facts["shape"]) == 3:
         usual = {"size": facts["shape"][1:]}
     elif choice == "cloud_folder":
-        usual = {"points": facts["shape"][0]}
+        usual = {"points": facts["shape"][0], "unreadable": settings.get("unreadable")}
     if choice in (*TABLES, *FOLDERS):
         usual["test"] = settings.get("test")
     elif choice == "tagged_file":

@@ -3,7 +3,6 @@
 import difflib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from common.base.command import run_or_help
 from common.base.errors import UserError
 from common.runs.cli import guarded
 from common.runs.trained import Finished, Trained, find, trained
@@ -113,11 +113,7 @@ class Exported:
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    return guarded(lambda: _export(words))
+    return run_or_help(HELP, _export, guarded)
 
 
 def _export(words: list[str]) -> None:

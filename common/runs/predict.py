@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.base.command import run_or_help
 from common.base.errors import UserError
 from common.runs.cli import guarded
 from common.runs.export import SCORE, share
@@ -87,18 +88,14 @@ class Done:
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 where something failed, with one line on stderr each."""
-    words = sys.argv[1:]
-    if not words or {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0 if words else 1
-    return guarded(lambda: _predict(words))
+    return run_or_help(HELP, _predict, guarded, needs_words=True)
 
 
-def _predict(words: list[str]) -> None:
+def _predict(words: list[str]) -> int:
     network, pictures, options = divided(words)
     if (folder := _pipeline_of(network)) is not None:
         _predict_rows(folder, pictures, options)
-        return
+        return 0
     done = predict(network, pictures, options)
     if done.pictures:
         print(
@@ -107,8 +104,7 @@ def _predict(words: list[str]) -> None:
             f"{done.pictures / done.thinking:.3g})"
         )
     print(f"predictions: {done.lines}")
-    if done.faults:
-        sys.exit(1)
+    return 1 if done.faults else 0
 
 
 def _pipeline_of(words: list[str]) -> Path | None:

@@ -5,6 +5,7 @@ import sys
 
 from omegaconf import DictConfig
 
+from common.base.command import run_or_help
 from common.base.errors import UserError
 from common.metrics.direction import direction
 from common.runs.catalogue import names
@@ -69,10 +70,10 @@ TAKE_ADDITIVE = (
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
-    if not words or {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0 if words else 1
+    return run_or_help(HELP, _tune, needs_words=True)
+
+
+def _tune(words: list[str]) -> int:
     from common.runs.cli import guarded
     from common.runs.cli import main as launch
 
