@@ -4,7 +4,7 @@ import locale
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from common.base.errors import UserError
 
@@ -22,6 +22,17 @@ def in_one_line(work: Callable[[], int | None]) -> int:
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+
+
+def refuse_options(words: Iterable[str], valid: Sequence[str] = ()) -> None:
+    """Refuse words that look like options, but for the valid ones.
+
+    Raises:
+        UserError: the first of them.
+    """
+    for word in words:
+        if word.startswith("-") and word not in valid:
+            raise UserError(f"{word}: no such option (valid: {', '.join([*valid, '--help'])}, and words)")
 
 
 def run_or_help(

@@ -3,11 +3,11 @@
 from rich.console import Console
 from rich.table import Table
 
-from common.base.command import run_or_help
-from common.base.errors import UserError
+from common.base.command import refuse_options, run_or_help
 from common.claims.arena import Arena, FieldStandings, arenas, load_arena, playing, runs_of, standings
 from common.claims.cli import make_missing, read_evidence, width
-from common.runs.evidence import Evidence, key_of, neutral
+from common.runs.evidence import Evidence
+from common.runs.refusal import check_passed_on
 
 HELP = """Let methods play on the same grounds with equal budgets; runs that are missing are made first.
 
@@ -24,6 +24,7 @@ def main() -> int:
 
 
 def _arena(words: list[str]) -> int:
+    refuse_options(words)
     names = [word for word in words if "=" not in word]
     passed_on = [word for word in words if "=" in word]
     _check(passed_on)
@@ -41,12 +42,9 @@ def _arena(words: list[str]) -> int:
 
 
 def _check(words: list[str]) -> None:
-    for word in words:
-        if not neutral(word) or key_of(word) == "hydra/sweeper":
-            raise UserError(
-                f"{word}: an arena fixes its runs in conf/arena (valid: words that change no result, as "
-                "hydra/launcher=joblib, record=true, force=true, trainer=cpu)"
-            )
+    valid = "hydra/launcher=joblib, record=true, force=true, trainer=cpu"
+    fixed = "an arena fixes its runs in conf/arena"
+    check_passed_on(words, fixed, f"words that change no result, as {valid}", ("hydra/sweeper",))
 
 
 def _list(evidence: Evidence) -> None:

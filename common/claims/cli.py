@@ -10,11 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from common.base.command import run_or_help
+from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.base.names import fitting
 from common.claims.claims import Claim, all_claims
-from common.runs.evidence import Evidence, asked, folders_of, key_of, neutral, values_of
+from common.runs.evidence import Evidence, asked, folders_of, key_of, values_of
+from common.runs.refusal import check_passed_on, is_asked
 from common.runs.result import number
 from common.tables.tables import unknown
 
@@ -32,6 +33,7 @@ Words with = pass on to run.py: a launcher, logger=wandb, record=true (keep the 
 force=true (make all the runs anew). The claims stand in papers/<paper>/claims.yaml.
 Verdicts: supported, refuted, or inconclusive (the 95% interval of the effect straddles); the exit code is 1
 only where a run failed."""
+LIST = "--list"
 # columns of a terminal that has room for a claim's kind, scale and age
 WIDE = 120
 COLOURS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "not run": "dim"}
@@ -43,12 +45,13 @@ def main() -> int:
 
 
 def _claims(words: list[str]) -> int:
-    names = [word for word in words if "=" not in word and word != "--list"]
+    refuse_options(words, [LIST])
+    names = [word for word in words if "=" not in word and word != LIST]
     passed_on = [word for word in words if "=" in word]
     _check_words(passed_on)
     claims = chosen(names)
     evidence = read_evidence(passed_on)
-    if "--list" in words:
+    if LIST in words:
         _list(claims, evidence)
         return 0
     code = _make(claims, evidence, passed_on)
@@ -63,12 +66,9 @@ def _check_words(words: list[str]) -> None:
     Raises:
         UserError: the word.
     """
-    for word in words:
-        if not neutral(word) or key_of(word) == "hydra/sweeper":
-            raise UserError(
-                f"{word}: a claim fixes its runs in claims.yaml (valid: words that change no result, as "
-                "hydra/launcher=joblib, logger=wandb, record=true, force=true, trainer=cpu)"
-            )
+    valid = "hydra/launcher=joblib, logger=wandb, record=true, force=true, trainer=cpu"
+    fixed = "a claim fixes its runs in claims.yaml"
+    check_passed_on(words, fixed, f"words that change no result, as {valid}", ("hydra/sweeper",))
 
 
 def chosen(names: list[str]) -> list[Claim]:
@@ -115,7 +115,7 @@ def _make(claims: list[Claim], evidence: Evidence, words: list[str]) -> int:
 
 def make_missing(runs: Sequence[tuple[str, ...]], evidence: Evidence, words: list[str]) -> int:
     """Make the runs that are missing, each by its words; arguments and what comes back as of `_make`."""
-    force, recording = ("force=true" in words), ("record=true" in words)
+    force, recording = is_asked("force", words), is_asked("record", words)
     missing = [run for run in runs if force or evidence.find(run) is None]
     if recording and not force:
         _record({key for run in runs if (key := evidence.key(run)) is not None}, evidence, words)

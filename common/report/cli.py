@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.base.command import run_or_help
 from common.base.errors import UserError
-from common.report.model import Report, build
 from common.runs.evidence import Evidence, folders_of
 from common.tables.tables import papers, unknown
+
+if TYPE_CHECKING:
+    from common.report.model import Report
 
 HELP = """Reprise: what the papers report, what was measured, and whether their claims hold.
 
@@ -34,6 +37,8 @@ def _report(words: list[str]) -> None:
         if name not in papers():
             raise UserError(unknown("paper", name, papers()))
     target = TARGETS[given["to"]]
+    from common.report.model import build
+
     evidence = Evidence.read(*folders_of(given))
     evidence.say_replaced()
     # the front page of the site counts over all papers
@@ -65,25 +70,25 @@ def parse(words: list[str]) -> dict[str, str]:
     return given
 
 
-def _html(report: Report, wanted: list[str], into: Path) -> None:
+def _html(report: "Report", wanted: list[str], into: Path) -> None:
     from common.report.site import write
 
     print(f"report: {write(report, into, wanted)}")
 
 
-def _terminal(report: Report, wanted: list[str], into: Path) -> None:
+def _terminal(report: "Report", wanted: list[str], into: Path) -> None:
     from common.report.terminal import show
 
     show(report, wanted)
 
 
-def _wandb(report: Report, wanted: list[str], into: Path) -> None:
+def _wandb(report: "Report", wanted: list[str], into: Path) -> None:
     from common.report.wandb_report import publish
 
     print(f"report: {publish([report.paper(name) for name in wanted])}")
 
 
-TARGETS: dict[str, Callable[[Report, list[str], Path], None]] = {
+TARGETS: dict[str, Callable[["Report", list[str], Path], None]] = {
     "html": _html,
     "terminal": _terminal,
     "wandb": _wandb,

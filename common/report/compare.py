@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from common.base.command import run_or_help
+from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.base.files import whole
 from common.metrics.direction import Direction
@@ -112,6 +112,7 @@ def parse(words: Sequence[str]) -> Asked:
     Raises:
         UserError: a wrong one, with the valid ones.
     """
+    refuse_options(words)
     own, others = dict(DEFAULTS), []
     for word in words:
         key, equals, value = word.partition("=")
@@ -119,8 +120,6 @@ def parse(words: Sequence[str]) -> Asked:
             if not value:
                 raise UserError(f"{key}= has no value")
             own[key] = value
-        elif word.startswith("-"):
-            raise UserError(f"{word}: there are no options (valid: words, see compare.py --help)")
         else:
             others.append(word)
     for key, valid in VALID.items():

@@ -14,14 +14,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from common.base.command import run_or_help
+from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.runs.coverage import Cost, Item, cheap, chosen, items_of
-from common.runs.crew import Worker
-from common.runs.evidence import Evidence, folders_of, key_of, neutral, values_of
+from common.runs.evidence import Evidence, folders_of, values_of
+from common.runs.refusal import check_passed_on
 from common.runs.result import number, write_json
 from common.runs.sweep import width
 from common.runs.worker import INTERRUPTED
+from common.runs.worker_process import Worker
 
 HELP = """Measure every entry that is cheap, and keep the numbers in results/: those that nobody has measured
 first, then those of earlier code, the oldest first. It can be stopped at any time and goes on where it was.
@@ -65,24 +66,21 @@ def read_words(words: Sequence[str]) -> tuple[dict[str, float], list[str], list[
     Raises:
         UserError: a setting that is no positive number, or a word that would change what an entry measures.
     """
+    refuse_options(words, [LIST])
     settings, patterns, passed_on = dict(OWN), [], []
     for word in words:
         key, equals, value = word.partition("=")
         if key in OWN and equals:
             settings[key] = _positive(word, value)
-        elif word == LIST:
-            continue
-        elif word.startswith("-"):
-            raise UserError(f"{word}: no such option (valid: {LIST}, --help)")
         elif not equals:
-            patterns.append(word)
-        elif neutral(word) and key_of(word) not in ("force", "record"):
-            passed_on.append(word)
+            patterns += [word] if word != LIST else []
         else:
-            raise UserError(
-                f"{word}: an entry fixes what it measures (valid: {', '.join(f'{key}=' for key in OWN)}, "
-                "names of entries with * and ?, and words that change no result, as trainer=cpu)"
-            )
+            passed_on.append(word)
+    valid = (
+        f"{', '.join(f'{key}=' for key in OWN)}, names of entries with * and ?, and words that change no "
+        "result, as trainer=cpu"
+    )
+    check_passed_on(passed_on, "an entry fixes what it measures", valid, ("force", "record"))
     if settings["jobs"] < 1:
         raise UserError(f"jobs={settings['jobs']:g}; valid: at least 1")
     return settings, patterns, passed_on
