@@ -177,9 +177,10 @@ def test_the_list_says_what_there_is_and_loads_nothing_heavy(call: Call) -> None
     [
         ("yogi.fater", "unknown claim yogi.fater; did you mean yogi.faster"),
         ("spider.*", "unknown claim spider.*"),
-        ("--lst", "unknown claim --lst"),
+        ("--lst", "--lst: no such option (valid: --list, --help, and words)"),
         ("scale=laptop", "scale=laptop: a claim fixes its runs in claims.yaml"),
         ("hydra/sweeper=optuna", "a claim fixes its runs"),
+        ("hydra/launcher=jobl", "unknown hydra/launcher=jobl; did you mean joblib?"),
     ],
 )
 def test_a_wrong_word_is_refused_in_one_line(word: str, advice: str, call: Call, tmp_path: Path) -> None:

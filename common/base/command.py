@@ -4,7 +4,7 @@ import locale
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from common.base.errors import UserError
 
@@ -22,6 +22,38 @@ def in_one_line(work: Callable[[], int | None]) -> int:
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+
+
+def refuse_options(words: Iterable[str], valid: Sequence[str] = ()) -> None:
+    """Refuse words that look like options, but for the valid ones.
+
+    Raises:
+        UserError: the first of them.
+    """
+    for word in words:
+        if word.startswith("-") and word not in valid:
+            raise UserError(f"{word}: no such option (valid: {', '.join([*valid, '--help'])}, and words)")
+
+
+def run_or_help(
+    help_text: str,
+    work: Callable[[list[str]], int | None],
+    told: Callable[[Callable[[], int | None]], int] = in_one_line,
+    needs_words: bool = False,
+) -> int:
+    """The exit code of a command, by the words of its command line: what it does, or its help.
+
+    Args:
+        help_text: printed where -h or --help is among the words.
+        work: what the command does with its words.
+        told: how its errors are told.
+        needs_words: whether a command without words is a mistake: it gets the help, and exit code 1.
+    """
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words) or (needs_words and not words):
+        print(help_text)
+        return 0 if words else 1
+    return told(lambda: work(words))
 
 
 def command(main: Callable[[], int | None]) -> int | None:

@@ -5,9 +5,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # names that a line shows
 SHOWN = 12
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, by libyaml where that is there: it reads ten times as fast.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    # no reader of files waits for it that reads no YAML
+    import yaml
+
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @contextmanager

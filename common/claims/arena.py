@@ -25,9 +25,9 @@ from typing import Annotated, Any
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.stats import rankdata
 
 from common.base.errors import UserError
+from common.base.files import read_yaml
 from common.claims.judge import Interval, mean_interval
 from common.runs.evidence import Evidence, key_of, last_of_each_key
 from common.tables.tables import in_roots, roots, unknown
@@ -125,7 +125,7 @@ def load_arena(name: str) -> Arena:
         raise UserError(unknown("arena", name, arenas()).replace("arena=", "arena ", 1))
     path = in_roots(f"conf/arena/{name}.yaml")
     try:
-        arena = Arena(name=name, **yaml.safe_load(path.read_text()))
+        arena = Arena(name=name, **read_yaml(path))
     except (ValidationError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     for field in arena.fields.values():
@@ -246,6 +246,8 @@ def _check_equal(arena: Arena, scores: dict[str, dict[str, tuple[list[float], li
 
 def _ranks(scores: list[list[float]]) -> np.ndarray:
     """Of contestants [C][S] the ranks of each seed, 1 the largest score, ties share the mean: [C, S]."""
+    from scipy.stats import rankdata
+
     found: np.ndarray = rankdata(-np.array(scores), method="average", axis=0)
     return found
 

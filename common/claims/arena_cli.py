@@ -1,14 +1,13 @@
 """`arena.py`: makes the runs that an arena lacks, and prints who stands where."""
 
-import sys
-
 from rich.console import Console
 from rich.table import Table
 
-from common.base.errors import UserError
+from common.base.command import refuse_options, run_or_help
 from common.claims.arena import Arena, FieldStandings, arenas, load_arena, playing, runs_of, standings
 from common.claims.cli import make_missing, read_evidence, width
-from common.runs.evidence import Evidence, key_of, neutral
+from common.runs.evidence import Evidence
+from common.runs.refusal import check_passed_on
 
 HELP = """Let methods play on the same grounds with equal budgets; runs that are missing are made first.
 
@@ -21,37 +20,31 @@ Words with = pass on to run.py, as in claims.py. Arenas stand in conf/arena; the
 
 def main() -> int:
     """Run the command line; 1 for a failed run or an unknown name."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
+    return run_or_help(HELP, _arena)
+
+
+def _arena(words: list[str]) -> int:
+    refuse_options(words)
     names = [word for word in words if "=" not in word]
     passed_on = [word for word in words if "=" in word]
-    try:
-        _check(passed_on)
-        if not names:
-            _list(read_evidence(passed_on))
-            return 0
-        found = [load_arena(name) for name in names]
-        runs = list(dict.fromkeys(words for arena in found for words in runs_of(arena)))
-        code = make_missing(runs, read_evidence(passed_on), passed_on)
-        evidence = read_evidence(passed_on)
-        evidence.say_replaced()
-        for arena in found:
-            _print(arena, standings(arena, evidence))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    _check(passed_on)
+    if not names:
+        _list(read_evidence(passed_on))
+        return 0
+    found = [load_arena(name) for name in names]
+    runs = list(dict.fromkeys(words for arena in found for words in runs_of(arena)))
+    code = make_missing(runs, read_evidence(passed_on), passed_on)
+    evidence = read_evidence(passed_on)
+    evidence.say_replaced()
+    for arena in found:
+        _print(arena, standings(arena, evidence))
     return code
 
 
 def _check(words: list[str]) -> None:
-    for word in words:
-        if not neutral(word) or key_of(word) == "hydra/sweeper":
-            raise UserError(
-                f"{word}: an arena fixes its runs in conf/arena (valid: words that change no result, as "
-                "hydra/launcher=joblib, record=true, force=true, trainer=cpu)"
-            )
+    valid = "hydra/launcher=joblib, record=true, force=true, trainer=cpu"
+    fixed = "an arena fixes its runs in conf/arena"
+    check_passed_on(words, fixed, f"words that change no result, as {valid}", ("hydra/sweeper",))
 
 
 def _list(evidence: Evidence) -> None:

@@ -30,6 +30,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.base.errors import UserError
+from common.base.files import read_yaml
 from common.runs.evidence import key_of, last_of_each_key
 from common.tables.tables import ROOT, unknown
 
@@ -284,7 +285,7 @@ def _parsed(path: Path) -> tuple[Claim, ...]:
         return ()
     where = f"papers/{path.parent.name}/{path.name}"
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = read_yaml(path) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{where}: {error}") from error
     if not isinstance(content, dict):

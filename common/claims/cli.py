@@ -2,9 +2,7 @@
 
 import fnmatch
 import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,12 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.base.names import fitting
 from common.claims.claims import Claim, all_claims
-from common.runs.evidence import Evidence, asked, key_of, neutral
+from common.runs.evidence import Evidence, asked, folders_of, key_of, values_of
+from common.runs.refusal import check_passed_on, is_asked
 from common.runs.result import number
-from common.tables.tables import ROOT, unknown
+from common.tables.tables import unknown
 
 if TYPE_CHECKING:
     from common.claims.judge import Verdict
@@ -33,6 +33,7 @@ Words with = pass on to run.py: a launcher, logger=wandb, record=true (keep the 
 force=true (make all the runs anew). The claims stand in papers/<paper>/claims.yaml.
 Verdicts: supported, refuted, or inconclusive (the 95% interval of the effect straddles); the exit code is 1
 only where a run failed."""
+LIST = "--list"
 # columns of a terminal that has room for a claim's kind, scale and age
 WIDE = 120
 COLOURS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "not run": "dim"}
@@ -40,23 +41,20 @@ COLOURS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "no
 
 def main() -> int:
     """Run the command line; 0 whatever the verdicts, 1 for a failed run or an unknown name."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    names = [word for word in words if "=" not in word and word != "--list"]
+    return run_or_help(HELP, _claims)
+
+
+def _claims(words: list[str]) -> int:
+    refuse_options(words, [LIST])
+    names = [word for word in words if "=" not in word and word != LIST]
     passed_on = [word for word in words if "=" in word]
-    try:
-        _check_words(passed_on)
-        claims = chosen(names)
-        evidence = read_evidence(passed_on)
-        if "--list" in words:
-            _list(claims, evidence)
-            return 0
-        code = _make(claims, evidence, passed_on)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    _check_words(passed_on)
+    claims = chosen(names)
+    evidence = read_evidence(passed_on)
+    if LIST in words:
+        _list(claims, evidence)
+        return 0
+    code = _make(claims, evidence, passed_on)
     evidence = read_evidence(passed_on)
     evidence.say_replaced()
     return max(code, _judge(claims, evidence))
@@ -68,12 +66,9 @@ def _check_words(words: list[str]) -> None:
     Raises:
         UserError: the word.
     """
-    for word in words:
-        if not neutral(word) or key_of(word) == "hydra/sweeper":
-            raise UserError(
-                f"{word}: a claim fixes its runs in claims.yaml (valid: words that change no result, as "
-                "hydra/launcher=joblib, logger=wandb, record=true, force=true, trainer=cpu)"
-            )
+    valid = "hydra/launcher=joblib, logger=wandb, record=true, force=true, trainer=cpu"
+    fixed = "a claim fixes its runs in claims.yaml"
+    check_passed_on(words, fixed, f"words that change no result, as {valid}", ("hydra/sweeper",))
 
 
 def chosen(names: list[str]) -> list[Claim]:
@@ -94,8 +89,7 @@ def chosen(names: list[str]) -> list[Claim]:
 
 def read_evidence(words: list[str]) -> Evidence:
     """The evidence in the folders that run.py is to use with these words."""
-    given = {key_of(word): word.split("=", 1)[1] for word in words}
-    return Evidence.read(Path(given.get("output_dir", "outputs")), ROOT / given.get("results_dir", "results"))
+    return Evidence.read(*folders_of(values_of(words)))
 
 
 def _list(claims: list[Claim], evidence: Evidence) -> None:
@@ -121,7 +115,7 @@ def _make(claims: list[Claim], evidence: Evidence, words: list[str]) -> int:
 
 def make_missing(runs: Sequence[tuple[str, ...]], evidence: Evidence, words: list[str]) -> int:
     """Make the runs that are missing, each by its words; arguments and what comes back as of `_make`."""
-    force, recording = ("force=true" in words), ("record=true" in words)
+    force, recording = is_asked("force", words), is_asked("record", words)
     missing = [run for run in runs if force or evidence.find(run) is None]
     if recording and not force:
         _record({key for run in runs if (key := evidence.key(run)) is not None}, evidence, words)
@@ -135,10 +129,9 @@ def make_missing(runs: Sequence[tuple[str, ...]], evidence: Evidence, words: lis
 
 def _record(keys: set[str], evidence: Evidence, words: list[str]) -> None:
     """Record results that are there and had not been recorded when they were made."""
-    from common.runs.record import record, results_folder
+    from common.runs.record import record
 
-    given = {key_of(word): word.split("=", 1)[1] for word in words}
-    folder = results_folder(given.get("results_dir", "results"))
+    _, folder = folders_of(values_of(words))
     for key in sorted(keys - evidence.recorded):
         record(key, evidence.by_key[key], folder)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from common.claims.claims import Bound, Claim, Identity, Paired, Run, Trend
 from common.runs.code import stale
@@ -195,6 +194,9 @@ def mean_interval(values: Sequence[float], deterministic: bool = False) -> Inter
         return Interval(values[0], values[0], values[0])
     if n == 1:
         return Interval(mean, -math.inf, math.inf)
+    # its import takes longer than a mistyped word should
+    from scipy import stats
+
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half)
 
@@ -271,6 +273,8 @@ def _slope(claim: Claim, rule: Trend, measured: list[Measured]) -> Finding:
 
 def _regression(xs: list[float], ys: list[float]) -> tuple[float, float]:
     """The least-squares slope of log y against log x, and its standard error (infinite with two points)."""
+    from scipy import stats
+
     fit = stats.linregress(np.log(xs), np.log(ys))
     return float(fit.slope), float(fit.stderr) if len(xs) > 2 else math.inf
 
@@ -289,6 +293,8 @@ def _slope_interval(claim: Claim, slopes: dict[str, list[tuple[float, float]]], 
         return mean_interval(effects, claim.deterministic)
     error = math.hypot(*(fits[0][1] for fits in slopes.values()))
     freedom = len(slopes) * (points - 2)
+    from scipy import stats
+
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error if freedom else math.inf
     return Interval(effects[0], effects[0] - half, effects[0] + half)
 

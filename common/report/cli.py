@@ -1,15 +1,17 @@
 """`report.py`: what the papers report beside what was measured, as a site, in the terminal, or on W&B."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from common.base.command import in_one_line
+from common.base.command import run_or_help
 from common.base.errors import UserError
-from common.report.model import Report, build
-from common.runs.evidence import Evidence
-from common.tables.tables import ROOT, papers, unknown
+from common.runs.evidence import Evidence, folders_of
+from common.tables.tables import papers, unknown
+
+if TYPE_CHECKING:
+    from common.report.model import Report
 
 HELP = """Reprise: what the papers report, what was measured, and whether their claims hold.
 
@@ -26,11 +28,7 @@ DEFAULTS = {"paper": "", "to": "html", "into": "report", "output_dir": "outputs"
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    return in_one_line(lambda: _report(words))
+    return run_or_help(HELP, _report)
 
 
 def _report(words: list[str]) -> None:
@@ -42,11 +40,11 @@ def _report(words: list[str]) -> None:
     target = TARGETS[given["to"]]
     if given["to"] == "pages" and given["paper"]:
         raise UserError("paper=: committed pages show all papers (valid: to=pages alone)")
-    recorded = ROOT / given["results_dir"]
+    from common.report.model import build
+
+    runs, recorded = folders_of(given)
     # committed pages show what is committed, and no run that was made here
-    evidence = Evidence.read(
-        recorded / "none" if given["to"] == "pages" else Path(given["output_dir"]), recorded
-    )
+    evidence = Evidence.read(recorded / "none" if given["to"] == "pages" else runs, recorded)
     evidence.say_replaced()
     # the front page of the site, and the committed pages, count over all papers
     report = build(evidence, None if given["to"] in ("html", "pages") else wanted)
@@ -55,7 +53,7 @@ def _report(words: list[str]) -> None:
         from common.report.searches import searches
 
         report = replace(report, searches=tuple(searches(evidence)), own=tuple(own_sections(evidence)))
-    target(report, wanted, Path(given["into"]))
+    target(report, wanted, Path(given["into"]).expanduser())
 
 
 def parse(words: list[str]) -> dict[str, str]:
@@ -77,32 +75,32 @@ def parse(words: list[str]) -> dict[str, str]:
     return given
 
 
-def _html(report: Report, wanted: list[str], into: Path) -> None:
+def _html(report: "Report", wanted: list[str], into: Path) -> None:
     from common.report.site import write
 
     print(f"report: {write(report, into, wanted)}")
 
 
-def _terminal(report: Report, wanted: list[str], into: Path) -> None:
+def _terminal(report: "Report", wanted: list[str], into: Path) -> None:
     from common.report.terminal import show
 
     show(report, wanted)
 
 
-def _wandb(report: Report, wanted: list[str], into: Path) -> None:
+def _wandb(report: "Report", wanted: list[str], into: Path) -> None:
     from common.report.wandb_report import publish
 
     print(f"report: {publish([report.paper(name) for name in wanted])}")
 
 
-def _pages(report: Report, wanted: list[str], into: Path) -> None:
+def _pages(report: "Report", wanted: list[str], into: Path) -> None:
     from common.report.pages import write
 
     changed = write(report)
     print(f"written: {', '.join(map(str, changed))}" if changed else "all pages are as the results say")
 
 
-TARGETS: dict[str, Callable[[Report, list[str], Path], None]] = {
+TARGETS: dict[str, Callable[["Report", list[str], Path], None]] = {
     "html": _html,
     "terminal": _terminal,
     "wandb": _wandb,

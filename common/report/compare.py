@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from common.base.command import in_one_line
+from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.base.files import whole
 from common.metrics.direction import Direction
 from common.report.selection import select
-from common.runs.evidence import Evidence
-from common.tables.tables import ROOT, unknown
+from common.runs.evidence import Evidence, folders_of
+from common.tables.tables import unknown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -81,11 +81,7 @@ class Asked:
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    return in_one_line(lambda: _compare(words))
+    return run_or_help(HELP, _compare)
 
 
 def _compare(words: list[str]) -> None:
@@ -116,6 +112,7 @@ def parse(words: Sequence[str]) -> Asked:
     Raises:
         UserError: a wrong one, with the valid ones.
     """
+    refuse_options(words)
     own, others = dict(DEFAULTS), []
     for word in words:
         key, equals, value = word.partition("=")
@@ -123,8 +120,6 @@ def parse(words: Sequence[str]) -> Asked:
             if not value:
                 raise UserError(f"{key}= has no value")
             own[key] = value
-        elif word.startswith("-"):
-            raise UserError(f"{word}: there are no options (valid: words, see compare.py --help)")
         else:
             others.append(word)
     for key, valid in VALID.items():
@@ -161,8 +156,8 @@ def _better(value: str) -> dict[str, Direction]:
 
 def compared(asked: Asked) -> "Comparison":
     """The comparison that is asked for; what it needs is imported when there are runs to compare."""
-    outputs = Path(asked.own["output_dir"]).expanduser()
-    evidence = Evidence.read(outputs, ROOT / asked.own["results_dir"])
+    outputs, results = folders_of(asked.own)
+    evidence = Evidence.read(outputs, results)
     selection = select(asked.words, evidence, outputs)
     from common.report.comparison import Spread, compare
 

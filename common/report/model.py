@@ -13,8 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
+from common.base.files import read_yaml
 from common.claims.arena import Arena, FieldStandings, arenas, load_arena, standings
 from common.claims.claims import Claim, load_claims
 from common.claims.judge import State, Verdict, judge, mean_interval
@@ -252,7 +251,7 @@ class Report:
 @cache
 def catalogue() -> list[dict[str, str]]:
     """The 23 papers of `papers.yaml`, and after them any other that has a folder."""
-    listed = yaml.safe_load((Path(__file__).parent / "papers.yaml").read_text())
+    listed = read_yaml(Path(__file__).parent / "papers.yaml")
     known = {paper["name"] for paper in listed}
     more = [name for name in papers() if name not in known]
     return listed + [{"name": name, "title": name, "group": "others", "line": ""} for name in more]

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,34 @@ class Selection:
     ordered: bool = False
 
 
+@dataclass(frozen=True)
+class _There:
+    """All results that there are, and the folder of outputs whose sweeps may have left jobs open."""
+
+    evidence: Evidence
+    outputs: Path
+
+    @cached_property
+    def left_open(self) -> list[Unfinished]:
+        """Jobs of any sweep that came to no result, and have none by now; read once for all words."""
+        found = []
+        for sweep in sorted((self.outputs / "sweeps").glob("*/")):
+            for status in read_statuses(sweep):
+                if status["state"] not in DONE and self.evidence.find(status.get("overrides", [])) is None:
+                    found.append(_unfinished(status))
+        return found
+
+    def of(self, keys: Iterable[str]) -> Selection:
+        """The runs of some keys, and what is left open."""
+        known = self.evidence
+        runs = [Chosen(key, known.by_key[key], recorded=key in known.recorded) for key in keys]
+        return Selection(runs, self.left_open)
+
+    def everything(self) -> Selection:
+        """All runs."""
+        return self.of(self.evidence.by_key)
+
+
 def select(words: Sequence[str], evidence: Evidence, outputs: Path) -> Selection:
     """The runs that words mean.
 
@@ -85,7 +114,8 @@ def select(words: Sequence[str], evidence: Evidence, outputs: Path) -> Selection
     named = [word for word in words if not _is_filter(word)]
     if not words:
         named = [str(_newest_sweep(outputs))]
-    parts = [_part(word, evidence, outputs) for word in named] or [_everything(evidence, outputs)]
+    there = _There(evidence, outputs)
+    parts = [_part(word, there) for word in named] or [there.everything()]
     kept = {
         (run.label, run.key, run.result["finished"]): run for part in parts[::-1] for run in part.runs[::-1]
     }
@@ -116,21 +146,21 @@ def _split(word: str) -> list[str]:
     return words if words and all(FILTER.fullmatch(one) for one in words) else [word]
 
 
-def _part(word: str, evidence: Evidence, outputs: Path) -> Selection:
+def _part(word: str, there: "_There") -> Selection:
     match = _named(word)
     name, rest = (match["name"].strip(), match["words"].strip()) if match else ("", word)
-    found = _unnamed(rest, evidence, outputs)
+    found = _unnamed(rest, there)
     runs = [Chosen(run.key, run.result, name, run.recorded) for run in found.runs]
     return Selection(runs, found.unfinished, found.ordered)
 
 
-def _unnamed(word: str, evidence: Evidence, outputs: Path) -> Selection:
-    path = Path(word).expanduser()
+def _unnamed(word: str, there: "_There") -> Selection:
+    path, evidence = Path(word).expanduser(), there.evidence
     if path.exists():
         return _of_path(path, evidence)
     words = _split(word)
     if all(FILTER.fullmatch(one) for one in words):
-        every = _everything(evidence, outputs)
+        every = there.everything()
         return Selection(_filtered(every.runs, words), every.unfinished)
     found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     parts = [_of_path(one, evidence) for one in found]
@@ -144,15 +174,7 @@ def _unnamed(word: str, evidence: Evidence, outputs: Path) -> Selection:
     if not entries:
         raise UserError(_leads_nowhere(word, path, evidence))
     keys = list(dict.fromkeys(key for entry in entries for key in evidence.by_entry[entry]))
-    return Selection([_chosen(key, evidence) for key in keys], _left_open(outputs, evidence))
-
-
-def _chosen(key: str, evidence: Evidence) -> Chosen:
-    return Chosen(key, evidence.by_key[key], recorded=key in evidence.recorded)
-
-
-def _everything(evidence: Evidence, outputs: Path) -> Selection:
-    return Selection([_chosen(key, evidence) for key in evidence.by_key], _left_open(outputs, evidence))
+    return there.of(keys)
 
 
 def _leads_nowhere(word: str, path: Path, evidence: Evidence) -> str:
@@ -237,16 +259,6 @@ def _still_at(path: Path, sweep: Path) -> Path:
 def _unfinished(status: dict[str, Any]) -> Unfinished:
     state = "running or killed" if status["state"] == RUNNING["state"] else str(status["state"])
     return Unfinished(tuple(quoted(status.get("overrides", []))), state)
-
-
-def _left_open(outputs: Path, evidence: Evidence) -> list[Unfinished]:
-    """Jobs of any sweep that came to no result, and have none by now."""
-    found = []
-    for sweep in sorted((outputs / "sweeps").glob("*/")):
-        for status in read_statuses(sweep):
-            if status["state"] not in DONE and evidence.find(status.get("overrides", [])) is None:
-                found.append(_unfinished(status))
-    return found
 
 
 def _newest_sweep(outputs: Path) -> Path:

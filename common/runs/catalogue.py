@@ -12,9 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from common.base.errors import UserError
+from common.base.files import read_yaml
 from common.tables.tables import ROOT, SCALES, Entry, in_roots, load_tables, papers, roots, runnable, unknown
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def read(group: str, name: str) -> dict[str, Any]:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return read_yaml(path)
 
 
 def check_choices(words: Iterable[str]) -> None:

@@ -13,12 +13,14 @@ import sys
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from common.base.errors import UserError
+from common.base.files import names_beside
 from common.runs.own import opted_in, where
 from common.tables.tables import unknown
 
@@ -74,9 +76,21 @@ MEANT = {
     "accumulate_grad_batches": "dataset.batch_size",
 }
 LARGEST_SEED = 2**32 - 1
+# numbers of the top level, and what they may be; null is always valid
+SHARES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "test_limit": (lambda value: value >= 1, "at least 1, or null for all examples"),
+    "checkpoint_every": (lambda value: value >= 0, "seconds, at least 0"),
+    "pause": (lambda value: 0 < value < 1, "a share of the run's length between 0 and 1, or null"),
+    "clip": (lambda value: value > 0, "null, or the largest norm of a gradient, above 0"),
+    "ema": (lambda value: 0 <= value < 1, "null, or a decay from 0 to below 1, as 0.999"),
+}
 # what keys of these names must be in any part, so that nothing heavy is imported to refuse them
 POSITIVE = ("epochs", "passes", "evaluations", "batch_size")
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum")
+
+
+# keys of data sets that name files of the user's own
+PATHS = ("path", "test_path", "target_path")
 
 
 def check_parts(config: DictConfig) -> None:
@@ -123,9 +137,10 @@ def check_top_level(config: DictConfig) -> None:
             _check_value(key, config[key], TOP_LEVEL[key])
     if not 0 <= config.get("seed", 0) <= LARGEST_SEED:
         raise UserError(f"seed={config.seed}; valid: a whole number from 0 to {LARGEST_SEED}")
-    limit = config.get("test_limit")
-    if limit is not None and limit < 1:
-        raise UserError(f"test_limit={limit}; valid: at least 1, or null for all examples")
+    for key, (fits, valid) in SHARES.items():
+        value = config.get(key)
+        if value is not None and not fits(value):
+            raise UserError(f"{key}={value}; valid: {valid}")
     if OmegaConf.is_dict(config.get("trainer")):
         _check_trainer(config.trainer)
 
@@ -165,14 +180,69 @@ def check_ranges(config: DictConfig) -> None:
             _check_range(group, OmegaConf.to_container(node, resolve=False))
 
 
+def check_paths(dataset: DictConfig, about: str) -> None:
+    """Check that the files of the user's own are there; nothing is imported for it.
+
+    Args:
+        dataset: the group.
+        about: what the data set is, in a line.
+
+    Raises:
+        UserError: a path that is empty, or leads nowhere.
+    """
+    if dataset.get("source") == "synthetic":
+        return
+    for key in PATHS:
+        given = dataset.get(key)
+        if not isinstance(given, str):
+            continue
+        if not given:
+            raise UserError(f"dataset.{key}=: give a path (valid: {about})")
+        path = Path(given).expanduser()
+        if not path.exists():
+            here = "" if path.is_absolute() else f", from {Path.cwd()}"
+            raise UserError(
+                f"dataset.{key}={given}: no such file or folder{here}; there is {names_beside(path, ())} "
+                f"(valid: {about})"
+            )
+
+
+def check_imports(config: DictConfig) -> None:
+    """Check that configs name classes of this project, or those of modules that `import=` names.
+
+    Raises:
+        UserError: a class of another module.
+    """
+    for path, node in _targets("", OmegaConf.to_container(config, resolve=False)):
+        if needs_import(node["_target_"]) and not opted_in(f"{node['_target_']}."):
+            raise UserError(_not_allowed(node["_target_"], path))
+
+
+def _not_allowed(name: str, path: str) -> str:
+    return (
+        f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}..., and your own modules "
+        "where the command line says so (import=my_module)"
+    )
+
+
 def _check_range(path: str, value: Any) -> None:
     if isinstance(value, dict):
         for key, one in value.items():
             _check_range(f"{path}.{key}", one)
         return
     name = path.rpartition(".")[2]
+    if (
+        (name in (*POSITIVE, *NOT_NEGATIVE) or path == "dataset.limit")
+        and isinstance(value, str)
+        and "${" not in value
+    ):
+        raise UserError(f"{path}={value}: must be a number")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
+    if path == "dataset.limit" and value < 1:
+        raise UserError(f"{path}={value}: give at least 1, or null for all examples")
+    if path == "dataset.validation" and not 0 <= value < 1:
+        raise UserError(f"{path}={value}: give a fraction from 0 to below 1")
     if name in POSITIVE and not 0 < value < math.inf:
         raise UserError(f"{path}={value}: must be positive and finite")
     if name in NOT_NEGATIVE and not 0 <= value < math.inf:
@@ -256,10 +326,7 @@ def load_target(name: str, path: str) -> Callable[..., Any]:
     if needs_import(name):
         if opted_in(f"{name}."):
             raise UserError(f"{path}._target_={name}: is a module ({_to_choose(sys.modules[name])})")
-        raise UserError(
-            f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}..., and your own modules "
-            "where the command line says so (import=my_module)"
-        )
+        raise UserError(_not_allowed(name, path))
     try:
         target = get_object(name)
     except (ImportError, ValueError, AttributeError) as error:

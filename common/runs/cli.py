@@ -194,10 +194,10 @@ def _launch_list(jobs: list[list[str]], words: list[str], folder: Path) -> None:
         batch.launch(legal, task)
 
 
-def guarded(function: Callable[[], None]) -> int:
-    """Call a function; whatever it raises becomes one line on stderr and exit code 1."""
+def guarded(function: Callable[[], int | None]) -> int:
+    """The exit code of a function; whatever it raises becomes one line on stderr and exit code 1."""
     try:
-        function()
+        return function() or 0
     except KeyboardInterrupt:
         print("error: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 1
@@ -206,7 +206,6 @@ def guarded(function: Callable[[], None]) -> int:
     except Exception as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
-    return 0
 
 
 def one_line(error: BaseException, words: list[str] | None = None) -> str:

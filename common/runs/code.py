@@ -7,8 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from common.base.files import read_yaml
 from common.runs.reach import Project
 from common.tables.tables import ROOT, SCALES, in_roots, load_tables, papers, runnable
 
@@ -79,7 +78,7 @@ def _values_hash(conf: Path, group: str, choice: str, chosen: frozenset[str]) ->
     path = path if path.exists() else in_roots(f"conf/{group}/{choice}.yaml")
     if not path.exists():
         return ""
-    node = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    node = read_yaml(path) or {}
     said = [_hash_of(node)]
     for item in node.get("defaults", []):
         for key, name in item.items() if isinstance(item, dict) else ():

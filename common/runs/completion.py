@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from common.base.errors import UserError
+from common.base.files import read_yaml
 from common.runs.catalogue import CONF, GROUPS, names, read
 from common.tables.tables import SCALES, in_roots, papers, roots, runnable
 
@@ -202,5 +203,5 @@ def _setting(key: str, given: dict[str, str]) -> Any:
 
 
 def _config() -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load((CONF / "config.yaml").read_text())
+    config: dict[str, Any] = read_yaml(CONF / "config.yaml")
     return config

@@ -4,7 +4,6 @@ import json
 import os
 import queue
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,15 +14,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from common.base.command import in_one_line
+from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.runs.coverage import Cost, Item, cheap, chosen, items_of
-from common.runs.crew import Worker
-from common.runs.evidence import Evidence, key_of, neutral
+from common.runs.evidence import Evidence, folders_of, values_of
+from common.runs.refusal import check_passed_on
 from common.runs.result import number, write_json
 from common.runs.sweep import width
 from common.runs.worker import INTERRUPTED
-from common.tables.tables import ROOT
+from common.runs.worker_process import Worker
 
 HELP = """Measure every entry that is cheap, and keep the numbers in results/: those that nobody has measured
 first, then those of earlier code, the oldest first. It can be stopped at any time and goes on where it was.
@@ -37,17 +36,14 @@ An entry runs at laptop scale, and at paper scale where that costs as little. On
 with a checkpoint, and its cost is noted (results/costs.json): with a larger within= it goes on from there.
 Other words with = pass on to run.py: trainer=cpu, output_dir=..., results_dir=..."""
 OWN = {"hours": 1.0, "within": 120.0, "jobs": float(os.cpu_count() or 1)}
+LIST = "--list"
 LOOK_EVERY = 0.5
 Report = Callable[[str], Any]
 
 
 def main() -> int:
     """Run the command line; 1 for a wrong word, or where an entry failed."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    return in_one_line(lambda: _cover(words))
+    return run_or_help(HELP, _cover)
 
 
 def _cover(words: list[str]) -> int:
@@ -58,7 +54,7 @@ def _cover(words: list[str]) -> int:
         return items_of(entries, folders.evidence(), folders.costs(), within)
 
     failed = 0
-    if "--list" not in words:
+    if LIST not in words:
         failed = measure(cheap(items(), within), settings, passed_on, folders)
     show(items(), within)
     return 1 if failed else 0
@@ -70,20 +66,21 @@ def read_words(words: Sequence[str]) -> tuple[dict[str, float], list[str], list[
     Raises:
         UserError: a setting that is no positive number, or a word that would change what an entry measures.
     """
+    refuse_options(words, [LIST])
     settings, patterns, passed_on = dict(OWN), [], []
     for word in words:
         key, equals, value = word.partition("=")
         if key in OWN and equals:
             settings[key] = _positive(word, value)
         elif not equals:
-            patterns += [word] if not word.startswith("-") else []
-        elif neutral(word) and key_of(word) not in ("force", "record"):
-            passed_on.append(word)
+            patterns += [word] if word != LIST else []
         else:
-            raise UserError(
-                f"{word}: an entry fixes what it measures (valid: {', '.join(f'{key}=' for key in OWN)}, "
-                "names of entries with * and ?, and words that change no result, as trainer=cpu)"
-            )
+            passed_on.append(word)
+    valid = (
+        f"{', '.join(f'{key}=' for key in OWN)}, names of entries with * and ?, and words that change no "
+        "result, as trainer=cpu"
+    )
+    check_passed_on(passed_on, "an entry fixes what it measures", valid, ("force", "record"))
     if settings["jobs"] < 1:
         raise UserError(f"jobs={settings['jobs']:g}; valid: at least 1")
     return settings, patterns, passed_on
@@ -107,9 +104,7 @@ class Folders:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        given = {key_of(word): word.split("=", 1)[1] for word in words}
-        self.outputs = Path(given.get("output_dir", "outputs"))
-        self.results = ROOT / given.get("results_dir", "results")
+        self.outputs, self.results = folders_of(values_of(words))
 
     def evidence(self) -> Evidence:
         return Evidence.read(self.outputs, self.results)

@@ -1,28 +1,21 @@
 """Who makes the runs of a search: processes of this machine that make one after the other, or a launcher."""
 
-import json
-import os
 import queue
 import signal
-import subprocess
-import sys
-import tempfile
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any
+from typing import Any
 
 from torch import Tensor
 
 from common.base.crew import Crew, Measured
-from common.runs.listed import environment_of_runs, make_by_launcher
+from common.runs.listed import make_by_launcher
 from common.runs.worker import INTERRUPTED
+from common.runs.worker_process import Answer, Worker
 
 # launchers whose work is done by processes of this machine, which need not be started for each run
 HERE = ("basic", "joblib")
-# how long a run may take to its checkpoint before its worker is killed
-PATIENCE = 60.0
 # deaths of its worker that a trial survives, going on from its checkpoint
 LIVES = 1
 # by which a worker is stopped from outside
@@ -30,7 +23,6 @@ STOPS = (-signal.SIGTERM, -signal.SIGINT)
 
 Command = Callable[[int, Tensor], list[str]]
 Read = Callable[[dict[str, Any]], float]
-Answer = dict[str, Any]
 
 
 class RunCrew(Crew):
@@ -117,60 +109,6 @@ class LocalCrew(RunCrew):
         for worker in workers:
             worker.end()
         self.busy, self.idle = {}, []
-
-
-class Worker:
-    """A process of `common.runs.worker`.
-
-    Args:
-        size: of the crew, which shares the machine's cores.
-        answers: where its answers go, with None when it has ended.
-    """
-
-    def __init__(self, size: int, answers: "queue.Queue[tuple[Worker, Answer | None]]") -> None:
-        environment = environment_of_runs()
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        # a session of its own: Ctrl-C reaches the search alone, which then asks its workers to stop
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "common.runs.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self.errors, env=environment, text=True, start_new_session=True,
-        )  # fmt: skip
-        self.last_words = ""
-        threading.Thread(target=self._listen, args=(answers,), daemon=True).start()
-
-    def _listen(self, answers: "queue.Queue[tuple[Worker, Answer | None]]") -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            answers.put((self, json.loads(line)))
-        answers.put((self, None))
-
-    def make(self, words: list[str]) -> None:
-        """Ask it for a run; of one that has just died `answers` will say so."""
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps({"words": words}) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return
-
-    def stop(self) -> None:
-        """Ask it to stop: its run keeps a checkpoint."""
-        self.process.terminate()
-
-    def end(self) -> int:
-        """Wait until it has ended, and be its end if it does not; its exit code."""
-        try:
-            code = self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        if not self.errors.closed:
-            self.errors.seek(0)
-            lines = self.errors.read().decode(errors="replace").strip().splitlines()
-            self.last_words = lines[-1][-200:] if lines else f"exit code {code}"
-            self.errors.close()
-        return code
 
 
 class LauncherCrew(RunCrew):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.runs.cli import guarded
 from common.runs.evidence import key_of
@@ -40,11 +41,7 @@ FOLDERS = ("folder", "folder_boxes", "cloud_folder")
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    return guarded(lambda: _evaluate(words))
+    return run_or_help(HELP, _evaluate, guarded)
 
 
 def _evaluate(words: list[str]) -> None:
@@ -71,10 +68,13 @@ def evaluate(words: list[str]) -> tuple[Path, dict[str, float]]:
         UserError: no such run or data set, a run that trained no network, or data of another kind, shape or
             number of classes; of the user's own files, without the run's columns or with other classes.
     """
+    from common.runs.catalogue import check_choices
     from common.runs.keys import run_key
     from common.runs.result import write_json
 
     of_run, of_data = _divided(words)
+    refuse_options(words)
+    check_choices(of_data)
     try:
         run = find(of_run)
     except UserError as error:
@@ -136,11 +136,9 @@ def _data_set(run: Finished, found: Trained, words: list[str]) -> tuple["DataSet
     from omegaconf import OmegaConf
 
     from common.base.dataset import Origin
-    from common.runs.catalogue import check_choices
     from common.runs.check import check_config
     from common.runs.compose import compose
 
-    check_choices(words)
     paper = run.result["paper"]
     try:
         # `data_dir` is where the run found its own data
@@ -182,7 +180,7 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
     elif choice == "folder_boxes" and len(facts["shape"]) == 3:
         usual = {"size": facts["shape"][1:]}
     elif choice == "cloud_folder":
-        usual = {"points": facts["shape"][0]}
+        usual = {"points": facts["shape"][0], "unreadable": settings.get("unreadable")}
     if choice in (*TABLES, *FOLDERS):
         usual["test"] = settings.get("test")
     elif choice == "tagged_file":

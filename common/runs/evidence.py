@@ -4,7 +4,7 @@ A result is found by the words by which its run was asked for, in a normal form 
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from common.runs.keys import NEUTRAL_IN
 from common.runs.result import read_result
 from common.runs.words import quoted
+from common.tables.tables import ROOT
 
 # what a file must hold to count as a result
 REQUIRED = {
@@ -40,6 +41,22 @@ NEUTRAL = {
 def key_of(word: str) -> str:
     """`paper.eps` of `paper.eps=0.1` and of `++paper.eps=0.1`."""
     return word.split("=", 1)[0].lstrip("+~")
+
+
+def values_of(words: Iterable[str]) -> dict[str, str]:
+    """The values of words by their keys."""
+    return {key_of(word): word.partition("=")[2] for word in words}
+
+
+def folders_of(given: Mapping[str, str]) -> tuple[Path, Path]:
+    """Where results are read: `output_dir` and `results_dir` of what is given by key, or the usual ones."""
+    outputs, results = given.get("output_dir", "outputs"), given.get("results_dir", "results")
+    return Path(outputs).expanduser(), results_folder(results)
+
+
+def results_folder(results_dir: str) -> Path:
+    """Where the committed evidence lies: `results_dir`, as seen from the project's folder."""
+    return ROOT / Path(results_dir).expanduser()
 
 
 def last_of_each_key(words: Iterable[str]) -> tuple[str, ...]:

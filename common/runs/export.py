@@ -1,9 +1,7 @@
 """`export.py`: the plain network of a finished run, as a state dict or as ONNX, and how fast it is."""
 
-import difflib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,8 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from common.base.command import run_or_help
 from common.base.errors import UserError
 from common.runs.cli import guarded
+from common.runs.refusal import refuse_near
 from common.runs.trained import Finished, Trained, find, trained
 
 if TYPE_CHECKING:
@@ -113,11 +113,7 @@ class Exported:
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    return guarded(lambda: _export(words))
+    return run_or_help(HELP, _export, guarded)
 
 
 def _export(words: list[str]) -> None:
@@ -125,7 +121,7 @@ def _export(words: list[str]) -> None:
     given |= {"fold": "true", "score": str(SCORE)}
     keys = tuple(f"{key}=" for key in given)
     given |= dict(word.split("=", 1) for word in words if word.startswith(keys))
-    _check_words([word for word in words if not word.startswith(keys)], list(given))
+    refuse_near([word for word in words if not word.startswith(keys)], list(given))
     for key in SWITCHED:
         if given[key] not in SWITCHES:
             raise UserError(f"{key}={given[key]}; valid: {', '.join(SWITCHES)}")
@@ -141,25 +137,6 @@ def _export(words: list[str]) -> None:
         print(f"{form}: {path} ({path.stat().st_size:,} bytes)")
     for line in exported.latency:
         print(line)
-
-
-def _check_words(words: list[str], own: list[str]) -> None:
-    """Refuse what is no word of a run, unless it is nearer to one than to the words of this command.
-
-    Raises:
-        UserError: with the word that is meant.
-    """
-    from common.runs.check import BUILT, OPTIONAL, REFERRED_TO, TOP_LEVEL
-
-    of_a_run = [*TOP_LEVEL, *BUILT, *OPTIONAL, *REFERRED_TO, "entry", "inner"]
-    for word in words:
-        key, equals, value = word.lstrip("-+~").partition("=")
-        if not equals or key in of_a_run or set("./@") & set(key):
-            continue
-        near = difflib.get_close_matches(key, [*own, *of_a_run], n=1, cutoff=0.5)
-        if not near or near[0] in own:
-            meant = f"; did you mean {near[0]}={value}?" if near else ""
-            raise UserError(f"unknown word {word}{meant} (valid: {', '.join(own)}, and the words of the run)")
 
 
 def share(key: str, text: str) -> float:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from common.runs.catalogue import check_accepted
-from common.runs.check import check_parts, check_ranges, check_top_level
+from common.runs.catalogue import check_accepted, describe
+from common.runs.check import check_imports, check_parts, check_paths, check_ranges, check_top_level
 from common.runs.code import code_changes
 from common.runs.evidence import asked, asked_forms, key_of, neutral
 from common.runs.keys import STAGED, run_key
@@ -21,14 +21,19 @@ def finished(config: DictConfig, request: Request) -> Outcome | None:
     words that no run was asked for by.
 
     Raises:
-        UserError: a part is missing, a key of the top level does not fit, a number is out of its range, or
-            the paper does not take the data set or the method.
+        UserError: a part is missing, a key of the top level does not fit, a number is out of its range, the
+            paper does not take the data set or the method, or, of a run that is not done, a class may not be
+            named, or files of the user's own are not there.
     """
     check_parts(config)
     check_top_level(config)
     check_ranges(config)
     key = run_key(config)
     check_accepted(key.split("/")[0], request.choices, config.accepts.methods)
+    path = Path(config.output_dir) / key / "result.json"
+    if not path.exists():
+        check_imports(config)
+        check_paths(config.dataset, describe("dataset", request.choices["dataset"]))
     if config.force or config.record or config.trainer.get("strategy") == "ddp":
         return None
     # a debug run is made because something has changed
@@ -36,7 +41,6 @@ def finished(config: DictConfig, request: Request) -> Outcome | None:
         return None
     if not _judged_by_key(config, request):
         return None
-    path = Path(config.output_dir) / key / "result.json"
     result = read_result(path)
     if result is None or asked(request.overrides) not in asked_forms(result):
         return None

@@ -30,15 +30,15 @@ def check_search(given: dict[str, str]) -> None:
         raise UserError(f"objective={objective} is to be large: add {DIRECTION}=maximize")
 
 
-def check_metric(objective: str) -> None:
-    """Refuse to search by a metric of the test set.
+def check_metric(objective: str, key: str = "objective") -> None:
+    """Refuse to search by a metric of the test set; `key` is the word that names it.
 
     Raises:
         UserError: what is valid.
     """
     if objective.startswith("test_"):
         raise UserError(
-            f"objective={objective}: a search must not look at the test set (valid: validation_loss with "
+            f"{key}={objective}: a search must not look at the test set (valid: validation_loss with "
             "dataset.validation=0.1, train_loss, ...)"
         )
 

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import iter_modules
 
 from common.base.errors import UserError
 from common.runs.words import MULTIRUN
+from common.tables.tables import unknown
 
+GROUPS = ("hydra/launcher", "hydra/sweeper")
 # choice -> (Hydra's plugin, the extra that installs it)
 PLUGINS = {
     "hydra/launcher=ray": ("hydra_ray_launcher", "cluster"),
@@ -28,15 +31,26 @@ def choices_of(group: str) -> list[str]:
 
 
 def check_plugins(words: list[str]) -> None:
-    """Refuse a launcher or a sweeper whose extra is not installed.
+    """Refuse a launcher or a sweeper that does not exist, or whose extra is not installed.
 
     Raises:
-        UserError: the command that installs it.
+        UserError: the valid ones, or the command that installs it.
     """
+    for word in words:
+        group, _, choice = word.lstrip("+").partition("=")
+        if group in GROUPS and choice not in choices_of(group) and "," not in choice and not _others():
+            raise UserError(unknown(group, choice, choices_of(group)))
     for word in set(words) & set(PLUGINS):
         plugin, extra = PLUGINS[word]
         if not _installed(plugin):
             raise UserError(f"{word} is not installed: pip install -e '.[{extra}]'")
+
+
+def _others() -> bool:
+    """Whether plugins of Hydra are installed that this package does not know: what they offer is theirs."""
+    spec = find_spec("hydra_plugins")
+    places = [] if spec is None else list(spec.submodule_search_locations or [])
+    return bool({module.name for module in iter_modules(places)} - set(KNOWN.values()))
 
 
 def _installed(plugin: str) -> bool:

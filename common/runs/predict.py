@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
+from common.base.files import names_beside
 from common.runs.cli import guarded
 from common.runs.export import SCORE, share
+from common.runs.refusal import refuse_near
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -87,18 +90,16 @@ class Done:
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 where something failed, with one line on stderr each."""
-    words = sys.argv[1:]
-    if not words or {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0 if words else 1
-    return guarded(lambda: _predict(words))
+    return run_or_help(HELP, _predict, guarded, needs_words=True)
 
 
-def _predict(words: list[str]) -> None:
+def _predict(words: list[str]) -> int:
     network, pictures, options = divided(words)
+    for path in ([Path(word).expanduser() for word in network if "=" not in word], pictures):
+        _check_there(path)
     if (folder := _pipeline_of(network)) is not None:
         _predict_rows(folder, pictures, options)
-        return
+        return 0
     done = predict(network, pictures, options)
     if done.pictures:
         print(
@@ -107,8 +108,21 @@ def _predict(words: list[str]) -> None:
             f"{done.pictures / done.thinking:.3g})"
         )
     print(f"predictions: {done.lines}")
-    if done.faults:
-        sys.exit(1)
+    return 1 if done.faults else 0
+
+
+def _check_there(paths: list[Path]) -> None:
+    """Refuse a path that leads nowhere, before anything heavy is imported.
+
+    Raises:
+        UserError: it, and what there is.
+    """
+    for path in paths:
+        if not path.exists():
+            raise UserError(
+                f"{path}: no such file or folder; there is {names_beside(path, ())} (valid: a network of "
+                "outputs/PAPER/KEY or export.py, then pictures or folders of them)"
+            )
 
 
 def _pipeline_of(words: list[str]) -> Path | None:
@@ -147,6 +161,8 @@ def divided(words: list[str]) -> tuple[list[str], list[Path], Options]:
     rest = [word for word in words if not word.startswith(keys)]
     paths = [word for word in rest if "=" not in word or Path(word).expanduser().exists()]
     network = [word for word in rest if word not in paths]
+    refuse_options(words)
+    refuse_near(network, list(DEFAULTS))
     if not any(word.startswith(("paper=", "entry=")) for word in network):
         if not paths:
             raise UserError(

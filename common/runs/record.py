@@ -7,15 +7,9 @@ from filelock import FileLock
 
 from common.runs.evidence import asked_forms, joined, neutral
 from common.runs.result import read_result, write_json
-from common.tables.tables import ROOT
 
 # of each curve in `history`; the last point is always among them
 POINTS = 200
-
-
-def results_folder(results_dir: str) -> Path:
-    """Where the committed evidence lies: `results_dir`, as seen from the project's folder."""
-    return ROOT / results_dir
 
 
 def record(key: str, result: dict[str, Any], folder: Path) -> Path:

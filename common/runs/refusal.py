@@ -1,7 +1,11 @@
 """What is refused by its words alone, before Hydra or torch are imported."""
 
+import difflib
+from collections.abc import Collection
+
 from common.base.errors import UserError
 from common.runs import catalogue, own
+from common.runs.evidence import key_of, neutral, values_of
 from common.runs.objective import check_search
 from common.runs.plugins import check_plugins
 from common.tables.tables import papers
@@ -25,6 +29,64 @@ def check_words(words: list[str]) -> None:
     check_search(given)
     own.named(given.get("import", "").strip("'"))
     catalogue.wanted_entries(words)
+
+
+def check_passed_on(words: list[str], fixed: str, valid: str, besides: Collection[str] = ()) -> None:
+    """Refuse words that a command may not pass on to runs whose own words are fixed, or that mean nothing.
+
+    Args:
+        words: of the command line, as key=value.
+        fixed: what fixes the runs, for the message.
+        valid: what may be said.
+        besides: keys that change no result, and may not be said all the same.
+
+    Raises:
+        UserError: the first wrong word.
+    """
+    _check_signs(words)
+    for word in words:
+        if not neutral(word) or key_of(word) in besides:
+            raise UserError(f"{word}: {fixed} (valid: {valid})")
+    catalogue.check_choices(words)
+    check_plugins(words)
+    for key in ("force", "record"):
+        is_asked(key, words)
+
+
+def is_asked(key: str, words: list[str]) -> bool:
+    """Whether words say `key=true`; the last one counts.
+
+    Raises:
+        UserError: they say neither true nor false.
+    """
+    said = values_of(words).get(key, "false").lower()
+    if said not in ("true", "false"):
+        raise UserError(f"{key}={said}; valid: true, false")
+    return said == "true"
+
+
+def refuse_near(words: list[str], own: list[str], strange: bool = True) -> None:
+    """Refuse what is no word of a run, unless it is nearer to one than to the words of a command.
+
+    Args:
+        words: of the command line, but for the command's own.
+        own: the keys of these.
+        strange: whether to refuse what is near to nothing, too; else it is left to who reads a run's words.
+
+    Raises:
+        UserError: with the word that is meant.
+    """
+    from common.runs.check import BUILT, OPTIONAL, REFERRED_TO, TOP_LEVEL
+
+    of_a_run = [*TOP_LEVEL, *BUILT, *OPTIONAL, *REFERRED_TO, "entry", "inner"]
+    for word in words:
+        key, equals, value = word.lstrip("-+~").partition("=")
+        if not equals or key in of_a_run or set("./@") & set(key):
+            continue
+        near = difflib.get_close_matches(key, [*own, *of_a_run], n=1, cutoff=0.5 if strange else 0.6)
+        if near[0] in own if near else strange:
+            meant = f"; did you mean {near[0]}={value}?" if near else ""
+            raise UserError(f"unknown word {word}{meant} (valid: {', '.join(own)}, and the words of the run)")
 
 
 def _check_signs(words: list[str]) -> None:

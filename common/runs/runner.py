@@ -33,7 +33,7 @@ from common.runs.check import accepted, check_config, check_parts, load_target, 
 from common.runs.code import code_changes, code_hash, settings_hash
 from common.runs.debug import Debug, check_debug
 from common.runs.environment import environment
-from common.runs.evidence import asked, asked_forms, key_of
+from common.runs.evidence import asked, asked_forms, key_of, results_folder
 from common.runs.inheritance import asked_for, learns
 from common.runs.inner import check_inner
 from common.runs.keys import INNER, STAGED, START, identity, run_key
@@ -44,7 +44,7 @@ from common.runs.pause import Pause
 from common.runs.pipeline import Stages, described, make_stages, under_way
 from common.runs.processes import Processes, Shares, processes_of, trainer_settings
 from common.runs.progress import Narrator, ProgressReport
-from common.runs.record import record, results_folder
+from common.runs.record import record
 from common.runs.request import Outcome, Request
 from common.runs.result import read_result, write_json
 from common.training.finite import NonFinite

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from common.base.command import refuse_options
 from common.base.errors import UserError
 from common.runs.words import as_text
 from common.tables.tables import papers, unknown
@@ -67,6 +68,7 @@ def find(words: list[str]) -> Finished:
     from common.runs.own import opt_in
     from common.runs.result import read_result
 
+    refuse_options(words)
     folders = [word for word in words if "=" not in word or Path(word).expanduser().exists()]
     if folders:
         return _in_folder(folders, words)

@@ -2,16 +2,20 @@
 
 import shlex
 import sys
+from itertools import pairwise
 
 from omegaconf import DictConfig
 
+from common.base.command import run_or_help
 from common.base.errors import UserError
 from common.metrics.direction import direction
 from common.runs.catalogue import names
 from common.runs.evidence import key_of
 from common.runs.objective import check_metric
+from common.runs.plugins import check_plugins
+from common.runs.refusal import check_words, refuse_near
 from common.runs.words import as_text, text_of
-from common.search.settings import Setting, is_setting, settings, words_at
+from common.search.settings import Setting, is_setting, refuse_other_forms, settings, words_at
 from common.tables.tables import unknown
 
 HELP = """Search the settings of any run: which words make a metric of it best.
@@ -44,16 +48,18 @@ A training that is free to begin gets the best point given all that have ended, 
 fails is a failed trial: it is said, and the search goes on. Nothing is made twice: killed and started again,
 the search takes what is there, and a training that was under way goes on from its checkpoint. No test number
 is looked at, or shown, before you run the command that it ends with."""
+LAUNCHER = "hydra/launcher"
 # words of the search, and what they are called in `paper=maxacq dataset=runs`
 OWN = {
     "metric": "dataset.metric", "goal": "dataset.goal", "evaluations": "paper.evaluations",
     "initial": "paper.initial", "batch": "paper.batch", "replicates": "paper.repeats", "searcher": "method",
-    "hydra/launcher": "dataset.launcher", "rungs": "dataset.rungs", "warm_start": "dataset.warm_start",
+    LAUNCHER: "dataset.launcher", "rungs": "dataset.rungs", "warm_start": "dataset.warm_start",
 }  # fmt: skip
 # words that run.py takes for the search
 ABOUT = ("seed", "output_dir", "data_dir", "force", "logger", "record", "checkpoint_every")
 DEFAULTS = {"metric": "validation_loss", "evaluations": "20", "replicates": "1", "batch": "1",
             "searcher": "practical"}  # fmt: skip
+GOALS = ("minimize", "maximize")
 # config groups of methods that search
 SEARCHERS = ("search", "acquisition")
 # the surrogate that searchers of additive functions take: a part for each key, of standardised values
@@ -69,10 +75,10 @@ TAKE_ADDITIVE = (
 
 def main() -> int:
     """Run the command line; the exit code is 0, or 1 with one line on stderr."""
-    words = sys.argv[1:]
-    if not words or {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0 if words else 1
+    return run_or_help(HELP, _tune, needs_words=True)
+
+
+def _tune(words: list[str]) -> int:
     from common.runs.cli import guarded
     from common.runs.cli import main as launch
 
@@ -94,7 +100,8 @@ def search_words(words: list[str]) -> list[str]:
             "nothing to search; valid: at least one word such as 'method.lr=log(1e-4,1)' (see tune.py --help)"
         )
     found = settings(varied)
-    check_metric(own["metric"])
+    check_metric(own["metric"], "metric")
+    _check_own(own)
     own.setdefault("goal", "maximize" if direction(own["metric"]) == "higher" else "minimize")
     own.setdefault("initial", _initial(own["evaluations"], len(found)))
     _check_runs(found, of_run, own["metric"])
@@ -132,7 +139,10 @@ def _divided(words: list[str]) -> tuple[list[str], dict[str, str], list[str], li
         elif key_of(word).split(".")[0] in ABOUT:
             about.append(word)
         else:
+            refuse_other_forms(word)
             of_run.append(word)
+    refuse_near(of_run, [*OWN, *ABOUT], strange=False)
+    check_plugins([f"{LAUNCHER}={own[LAUNCHER]}"] if LAUNCHER in own else [])
     own["searcher"] = _full_name(own["searcher"])
     return varied, own, about, of_run
 
@@ -148,10 +158,33 @@ def _full_name(searcher: str) -> str:
     return full[0]
 
 
+def _check_own(own: dict[str, str]) -> None:
+    """Refuse values of the search's own words, by the names that they have here.
+
+    Raises:
+        UserError: the first wrong one.
+    """
+    for name in ("evaluations", "batch", "replicates", "initial"):
+        if name in own and not (own[name].isdecimal() and int(own[name]) >= 1):
+            raise UserError(f"{name}={own[name]}; valid: a whole number, at least 1")
+    if own.get("goal", GOALS[0]) not in GOALS:
+        raise UserError(unknown("goal", own["goal"], list(GOALS)))
+    if (given := own.get("rungs", "null")) != "null" and not _ascends(given):
+        raise UserError(f"rungs={given}; valid: ascending shares between 0 and 1, as [0.11,0.33], or null")
+
+
+def _ascends(rungs: str) -> bool:
+    """Whether a list of rungs ascends between 0 and 1."""
+    try:
+        shares = [float(share) for share in rungs.removeprefix("[").removesuffix("]").split(",")]
+    except ValueError:
+        return False
+    bounds = [0.0, *shares, 1.0]
+    return rungs[:1] == "[" and rungs[-1:] == "]" and all(low < high for low, high in pairwise(bounds))
+
+
 def _initial(evaluations: str, dim: int) -> str:
     """How many points come before anything is learnt: twice d + 1, but no more than a third of all."""
-    if not evaluations.isdigit() or int(evaluations) < 1:
-        raise UserError(f"evaluations={evaluations}; valid: a whole number, at least 1")
     return str(max(1, min(2 * (dim + 1), int(evaluations) // 3)))
 
 
@@ -159,10 +192,13 @@ def _check_runs(found: list[Setting], of_run: list[str], metric: str) -> None:
     """Compose a run for each choice before any is made, so that a wrong word costs no training.
 
     Raises:
-        Exception: of the composition, where a key or a choice does not exist.
+        UserError: a key or a choice does not exist.
     """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     from common.runs.batch import Batch
-    from common.runs.refusal import check_words
+    from common.runs.cli import one_line
 
     jobs = []
     for one in [None, *found]:
@@ -173,7 +209,11 @@ def _check_runs(found: list[Setting], of_run: list[str], metric: str) -> None:
     batch = Batch(["logger=none"], jobs)
     for job in batch.jobs:
         check_words(job)
-        _check_metric_exists(batch.compose(job), metric)
+        try:
+            config = batch.compose(job)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(one_line(error, job)) from error
+        _check_metric_exists(config, metric)
 
 
 def _check_metric_exists(config: DictConfig, metric: str) -> None:

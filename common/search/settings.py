@@ -112,6 +112,16 @@ def is_setting(word: str) -> bool:
     return SETTING.fullmatch(word) is not None
 
 
+def refuse_other_forms(word: str) -> None:
+    """Refuse a word whose value looks like a form, and is none.
+
+    Raises:
+        UserError: it does, with the forms.
+    """
+    if re.fullmatch(r"[^=]+=\s*\w+\(.*\)(\s+if .*)?", word, re.DOTALL) and not is_setting(word):
+        raise UserError(f"{word}: valid: KEY={FORMS}, and `... if KEY=VALUE` behind it")
+
+
 def setting(word: str) -> Setting:
     """A word such as `method.lr=log(1e-4,1)`.
 

@@ -27,10 +27,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.base.command import command
 from common.base.errors import UserError
+from common.base.files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = ("paper", "laptop", "smoke")
@@ -82,7 +81,7 @@ def load_tables(paper: str) -> dict[str, Any]:
     path = in_roots(f"papers/{paper}/tables.yaml")
     if not path.exists():
         raise UserError(unknown("paper", paper, papers()))
-    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return read_yaml(path)
 
 
 def unknown(what: str, value: str, valid: list[str]) -> str:
@@ -90,7 +89,7 @@ def unknown(what: str, value: str, valid: list[str]) -> str:
     near = difflib.get_close_matches(value, valid, n=3, cutoff=0.5)
     near += [name for name in valid if name.split("/")[-1] == value and name not in near]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    lists = {"entry": "make -s entries", "claim": "the report (python report.py)"}.get(what, "run.py --help")
+    lists = {"entry": "make -s entries", "claim": "python claims.py --list"}.get(what, "run.py --help")
     shown = ", ".join(valid) if len(valid) <= 40 else f"{len(valid)} names: {lists} lists them"
     return f"unknown {what}={value}{hint} (valid: {shown})"
 

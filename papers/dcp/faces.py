@@ -16,7 +16,8 @@ from torch import Tensor
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
-from common.data.images.image_folder import EXTENSIONS, Listing, class_folders, images_in, listed
+from common.data.images.image_folder import EXTENSIONS, Listing, listed
+from common.data.shared.class_folders import class_folders, files_in
 from common.data.shared.decode import Box, decode_rgb, mirrored
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.streamed import Record, StreamedData, StreamedOptions, naming
@@ -140,7 +141,7 @@ class Faces(StreamedData):
             f"{folder.resolve()} has {len(classes)} folders; set dataset.classes={len(classes)}"
             " if it is whole",
         )
-        names = [images_in(folder / name) for name in classes]
+        names = [files_in(folder / name) for name in classes]
         for name, images in zip(classes, names, strict=True):
             if not images:
                 raise UserError(

@@ -5,16 +5,18 @@ import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Unpack
+from typing import Any, ClassVar, Literal, NamedTuple, Unpack
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.base.dataset import Origin, Part, check
 from common.base.errors import UserError
 from common.base.phases import counted
 from common.data.clouds.cloud_data import SEED_OF_POINTS, Augment, PointClouds
 from common.data.clouds.cloud_file import SUFFIXES, read_points
+from common.data.shared.class_folders import beside_files, class_folders
 from common.data.shared.in_memory import Options, Split
 from common.data.shared.own_parts import (
     TEST,
@@ -27,9 +29,11 @@ from common.data.shared.own_parts import (
 )
 from common.data.shared.subsets import complement
 from common.data.shared.text_file import shown
+from common.data.shared.unreadable import listed_faults
 
 # the names of the folders of the part that is judged, the first that is there counts
 JUDGED = (*TEST, *VALIDATION)
+LEAVE_OUT, LEFT_OUT = "leave_out", "files that are no clouds, left out"
 VALID = "PATH/train/CLASS/*.xyz or PATH/CLASS/*.xyz, and as .xyz " + ", ".join(SUFFIXES)
 
 
@@ -39,6 +43,13 @@ class CloudFile(NamedTuple):
     path: Path
     name: str
     label: int
+
+
+class Cloud(NamedTuple):
+    """Points [p, 3] of a file, and how many it has to choose from."""
+
+    points: Tensor
+    available: int
 
 
 class OwnClouds(PointClouds):
@@ -52,13 +63,15 @@ class OwnClouds(PointClouds):
     Args:
         path: the folder.
         test: the fraction of each class that is held out for testing where no part is there for it.
+        unreadable: "leave_out" goes without the files that are no clouds, and counts them; null names all of
+            them.
         origin: of a network that is to be judged: the classes are then its own; some may be absent. All
             clouds are for testing where no part is there for it, but those that it was trained on.
         The others as in `PointClouds`.
 
     Raises:
         UserError: no such folder, fewer than two classes, classes that only one part has, a class without a
-            cloud, a file that is none; with `origin`, a class that it has not.
+            cloud, files that are none; with `origin`, a class that it has not.
     """
 
     NAME: ClassVar = "cloud_folder"
@@ -74,11 +87,17 @@ class OwnClouds(PointClouds):
         test: float,
         points: int,
         augment: Augment,
+        unreadable: Literal["leave_out"] | None = None,
         origin: Origin | None = None,
         **options: Unpack[Options],
     ) -> None:
         check("path", path, bool(path), f"give the folder of your clouds (valid: {VALID})")
         check("test", test, 0 < test < 1, "give a fraction above 0 and below 1")
+        check("unreadable", unreadable, unreadable in (None, LEAVE_OUT), f"give {LEAVE_OUT}, or null")
+        self.unreadable = unreadable
+        # all clouds by their path, and what is wrong with files that are none, once they have been read
+        self._clouds: dict[Path, Cloud] | None = None
+        self._faults: dict[str, str] = {}
         self.root, self.holdout, self.origin = Path(path).expanduser(), test, origin
         require_folder(self.root, VALID)
         self.names = self._class_list()
@@ -131,7 +150,7 @@ class OwnClouds(PointClouds):
     def _class_list(self) -> list[str]:
         """The classes, in the order of their labels: those of the training part, or of the network's."""
         folder = self._within.get("train", self.root) if self.origin is None else self._judged()
-        found = _folders_in(folder)
+        found = class_folders(folder)
         least = 2 if self.origin is None else 1
         if len(found) < least or (
             self.origin is None and "train" not in self._within and "test" in self._within
@@ -166,16 +185,73 @@ class OwnClouds(PointClouds):
     def files(self, part: Part) -> list[CloudFile]:
         """The files of a part; where the test part is drawn, those of the training folder that are its."""
         if not self.held_out:
-            folders = self._folders(part) or self._folders("train")
-            assert folders is not None
-            return listed(folders, self.names, whole=self.origin is None)
-        folders = self._folders("train")
-        assert folders is not None
-        everything = listed(folders, self.names, whole=self.origin is None)
+            return self._listed(part)
+        everything = self._listed("train")
         labels = torch.tensor([file.label for file in everything])
         drawn = held_out(self.holdout, labels, len(everything))
         chosen = drawn if part == "test" else complement(drawn, len(everything))
         return [everything[n] for n in chosen.tolist()]
+
+    def _listed(self, part: Part) -> list[CloudFile]:
+        """The files of a part before any is held out, without those that are known to be no clouds.
+
+        Raises:
+            UserError: a class has no other files.
+        """
+        folders = self._folders(part) or self._folders("train")
+        assert folders is not None
+        files = listed(folders, self.names, whole=self.origin is None)
+        kept = [file for file in files if str(file.path) not in self._faults]
+        if lost := {file.label for file in files} - {file.label for file in kept}:
+            folder = folders[min(lost)]
+            raise UserError(f"{folder.resolve()} holds no cloud that can be read")
+        return kept
+
+    def _read_all(self) -> dict[Path, "Cloud"]:
+        """The points of all clouds that count, once: all faults are found before anything is trained.
+
+        Raises:
+            UserError: files that are no clouds, and nobody has said to leave them out: all of them.
+        """
+        if self._clouds is not None:
+            return self._clouds
+        parts: tuple[Part, ...] = ("train",) if self.held_out else ("train", "test")
+        if self.origin is not None and not self.held_out:
+            parts = ("test",)
+        files = [file for part in parts for file in self._listed(part)]
+        found, faults = {}, {}
+        for path, name, _ in counted(files, "reading the clouds", len(files), "files"):
+            try:
+                found[path] = self._read(path, name)
+            except UserError as error:
+                faults[str(path)] = str(error).removeprefix(f"{path}: ")
+        if faults and self.unreadable is None:
+            raise UserError(
+                f"dataset.path={self.root}: {len(faults)} of {len(files)} files are no clouds: "
+                f"{listed_faults(faults, self.root)} (valid: mend them or take them away, or go on without "
+                f"them: dataset.unreadable={LEAVE_OUT})"
+            )
+        self._faults, self._clouds = self._faults | faults, found
+        if self._faults:
+            self.repairs[LEFT_OUT] = len(self._faults)
+        return found
+
+    def _read(self, path: Path, name: str) -> "Cloud":
+        """The points of a file as float32 with mean 0.
+
+        Raises:
+            UserError: it is no cloud; begins with its path.
+        """
+        found, available = read_points(path, self.points, generator_of(name))
+        moved = torch.from_numpy(found - found.mean(0)).float()
+        if not 0 < float(moved.abs().max()) < torch.inf:
+            raise UserError(f"{path}: coordinates that float32 cannot tell apart (valid: 1e-30 to 1e30)")
+        return Cloud(moved, available)
+
+    def facts(self) -> dict[str, Any]:
+        """See `DataSet`; where files were left out, how many: `left_out`."""
+        known = super().facts()
+        return {**known, "left_out": len(self._faults)} if self._faults else known
 
     def setup(self, stage: str | None = None) -> None:
         """Read all files, once; of a set that is judged the test part alone."""
@@ -188,33 +264,30 @@ class OwnClouds(PointClouds):
             return
         super().setup(stage)
         if self.source == "real":
+            # they are in the splits now
+            self._clouds = None
             print(self._found(), file=sys.stderr)
 
     def read(self, part: Part) -> Split:
         """The clouds of a part, float32 [n, points, 3], each with mean 0."""
         self._check_parts()
-        files, fewer = self.files(part), 0
-        clouds = torch.empty(len(files), self.points, 3)
-        for n, (path, name, _) in enumerate(
-            counted(files, f"reading the {part} clouds", len(files), "files")
-        ):
-            found, available = read_points(path, self.points, generator_of(name))
-            moved = torch.from_numpy(found - found.mean(0)).float()
-            largest = float(moved.abs().max())
-            if not 0 < largest < torch.inf:
-                raise UserError(f"{path}: coordinates that float32 cannot tell apart (valid: 1e-30 to 1e30)")
-            clouds[n], fewer = moved, fewer + (available < self.points)
+        known = self._read_all()
+        files = self.files(part)
+        clouds = [known[file.path] for file in files]
+        fewer = sum(cloud.available < self.points for cloud in clouds)
         if fewer:
             what = f"clouds of fewer than {self.points} points, which stand there several times"
             self.repairs[what] = self.repairs.get(what, 0) + fewer
-        return Split(clouds, torch.tensor([file.label for file in files]))
+        return Split(
+            torch.stack([cloud.points for cloud in clouds]), torch.tensor([file.label for file in files])
+        )
 
     def _check_parts(self) -> None:
         """Refuse classes that only one of the two parts has."""
         if self.origin is not None or len(self._within) < 2:
             return
         train, test = self._within["train"], self._within["test"]
-        differing = sorted(set(_folders_in(train)) ^ set(_folders_in(test)))
+        differing = sorted(set(class_folders(train)) ^ set(class_folders(test)))
         if differing:
             raise UserError(
                 f"dataset.path={self.root}: the class folder {differing[0]} is in only one of {train.name} "
@@ -228,10 +301,15 @@ class OwnClouds(PointClouds):
             if self.held_out
             else "the part test"
         )
+        parts: tuple[Part, ...] = ("train",) if self.held_out else ("train", "test")
+        folders = [folder for part in parts for folder in self._folders(part) or () if folder.is_dir()]
+        beside = beside_files(folders, SUFFIXES, "cloud")
+        left_out = f"{len(self._faults)} files that are no clouds" if self._faults else ""
+        others = " and ".join(filter(None, (beside, left_out)))
         held = 0 if self._validation is None else len(self._validation)
         return (
             f"dataset=cloud_folder: {len(self.names)} classes, {len(self.train)} train, {held} validation, "
-            f"{self.size('test')} test; tested on {tested}"
+            f"{self.size('test')} test; tested on {tested}{f'; left out: {others}' if others else ''}"
         )
 
 
@@ -259,7 +337,3 @@ def listed(folders: Sequence[Path], names: Sequence[str], whole: bool = True) ->
 def generator_of(name: str) -> np.random.Generator:
     """What the points of a file are drawn by: its name alone, so that other files change nothing."""
     return np.random.default_rng((SEED_OF_POINTS, zlib.crc32(name.encode(errors="surrogateescape"))))
-
-
-def _folders_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -9,8 +9,7 @@ import shutil
 import sys
 import tarfile
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack, overload
 
@@ -24,6 +23,7 @@ from common.base.dataset import SplitName, check
 from common.base.errors import UserError
 from common.base.files import names_beside
 from common.base.preparation import Preparation
+from common.data.shared.class_folders import beside_files, class_folders, files_in
 from common.data.shared.decode import EXTENSIONS, centre_window, decode_rgb, mirrored, random_window
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.prepare import Checksum, bar, check_file, prepare, unpack
@@ -40,8 +40,6 @@ MD5 = {
     VAL: Checksum("29b22e2961454d5413ddabcf34fc5622", confirmed=False),
     DEVKIT: Checksum("fa75699e90414af021442c21a62c3abf", confirmed=False),
 }
-# kinds of other files that a line tells apart
-SUFFIXES_SHOWN = 3
 CLASS_ARCHIVE = re.compile(r"(n\d{8})\.tar")
 
 
@@ -82,61 +80,6 @@ def listed(folder: Path, classes: list[str], names: list[list[bytes]]) -> Listin
     return Listing(folder, classes, np.array([name for images in names for name in images]), labels)
 
 
-def class_folders(folder: Path) -> list[str]:
-    """The names of the folders in `folder`, sorted: class k is the k-th; hidden ones do not count.
-
-    Raises:
-        OSError: it is missing or cannot be read.
-    """
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def images_in(folder: Path, suffixes: tuple[str, ...] = EXTENSIONS) -> list[bytes]:
-    """The names of the files in `folder` with these suffixes, sorted; hidden ones do not count."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            os.fsencode(entry.name)
-            for entry in entries
-            if entry.name.lower().endswith(suffixes) and not entry.name.startswith(".") and entry.is_file()
-        )
-
-
-def beside_images(folders: Iterable[Path], suffixes: tuple[str, ...] = EXTENSIONS) -> str:
-    """What lies in folders beside images of their own, in a few words; empty where nothing does.
-
-    That is folders within them, with the images that these hold at any depth, other files by their suffix,
-    and links that lead nowhere; hidden ones do not count.
-    """
-    within, others, dangling = [], Counter[str](), 0
-    for folder in folders:
-        within += [folder / name for name in class_folders(folder)]
-        with os.scandir(folder) as entries:
-            seen = [entry for entry in entries if not entry.name.startswith(".")]
-        dangling += sum(entry.is_symlink() and not Path(entry.path).exists() for entry in seen)
-        others.update(
-            Path(entry.name).suffix.lower() or "without a suffix"
-            for entry in seen
-            if entry.is_file() and not entry.name.lower().endswith(suffixes)
-        )
-    found = [_counted(count, f"file{{}} {suffix}") for suffix, count in others.most_common(SUFFIXES_SHOWN)]
-    if rest := sum(count for _, count in others.most_common()[SUFFIXES_SHOWN:]):
-        found.append(_counted(rest, "other file{}"))
-    if dangling:
-        found.append(_counted(dangling, "link{} to nothing"))
-    if within:
-        below = sum(len(images_in(Path(at), suffixes)) for folder in within for at, _, _ in os.walk(folder))
-        shown = ", ".join([folder.name for folder in within[:3]] + ["..."] * (len(within) > 3))
-        inside = f"{_counted(below, 'image{}')} in {'them' if len(within) > 1 else 'it'}"
-        found.insert(0, f"{_counted(len(within), 'folder{}')} ({shown}) with {inside}")
-    return " and ".join(found)
-
-
-def _counted(count: int, what: str) -> str:
-    """`2 files .txt` of "file{} .txt"."""
-    return f"{count} {what.format('' if count == 1 else 's')}"
-
-
 def images_of(
     folder: Path, classes: Sequence[str], suffixes: tuple[str, ...] = EXTENSIONS
 ) -> list[list[bytes]]:
@@ -145,12 +88,12 @@ def images_of(
     Raises:
         UserError: a class without an image, with what its folder holds instead.
     """
-    names = [images_in(folder / name, suffixes) for name in classes]
+    names = [files_in(folder / name, suffixes) for name in classes]
     for name, images in zip(classes, names, strict=True):
         if not images:
             raise UserError(
                 f"{(folder / name).resolve()} holds no image; found: "
-                f"{beside_images([folder / name], suffixes) or 'nothing'} "
+                f"{beside_files([folder / name], suffixes) or 'nothing'} "
                 f"(valid: images right in each class folder, {folder.name}/CLASS/*.jpg, as "
                 f"{', '.join(suffixes)})"
             )
@@ -207,7 +150,7 @@ class ImageFolder(StreamedData):
             raise UserError(f"{describe(folder, error)}: {self._advice()}") from error
         self._check_classes(folder, classes)
         names = images_of(folder, classes)
-        if others := beside_images(folder / name for name in classes):
+        if others := beside_files(folder / name for name in classes):
             print(f"{self.NAME}: left out of {folder}: {others}", file=sys.stderr)
         return listed(folder, classes, names)
 
@@ -337,7 +280,7 @@ class ImageFolder(StreamedData):
             classes = validation_classes(devkit / DEVKIT.removesuffix(".tar.gz") / "data")
         with naming(self.folder / VAL, self._advice()):
             unpack(self.folder / VAL, images, f"unpacking {VAL}")
-            names = images_in(images)
+            names = files_in(images)
             if len(names) != len(classes):
                 raise DamagedError(f"{len(names)} images in it; the devkit lists {len(classes)}")
         for wnid in set(classes):

@@ -12,15 +12,8 @@ from torch import Tensor
 from common.base.dataset import Origin, SplitName, check
 from common.base.errors import UserError
 from common.data.images.decoding import SUFFIXES
-from common.data.images.image_folder import (
-    ImageFolder,
-    Listing,
-    beside_images,
-    class_folders,
-    images_in,
-    images_of,
-    listed,
-)
+from common.data.images.image_folder import ImageFolder, Listing, images_of, listed
+from common.data.shared.class_folders import beside_files, class_folders, files_in
 from common.data.shared.decode import OWN_FORMATS, image_size
 from common.data.shared.download import DamagedError, describe
 from common.data.shared.fingerprint import fingerprint
@@ -137,7 +130,7 @@ class OwnFolder(FolderOfImages, ImageFolder):
             raise UserError(f"dataset.path: {describe(folder, error)}") from error
         least = 2 if self.origin is None else 1
         if len(names) < least:
-            loose, found = len(images_in(folder, SUFFIXES)), beside_images([folder], SUFFIXES)
+            loose, found = len(files_in(folder, SUFFIXES)), beside_files([folder], SUFFIXES)
             images = f"{loose} image{'s' * (loose != 1)} and " if loose else ""
             raise UserError(
                 f"dataset.path={self.root}: {folder.resolve()} has {len(names)} class folders; found: "
@@ -149,7 +142,7 @@ class OwnFolder(FolderOfImages, ImageFolder):
     def _deeper(self, folder: Path, names: list[str]) -> str:
         """The advice to name the one folder within, where that is laid out as it should be."""
         inside = folder / names[0] if len(names) == 1 else None
-        if inside is None or len(class_folders(inside)) < 2 or images_in(inside, SUFFIXES):
+        if inside is None or len(class_folders(inside)) < 2 or files_in(inside, SUFFIXES):
             return ""
         return f"; the folders in it: dataset.path={self.root / folder.relative_to(self.root) / names[0]}"
 
@@ -277,7 +270,7 @@ class OwnFolder(FolderOfImages, ImageFolder):
         """What was found in the folder, in one line."""
         sizes = ", ".join(f"{len(rows.numbers)} {split}" for split, rows in self._splits.items())
         folders = (part / name for part in self.folders.values() for name in self.class_list)
-        beside, count = beside_images(folders, SUFFIXES), len(self._faults)
+        beside, count = beside_files(folders, SUFFIXES), len(self._faults)
         faults = f"{_pictures(count)} that cannot be read" if count else ""
         others = " and ".join(filter(None, (beside, faults)))
         tested = (

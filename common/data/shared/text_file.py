@@ -52,6 +52,36 @@ def read_text(path: Path, encoding: str) -> str:
         ) from error
 
 
+class FaultyLineError(Exception):
+    """A line of a file that is not what it should be.
+
+    Args:
+        number: of the line, from 1.
+        what: is wrong with it, as "is 'x' (valid: ...)".
+    """
+
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(f"line {number} {what}")
+        self.number = number
+
+
+def refuse_lines(file: str, faults: Sequence[FaultyLineError]) -> None:
+    """Refuse a file with faulty lines: what is wrong with the first, and where the others are.
+
+    Args:
+        file: how the file is named in the message.
+        faults: of its lines, in their order.
+
+    Raises:
+        UserError: there is one.
+    """
+    if not faults:
+        return
+    numbers = shown([str(fault.number) for fault in faults[1:]])
+    others = f"; there is something wrong in line{'s' * (len(faults) > 2)} {numbers}, too"
+    raise UserError(f"{file}: {faults[0]}{others if numbers else ''}")
+
+
 def from_here(path: Path) -> str:
     """Where a path that is relative begins, to be said of one that is not there."""
     return "" if path.is_absolute() else f", from {Path.cwd()}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.base.errors import UserError
-from common.data.shared.text_file import read_text
+from common.data.shared.text_file import FaultyLineError, read_text, refuse_lines
 from common.data.tagging.schemes import OUTSIDE, FileScheme, Scheme, fault, spans, split_tag, tags_of
 
 # what stands between documents in the place of a sentence
@@ -35,12 +35,18 @@ def read_sentences(
         longest: bytes of UTF-8 that a word may have.
 
     Raises:
-        UserError: no such file, another encoding, no sentence, or a line (by its number) with a single
-            column, a longer word, or a tag that the scheme does not allow there.
+        UserError: no such file, another encoding, no sentence, or lines (by their numbers) with a single
+            column, a longer word, or a tag that the scheme does not allow there; of several the first is
+            told whole.
     """
-    found = [
-        _sentence(path, lines, file_scheme, scheme, longest) for lines in _blocks(read_text(path, encoding))
-    ]
+    found: list[Sentence] = []
+    faults: list[FaultyLineError] = []
+    for lines in _blocks(read_text(path, encoding)):
+        try:
+            found.append(_sentence(lines, file_scheme, scheme, longest))
+        except FaultyLineError as error:
+            faults.append(error)
+    refuse_lines(str(path), faults)
     if not found:
         raise UserError(f"{path}: no sentence in it (valid: a word and its tag a line)")
     return found
@@ -60,27 +66,33 @@ def _blocks(text: str) -> Iterator[list[tuple[int, str]]]:
 
 
 def _sentence(
-    path: Path, lines: list[tuple[int, str]], file_scheme: FileScheme, scheme: Scheme, longest: int
+    lines: list[tuple[int, str]], file_scheme: FileScheme, scheme: Scheme, longest: int
 ) -> Sentence:
+    """The sentence of some lines.
+
+    Raises:
+        FaultyLineError: the first line that is none of it.
+    """
     words, tags, before = [], [], OUTSIDE
     for number, line in lines:
         columns = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
         if len(columns) < 2 or not columns[0] or not columns[-1]:
-            raise UserError(f"{path}: line {number} is {line[:40]!r} (valid: a word, and its tag last)")
+            raise FaultyLineError(number, f"is {line[:40]!r} (valid: a word, and its tag last)")
         word, tag = columns[0], columns[-1]
         size = len(word.encode(errors="surrogatepass"))
         if size > longest:
-            raise UserError(
-                f"{path}: line {number} has a word of {size} bytes, {word[:20]}... (valid: up to "
-                f"dataset.longest={longest}; dataset.longest={size} takes it)"
+            raise FaultyLineError(
+                number,
+                f"has a word of {size} bytes, {word[:20]}... (valid: up to dataset.longest={longest}; "
+                f"dataset.longest={size} takes it)",
             )
         if wrong := fault(before, tag, file_scheme):
-            raise UserError(f"{path}: line {number} has {wrong}{_advice(tag, file_scheme)}")
+            raise FaultyLineError(number, f"has {wrong}{_advice(tag, file_scheme)}")
         words.append(word)
         tags.append(tag)
         before = tag
     if wrong := fault(before, OUTSIDE, file_scheme):
-        raise UserError(f"{path}: the sentence ends at line {lines[-1][0]} with {wrong}")
+        raise FaultyLineError(lines[-1][0], f"ends its sentence with {wrong}")
     return Sentence(tuple(words), tuple(tags_of(spans(tags), len(tags), scheme)))
 
 

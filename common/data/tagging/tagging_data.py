@@ -4,17 +4,17 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.base.dataset import Batch, DataSet, Source, SplitName, check
+from common.base.dataset import Batch, SplitName, check
 from common.base.errors import UserError
 from common.base.loader import IndexLoader
 from common.data.shared.subsets import stratified_subset
+from common.data.shared.token_data import TokenData, TokenOptions
 from common.data.tagging.schemes import Scheme, tag_list
 from common.data.tagging.tagged_file import Sentence
 
@@ -28,23 +28,17 @@ SYNTHETIC_SIZES: dict[SplitName, int] = {"train": 256, "validation": 64, "test":
 Splits = dict[SplitName, Sequence[Sentence]]
 
 
-class TaggingOptions(TypedDict):
-    """The constructor arguments that all sets share, for subclasses that add their own to them."""
+class TaggingOptions(TokenOptions):
+    """The constructor arguments that all sets of tagged sentences share, for subclasses that add theirs."""
 
-    kind: str
-    data_dir: str
     seed: int
-    source: Source
-    limit: int | None
-    verify: bool
-    batch_size: int
     scheme: Scheme
     words: int
     kept_from: int
     longest: int
 
 
-class TaggingData(DataSet):
+class TaggingData(TokenData):
     """Named entities: each word has a tag, in a scheme of `common.data.tagging.schemes`.
 
     A batch of b sentences, the longest of T words, the longest word of L bytes, is inputs int64
@@ -59,17 +53,16 @@ class TaggingData(DataSet):
         shape: (32, 1 + longest); sentences may be of any length.
 
     Args:
-        kind: must be sequence_tagging.
-        data_dir: the folder of local files.
         seed: of `limit`.
-        source: "real", or "synthetic" for random words and tags: 256 sentences to train on, 64 to test on.
-        limit: train on so many sentences, drawn by `seed`; null for all.
+        source: "synthetic" gives random words and tags: 256 sentences to train on, 64 to test on.
+        limit: train on so many sentences, drawn by `seed`.
         verify: whether sizes of published sets are compared.
         batch_size: sentences of a step.
         scheme: of the tags that are learned, "bio" or "bioes".
         words: so many numbers there are at most; rarer words are unknown.
         kept_from: how often a word must occur in training to have a number.
         longest: bytes that a word may have.
+        The others as in `TokenData`.
 
     The validation split is the official one, or as the set says.
 
@@ -78,34 +71,25 @@ class TaggingData(DataSet):
     """
 
     KIND: ClassVar = "sequence_tagging"
+    COUNTED: ClassVar = "sentences"
     TYPES: ClassVar[tuple[str, ...]] = ()
     EVALUATION_BATCH: ClassVar = 256
 
     def __init__(
         self,
         *,
-        kind: str,
-        data_dir: str,
         seed: int,
-        source: Source,
-        limit: int | None,
-        verify: bool,
-        batch_size: int,
         scheme: Scheme,
         words: int,
         kept_from: int,
         longest: int,
+        **options: Unpack[TokenOptions],
     ) -> None:
-        super().__init__()
-        check("kind", kind, kind == self.KIND, f"{self.NAME} is of kind {self.KIND}")
-        check("limit", limit, limit is None or limit >= 1, "give at least 1, or null for all sentences")
-        check("batch_size", batch_size, batch_size >= 1, "give at least 1")
+        super().__init__(**options)
         check("words", words, words > UNKNOWN, "give at least 2")
         check("kept_from", kept_from, kept_from >= 1, "give at least 1")
         check("longest", longest, longest >= 1, "give at least 1 byte")
-        self.data_dir, self.seed = Path(data_dir).expanduser(), seed
-        self.source, self.limit, self.verify = source, limit, verify
-        self.batch_size, self.scheme = batch_size, scheme
+        self.seed, self.scheme = seed, scheme
         self.words, self.kept_from, self.longest = words, kept_from, longest
         self.shape, self.normalise = (USUAL_LENGTH, 1 + longest), "none"
         self.tags = tag_list(self.types, scheme)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.base.dataset import SplitName
 from common.base.errors import UserError
-from common.data.shared.text_file import read_text
+from common.data.shared.text_file import FaultyLineError, read_text, refuse_lines
 
 # characters of a line that is shown
 SHOWN = 40
@@ -75,16 +75,19 @@ def read_table(path: Path, encoding: str = "utf-8") -> Pairs:
     """A file with a pair a line: the source, a tab, the target; what comes after another tab is left out.
 
     Raises:
-        UserError: a line without a tab; as `read_text`.
+        UserError: lines without a tab; as `read_text`.
     """
     lines = lines_of(path, encoding)
     rows = [line.split("\t") for line in lines]
-    for number, (line, row) in enumerate(zip(lines, rows, strict=True), 1):
-        if len(row) == 1 and line.strip():
-            raise UserError(
-                f"dataset.path={path}: line {number} has no tab: {cut(line)!r} (valid: source, tab, target "
-                "in each line; or two files: dataset.target_path=FILE)"
-            )
+    valid = "(valid: source, tab, target in each line; or two files: dataset.target_path=FILE)"
+    refuse_lines(
+        f"dataset.path={path}",
+        [
+            FaultyLineError(number, f"has no tab: {cut(line)!r} {valid}")
+            for number, (line, row) in enumerate(zip(lines, rows, strict=True), 1)
+            if len(row) == 1 and line.strip()
+        ],
+    )
     sources, targets = [row[0] for row in rows], [row[1] if len(row) > 1 else "" for row in rows]
     return Pairs(sources, targets, list(range(1, len(lines) + 1)), path.name)
 

@@ -4,18 +4,19 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import ClassVar, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.base.dataset import JUDGING, Batch, DataSet, Source, SplitName, check
+from common.base.dataset import JUDGING, Batch, SplitName, check
 from common.base.errors import UserError
 from common.base.loader import BlockLoader
 from common.base.phases import counted
 from common.data.shared.download import DamagedError
 from common.data.shared.prepare import Checksum, check_content
+from common.data.shared.token_data import TokenData, TokenOptions
 
 EOS, UNKNOWN = "<eos>", "<unk>"
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -25,15 +26,9 @@ SYNTHETIC_SIZES: dict[SplitName, int] = {"train": 20_000, "validation": 5_000, "
 Words = dict[SplitName, list[str]]
 
 
-class TextOptions(TypedDict):
-    """The constructor arguments that all text sets share, for subclasses that add their own to them."""
+class TextOptions(TokenOptions):
+    """The constructor arguments that all sets of running text share, for subclasses that add theirs."""
 
-    kind: str
-    data_dir: str
-    source: Source
-    limit: int | None
-    verify: bool
-    batch_size: int
     bptt: int
 
 
@@ -55,7 +50,7 @@ class PositionLoader(BlockLoader):
         return iter(range(self.position * self.bptt, self.length - 1, self.bptt))
 
 
-class TextData(DataSet):
+class TextData(TokenData):
     """The next token from those before it; `<eos>` ends each line.
 
     Subclasses state their facts as class attributes (sizes in tokens) and implement `read`. A batch is
@@ -69,14 +64,13 @@ class TextData(DataSet):
         shape: (bptt,).
 
     Args:
-        kind: must be language_modelling.
-        data_dir: the folder of downloaded files; bundled sets do not use it.
-        source: "real", or "synthetic" for random tokens of the same vocabulary size, without any file: as
-            many for training as `limit` asks for, else 20,000; 5,000 for each of the others.
-        limit: train on the first so many tokens; null for all.
+        source: "synthetic" gives random tokens of the same vocabulary size: as many for training as `limit`
+            asks for, else 20,000; 5,000 for each of the others.
+        limit: train on the first so many tokens.
         verify: compare checksums of files; counts of tokens and words are always checked.
         batch_size: parallel streams in training.
         bptt: tokens that a batch has of each stream.
+        The others as in `TokenData`.
 
     The validation split is the official one.
 
@@ -86,29 +80,16 @@ class TextData(DataSet):
     """
 
     KIND: ClassVar = "language_modelling"
+    COUNTED: ClassVar = "tokens"
+    LEAST: ClassVar = 2
     VALIDATION_SIZE: ClassVar[int]
     # parallel streams where no gradient is needed: each begins without a context
     EVALUATION_BATCH: ClassVar = 10
 
-    def __init__(
-        self,
-        *,
-        kind: str,
-        data_dir: str,
-        source: Source,
-        limit: int | None,
-        verify: bool,
-        batch_size: int,
-        bptt: int,
-    ) -> None:
-        super().__init__()
-        check("kind", kind, kind == self.KIND, f"{self.NAME} is of kind {self.KIND}")
-        check("limit", limit, limit is None or limit >= 2, "give at least 2 tokens, or null for all")
-        check("batch_size", batch_size, batch_size >= 1, "give at least 1")
+    def __init__(self, *, bptt: int, **options: Unpack[TokenOptions]) -> None:
+        super().__init__(**options)
         check("bptt", bptt, bptt >= 1, "give at least 1 token")
-        self.data_dir = Path(data_dir).expanduser()
-        self.source, self.limit, self.verify = source, limit, verify
-        self.batch_size, self.bptt = batch_size, bptt
+        self.bptt = bptt
         self.shape, self.classes, self.normalise = (bptt,), self.vocabulary_size, "none"
         self.vocabulary: list[str] = []
         self._tokens: dict[SplitName, Tensor] = {}

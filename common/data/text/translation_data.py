@@ -5,16 +5,16 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from common.base.dataset import JUDGING, Batch, DataSet, Source, SplitName, check
+from common.base.dataset import JUDGING, Batch, SplitName, check
 from common.base.errors import UserError
 from common.base.phases import counted, phase
 from common.base.sequence import EOS, PAD, SPECIAL, TOKENISATIONS, Tokenisation, packed
+from common.data.shared.token_data import TokenData, TokenOptions
 from common.data.text.bucketing import BucketLoader, by_length, cuts
 from common.data.text.parallel_text import Pairs, Splits, cut
 from common.data.text.pieces import LEVELS, Level, Pieces, learned
@@ -28,15 +28,9 @@ AT_ONCE = 10_000
 SYNTHETIC_LENGTH = 10
 
 
-class TranslationOptions(TypedDict):
+class TranslationOptions(TokenOptions):
     """The constructor arguments that all sets of pairs share, for subclasses that add their own to them."""
 
-    kind: str
-    data_dir: str
-    source: Source
-    limit: int | None
-    verify: bool
-    batch_size: int
     level: Level
     vocabulary: int
     longest: int
@@ -74,7 +68,7 @@ class Sequences:
         return torch.where(places < lengths[:, None], found, PAD)
 
 
-class TranslationData(DataSet):
+class TranslationData(TokenData):
     """Sentences and their translations. White space is made single spaces, and text Unicode's form NFC.
 
     Inputs are `common.base.sequence.packed` pairs int64 [b, S + T], targets int64 [b, T]; both languages end
@@ -87,11 +81,7 @@ class TranslationData(DataSet):
         pieces: of `setup`.
 
     Args:
-        kind: must be translation.
-        data_dir: the folder of downloaded files.
-        source: "real", or "synthetic" for pairs of random words without any file.
-        limit: train on the first so many pairs; null for all.
-        verify: compare checksums of files where there are any.
+        limit: train on the first so many pairs.
         batch_size: tokens of one language in a batch, padding and `EOS` among them: the number of pairs times
             the longest sentence of them.
         level: see `common.data.text.pieces.learned`.
@@ -99,44 +89,33 @@ class TranslationData(DataSet):
         longest: a training pair has at most so many tokens with `EOS` in each language; what is judged has
             any number.
         bleu: how BLEU cuts sentences into words (`common.metrics.bleu`).
+        The others as in `TokenData`.
 
     Raises:
         UserError: a value out of range, here; files that are missing, or no pairs, in `setup`.
     """
 
     KIND: ClassVar = "translation"
+    COUNTED: ClassVar = "pairs"
     CLASSES: ClassVar = None
 
     def __init__(
         self,
         *,
-        kind: str,
-        data_dir: str,
-        source: Source,
-        limit: int | None,
-        verify: bool,
-        batch_size: int,
         level: Level,
         vocabulary: int,
         longest: int,
         bleu: Tokenisation,
+        **options: Unpack[TokenOptions],
     ) -> None:
-        super().__init__()
-        check("kind", kind, kind == self.KIND, f"{self.NAME} is of kind {self.KIND}")
-        check("limit", limit, limit is None or limit >= 1, "give at least 1 pair, or null for all")
+        super().__init__(**options)
         check("longest", longest, longest >= 2, "give at least 2 tokens")
-        check(
-            "batch_size",
-            batch_size,
-            batch_size >= longest,
-            f"give at least longest={longest} tokens",
-        )
+        enough = self.batch_size >= longest
+        check("batch_size", self.batch_size, enough, f"give at least longest={longest} tokens")
         check("level", level, level in LEVELS, f"valid: {', '.join(LEVELS)}")
         least = len(SPECIAL) + 1
         check("vocabulary", vocabulary, vocabulary >= least, f"give at least {least}")
         check("bleu", bleu, bleu in TOKENISATIONS, f"valid: {', '.join(TOKENISATIONS)}")
-        self.data_dir = Path(data_dir).expanduser()
-        self.source, self.limit, self.verify, self.batch_size = source, limit, verify, batch_size
         self.level, self.longest, self.bleu = level, longest, bleu
         self.shape, self.classes, self.normalise = (longest,), vocabulary, "none"
         self.pieces: Pieces

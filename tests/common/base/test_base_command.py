@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.base.command import in_one_line
+from common.base.command import in_one_line, refuse_options, run_or_help
 from common.base.errors import UserError
 from common.tables.tables import ROOT
 
@@ -65,3 +65,47 @@ def test_the_code_of_work_that_ends_is_its_own_and_a_reader_that_is_gone_is_no_e
     assert (in_one_line(lambda: 3), in_one_line(lambda: None)) == (3, 0)
     with pytest.raises(BrokenPipeError):
         in_one_line(told)
+
+
+@pytest.mark.parametrize(
+    ("words", "needs_words", "code", "printed"),
+    [
+        (["a", "--help"], False, 0, "HELP\n"),
+        (["-h"], True, 0, "HELP\n"),
+        ([], True, 1, "HELP\n"),
+        ([], False, 7, "did []\n"),
+        (["a=b"], True, 7, "did ['a=b']\n"),
+    ],
+)
+def test_a_command_does_what_its_words_say_or_prints_its_help(
+    words: list[str],
+    needs_words: bool,
+    code: int,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(given: list[str]) -> int:
+        print(f"did {given}")
+        return 7
+
+    monkeypatch.setattr(sys, "argv", ["command.py", *words])
+    assert run_or_help("HELP", work, needs_words=needs_words) == code
+    assert capsys.readouterr().out == printed
+
+
+def test_options_that_a_command_has_not_are_named_with_those_that_it_has() -> None:
+    refuse_options(["a=-1", "b", "--list"], ["--list"])
+    with pytest.raises(UserError, match=r"--lst: no such option \(valid: --list, --help, and words\)"):
+        refuse_options(["b", "--lst"], ["--list"])
+
+
+def test_a_mistyped_word_of_any_command_waits_for_neither_torch_nor_scipy() -> None:
+    commands = "report.cli report.compare claims.cli claims.arena_cli runs.start runs.cli runs.cover"
+    commands += " runs.evaluate runs.export runs.predict runs.tune"
+    lines = ["import sys", *(f"import common.{name}" for name in commands.split())]
+    lines.append("print({'torch', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))")
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"

@@ -6,9 +6,10 @@ import pytest
 from runs_made_up import over_seeds, result
 
 from common.base.errors import UserError
+from common.report import selection
 from common.report.selection import Selection, select
 from common.runs.evidence import Evidence
-from common.runs.sweep import leave_status
+from common.runs.sweep import leave_status, read_statuses
 
 ADAM, SGD = "method=optimizer/adam", "method=optimizer/sgd"
 
@@ -185,3 +186,19 @@ def test_unfinished_jobs_of_any_sweep_are_known_beside_words(tmp_path: Path) -> 
     lost = {"state": "failed", "overrides": ["paper=yogi", ADAM, "seed=9"]}
     sweep(tmp_path, "1", made, lost)
     assert [job.words[-1] for job in select([ADAM], ALL, tmp_path).unfinished] == ["seed=9"]
+
+
+def test_the_statuses_of_sweeps_are_read_once_for_all_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1", "2"):
+        sweep(tmp_path, name, {"state": "failed", "overrides": ["paper=yogi", ADAM, "seed=9"]})
+    read: list[str] = []
+
+    def counting(folder: Path) -> list[dict[str, Any]]:
+        read.append(folder.name)
+        return read_statuses(folder)
+
+    monkeypatch.setattr(selection, "read_statuses", counting)
+    found = select([f"A: {ADAM} seed=0", f"B: {ADAM} seed=1", f"C: {SGD} dataset=mnist"], ALL, tmp_path)
+    assert (len(found.runs), len(found.unfinished), read) == (3, 1, ["1", "2"])

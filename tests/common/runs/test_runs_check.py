@@ -1,11 +1,20 @@
 import inspect
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from common.base.errors import UserError
-from common.runs.check import accepted, check_config, check_ranges, check_top_level, load_target
+from common.runs.check import (
+    accepted,
+    check_config,
+    check_imports,
+    check_paths,
+    check_ranges,
+    check_top_level,
+    load_target,
+)
 
 ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1, "betas": [0.9, 0.99], "eps": 1}
 
@@ -56,6 +65,11 @@ def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
         ({"method": {"optimizer": {"lr": -1.0}}}, r"method\.optimizer\.lr=-1\.0: must be at least 0"),
         ({"dataset": {"batch_size": -3}}, r"dataset\.batch_size=-3: must be positive"),
         ({"method": {"weight_decay": float("nan")}}, r"method\.weight_decay=nan: must be at least 0"),
+        ({"paper": {"epochs": "three"}}, r"paper\.epochs=three: must be a number"),
+        ({"dataset": {"batch_size": "big"}}, r"dataset\.batch_size=big: must be a number"),
+        ({"dataset": {"limit": 0}}, r"dataset\.limit=0: give at least 1, or null"),
+        ({"dataset": {"limit": "few"}}, r"dataset\.limit=few: must be a number"),
+        ({"dataset": {"validation": 1.5}}, r"dataset\.validation=1\.5: give a fraction"),
     ],
 )
 def test_a_number_that_its_name_alone_rules_out_is_refused(node: dict[str, object], message: str) -> None:
@@ -65,7 +79,47 @@ def test_a_number_that_its_name_alone_rules_out_is_refused(node: dict[str, objec
 
 def test_numbers_at_the_ends_of_their_ranges_and_no_numbers_are_left_alone() -> None:
     node = {"lr": 0.0, "momentum": 0, "batch_size": 1, "weight_decay": None, "steps": -1}
-    check_ranges(OmegaConf.create({"method": node, "paper": None}))
+    data = {"limit": None, "validation": "official"}
+    check_ranges(OmegaConf.create({"method": node, "paper": {"epochs": "${seed}"}, "dataset": data}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("pause", 2), ("pause", 0), ("clip", -1), ("ema", 1), ("checkpoint_every", -1)]
+)
+def test_a_number_of_the_top_level_out_of_its_range_is_refused(key: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"{key}={value}; valid: "):
+        check_top_level(OmegaConf.create({key: value}))
+
+
+def test_numbers_of_the_top_level_in_their_ranges_pass() -> None:
+    valid = {"pause": 0.5, "clip": 1, "ema": 0.0, "checkpoint_every": 0, "test_limit": None}
+    check_top_level(OmegaConf.create(valid))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ({"path": ""}, r"dataset\.path=: give a path \(valid: your own"),
+        ({"path": "no such.csv"}, r"dataset\.path=no such\.csv: no such file or folder, from .*; there is "),
+        ({"path": "here", "test_path": "~/there"}, r"dataset\.test_path=~/there: no such file or folder; "),
+    ],
+)
+def test_files_of_ones_own_that_are_not_there_are_named_before_anything_is_imported(
+    dataset: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=message):
+        check_paths(OmegaConf.create(dataset), "your own")
+    check_paths(OmegaConf.create(dataset | {"source": "synthetic"}), "your own")
+    check_paths(OmegaConf.create({"path": "~/here", "test_path": None}), "your own")
+
+
+def test_a_class_of_a_module_that_nobody_imports_is_refused_before_anything_is_imported() -> None:
+    check_imports(OmegaConf.create({"method": ADAM}))
+    with pytest.raises(UserError, match=r"model\._target_=my_nets\.Net: configs may only name"):
+        check_imports(OmegaConf.create({"model": {"_target_": "my_nets.Net"}}))
 
 
 def test_an_unknown_key_is_refused_by_name_with_the_valid_ones() -> None:

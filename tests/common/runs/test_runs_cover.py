@@ -127,6 +127,7 @@ def test_words_are_settings_names_of_entries_or_pass_on() -> None:
         ("jobs=0.5", r"jobs=0\.5; valid: at least 1"),
         ("paper.epochs=3", r"paper\.epochs=3: an entry fixes what it measures"),
         ("force=true", "force=true: an entry fixes what it measures"),
+        ("--lst", "--lst: no such option .valid: --list"),
     ],
 )
 def test_a_wrong_word_is_refused_with_what_is_valid(word: str, message: str) -> None:

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.runs.evidence import Evidence, asked, asked_forms, neutral
+from common.runs.evidence import (
+    Evidence,
+    asked,
+    asked_forms,
+    folders_of,
+    neutral,
+    results_folder,
+    values_of,
+)
+from common.tables.tables import ROOT
 
 
 def result(*words: str, **changes: Any) -> dict[str, Any]:
@@ -164,3 +173,14 @@ def test_two_thousand_results_are_each_read_once_and_found_by_their_words(
     assert evidence.find(["paper=yogi", "seed=1999"]) is not None
     of_results = {path: count for path, count in read.items() if path.is_relative_to(tmp_path)}
     assert set(of_results.values()) == {1} and len(of_results) == 2_000
+
+
+def test_results_dir_is_seen_from_the_projects_folder(tmp_path: Path) -> None:
+    assert results_folder("results") == ROOT / "results"
+    assert results_folder(str(tmp_path)) == tmp_path
+
+
+def test_folders_in_the_home_folder_are_found_by_every_command_that_reads_results() -> None:
+    named = values_of(["output_dir=~/runs", "results_dir=~/kept", "trainer=cpu"])
+    assert folders_of(named) == (Path.home() / "runs", Path.home() / "kept")
+    assert folders_of({}) == (Path("outputs"), ROOT / "results")

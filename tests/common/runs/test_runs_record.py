@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.runs.catalogue import read
 from common.runs.evidence import Evidence
-from common.runs.record import POINTS, record, results_folder, thinned
+from common.runs.record import POINTS, record, thinned
 from common.tables.tables import ROOT, papers
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -65,11 +65,6 @@ def test_curves_of_one_length_are_thinned_alike(tmp_path: Path) -> None:
     content = json.loads(record("yogi/aaa", result(history=history), tmp_path).read_text())
     assert len(content["history"]["step"]) == POINTS
     assert content["history"]["loss"] == [2 * step for step in content["history"]["step"]]
-
-
-def test_results_dir_is_seen_from_the_projects_folder(tmp_path: Path) -> None:
-    assert results_folder("results") == ROOT / "results"
-    assert results_folder(str(tmp_path)) == tmp_path
 
 
 def record_many(worker: int, folder: str) -> None:

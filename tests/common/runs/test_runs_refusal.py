@@ -6,7 +6,7 @@ from hydra.errors import ConfigCompositionException
 from common.base.errors import UserError
 from common.runs.catalogue import find_entry, register
 from common.runs.cli import one_line
-from common.runs.refusal import check_words
+from common.runs.refusal import check_passed_on, check_words, is_asked, refuse_near
 from common.tables.tables import unknown
 
 
@@ -62,3 +62,35 @@ def test_a_key_without_its_group_is_told_with_it(key: str, places: str) -> None:
     error = ConfigCompositionException(f"Could not override '{key}'.")
     said = one_line(error, ["paper=yogi", "dataset=digits", f"{key}=1"])
     assert said.startswith(f"unknown key {key}; did you mean {places}")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("seed=1", r"seed=1: fixed \(valid: others\)"),
+        ("trainer=cpuu", "unknown trainer=cpuu; did you mean cpu"),
+        ("logger=wndb", "unknown logger=wndb; did you mean wandb"),
+        ("hydra/launcher=jobl", "unknown hydra/launcher=jobl; did you mean joblib"),
+        ("record=yes", "record=yes; valid: true, false"),
+        ("force=true", r"force=true: fixed \(valid: others\)"),
+    ],
+)
+def test_what_a_command_passes_on_to_its_runs_is_checked_before_any_is_made(word: str, message: str) -> None:
+    check_passed_on(["trainer=cpu", "hydra/launcher=joblib", "record=True"], "fixed", "others")
+    with pytest.raises(UserError, match=message):
+        check_passed_on([word], "fixed", "others", ("force",))
+
+
+def test_a_switch_is_on_however_its_true_is_written_and_its_last_word_counts() -> None:
+    assert is_asked("record", ["record=True"]) and is_asked("force", ["force=false", "force=true"])
+    assert not is_asked("force", []) and not is_asked("force", ["force=true", "force=false"])
+
+
+def test_a_word_near_to_one_of_the_commands_own_is_told_which_is_meant() -> None:
+    own = ["evaluations", "top"]
+    refuse_near(["paper=yogi", "seed=1", "method.lr=1", "epochs=3"], own, strange=False)
+    for word, strange in (("evals=3", False), ("tops=3", True)):
+        with pytest.raises(UserError, match=f"unknown word {word}; did you mean (evaluations|top)=3"):
+            refuse_near([word], own, strange)
+    with pytest.raises(UserError, match=r"unknown word xyzzy=3 \(valid: evaluations, top, and the words"):
+        refuse_near(["xyzzy=3"], own)

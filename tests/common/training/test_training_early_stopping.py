@@ -111,7 +111,7 @@ def test_what_cannot_stop_or_clip_says_so_in_one_line(tmp_path: Path) -> None:
     for words, line in (
         ([*spider, "stop=early"], "stop: SpiderModule trains no network by epochs"),
         ([*spider, "clip=1.0"], "clip=1.0: SpiderModule trains no network by minibatches"),
-        ([*WORDS, out, "clip=0.0"], "clip=0.0: must be above 0 and finite"),
+        ([*WORDS, out, "clip=0.0"], "clip=0.0; valid: null, or the largest norm"),
         ([*WORDS, out, "clip=high"], "clip=high"),
         ([*WORDS, out, "stop=early"], r"there is no validation split \(valid: dataset.validation=0.1"),
         ([*WORDS, out, "stop=early", "stop.patience=x"], "stop.patience=x"),

@@ -101,9 +101,6 @@ def test_what_is_no_folder_of_clouds_is_one_line(make: Make, folder: Path, tmp_p
     refused("no such folder", path=str(tmp_path / "nowhere"))
     refused("has 0 class folders", path=str(folder / "car"))
     refused("dataset.test=1.5", test=1.5)
-    (folder / "car" / "bad.xyz").write_text("0 0 0\n1 nan 2\n")
-    refused("bad.xyz: line 2 holds 1 nan 2")
-    (folder / "car" / "bad.xyz").unlink()
     (folder / "empty").mkdir()
     refused("empty holds no cloud")
     (folder / "empty").rmdir()
@@ -111,3 +108,41 @@ def test_what_is_no_folder_of_clouds_is_one_line(make: Make, folder: Path, tmp_p
     cloud(tmp_path / "parts" / "train" / "b", "a.npy")
     cloud(tmp_path / "parts" / "test" / "a", "a.npy")
     refused("the class folder b is in only one of train and test", path=str(tmp_path / "parts"))
+
+
+def test_all_files_that_are_no_clouds_are_named_at_once_or_left_out_and_counted(
+    make: Make, folder: Path, capsys: Any
+) -> None:
+    (folder / "car" / "nan.xyz").write_text("0 0 0\n1 nan 2\n")
+    (folder / "car" / "single.csv").write_text("1,2,3\n")
+    (folder / "tree" / "old.txt").write_bytes("0 0 0 Größe\n".encode("latin-1"))
+    with pytest.raises(UserError, match="3 of 23 files are no clouds") as caught:
+        make("cloud_folder", path=str(folder)).setup()
+    for told in (
+        "car/nan.xyz (line 2 holds 1 nan 2",
+        "car/single.csv (a cloud of one point",
+        "tree/old.txt (line 1 is no text in UTF-8",
+        "dataset.unreadable=leave_out",
+    ):
+        assert told in str(caught.value) and "\n" not in str(caught.value)
+    data = make("cloud_folder", path=str(folder), points=8, unreadable="leave_out")
+    data.setup()
+    whole = len(data.train) + data.size("test")
+    assert (whole, data.repairs["files that are no clouds, left out"], data.facts()["left_out"]) == (20, 3, 3)
+    assert "left out: 3 files that are no clouds" in capsys.readouterr().err
+
+
+def test_files_of_other_formats_beside_clouds_are_counted_and_said(
+    make: Make, folder: Path, capsys: Any
+) -> None:
+    (folder / "car" / "scan.ply").write_text("ply\n")
+    (folder / "tree" / "deeper").mkdir()
+    make("cloud_folder", path=str(folder)).setup()
+    assert "left out: 1 folder (deeper) with 0 clouds in it and 1 file .ply" in capsys.readouterr().err
+
+
+def test_a_class_without_a_cloud_that_can_be_read_is_named(make: Make, folder: Path) -> None:
+    (folder / "boat").mkdir()
+    (folder / "boat" / "a.xyz").write_text("no numbers\n")
+    with pytest.raises(UserError, match="boat holds no cloud that can be read"):
+        make("cloud_folder", path=str(folder), unreadable="leave_out").setup()

@@ -62,10 +62,18 @@ def test_a_line_that_is_not_what_it_should_be_is_named(tmp_path: Path, text: str
     assert "\n" not in str(caught.value)
 
 
+def test_the_numbers_of_all_faulty_lines_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"line 1 has I-PER behind O.*wrong in line 4, too$"):
+        read(tmp_path / "a.txt", "a I-PER\n\nb O\nc I-LOC\n")
+    text = "x O\n\n" + "".join(f"w{n}\n\n" for n in range(20))
+    with pytest.raises(UserError, match=r"line 3 is 'w0' .*wrong in lines 5, 7, 9, .*, 23 and 9 more, too$"):
+        read(tmp_path / "a.txt", text)
+
+
 def test_another_encoding_and_an_open_span_are_named_by_their_lines(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="byte 0xfc in line 2"):
         read(tmp_path / "a.txt", "a O\nZürich B-LOC\n", written="latin-1")
-    with pytest.raises(UserError, match="the sentence ends at line 2 with O behind B-PER"):
+    with pytest.raises(UserError, match="line 2 ends its sentence with O behind B-PER"):
         read(tmp_path / "a.txt", "a O\nb B-PER\n\nc O\n", "bioes")
     with pytest.raises(UserError, match="No such file"):
         read_sentences(tmp_path / "none", "bio", "bio", "utf-8", 20)

@@ -333,6 +333,9 @@ def test_a_line_without_a_tab_is_refused_with_its_number(own: Make, tmp_path: Pa
     (tmp_path / "a.tsv").write_text("a\tb\n\nno tab here\n")
     with pytest.raises(UserError, match="line 3 has no tab: 'no tab here'"):
         own(path=str(tmp_path / "a.tsv"), target_path=None).setup()
+    (tmp_path / "a.tsv").write_text("a\tb\n\nno tab here\nc\td\nnor here\n")
+    with pytest.raises(UserError, match=r"line 3 has no tab: .*wrong in line 5, too$"):
+        own(path=str(tmp_path / "a.tsv"), target_path=None).setup()
 
 
 def test_separators_within_a_line_do_not_end_it(own: Make, tmp_path: Path) -> None:
