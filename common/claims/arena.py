@@ -9,7 +9,8 @@ An arena is a file `conf/arena/<name>.yaml`:
                      first one orders the contestants
       needs          a file of the project without which nobody plays, as a table of trainings; optional
       words          the words that all runs of the field share, the budget among them; where one of them
-                     holds {contestant}, the contestant's words stand there, and else behind them
+                     holds {contestant}, the contestant's words stand there, and else behind them; {seed} in
+                     any word is the run's seed
       seeds          one run for each; a run may hold several searches, see `values`
       grounds        by name: more words
       contestants    by name: more words, none of which may set a budget (paper, dataset, scale, seed);
@@ -96,7 +97,10 @@ class ArenaField(_Strict):
             words = [word.replace(PLACE, " ".join(own)) for word in shared]
         else:
             words = [*shared, *own]
-        return [last_of_each_key([*words, f"seed={seed}"]) for seed in self.seeds]
+        return [
+            last_of_each_key([*(word.replace("{seed}", str(seed)) for word in words), f"seed={seed}"])
+            for seed in self.seeds
+        ]
 
     def faults(self) -> Iterator[str]:
         """What would make the contest unequal, each in words."""
@@ -223,17 +227,20 @@ def playing(field: ArenaField) -> tuple[list[str], dict[str, str]]:
 
 
 def runs_of(arena: Arena) -> list[Words]:
-    """The words of every run that an arena needs, each once."""
-    return list(
-        dict.fromkeys(
-            words
-            for field in arena.fields.values()
-            for ground in field.grounds
-            for contestant in playing(field)[0]
-            for option in field.options(contestant)
-            for words in field.runs(ground, contestant, option)
-        )
-    )
+    """The words of every run that an arena needs, each once.
+
+    All of one seed come before those of the next: a play that is broken off has whole seeds, and what is
+    timed is timed side by side.
+    """
+    numbered = [
+        (number, words)
+        for field in arena.fields.values()
+        for ground in field.grounds
+        for contestant in playing(field)[0]
+        for option in field.options(contestant)
+        for number, words in enumerate(field.runs(ground, contestant, option))
+    ]
+    return list(dict.fromkeys(words for _, words in sorted(numbered, key=lambda pair: pair[0])))
 
 
 def values(results: Sequence[dict[str, Any]], metric: str) -> list[float]:

@@ -41,7 +41,7 @@ FIELD: dict[str, Any] = {
 
 def arena(**changes: Any) -> Arena:
     texts = {"name": "toy", "title": "Toys", "says": ""}
-    return Arena(**texts, fields={"field": FIELD | changes})  # type: ignore[arg-type]
+    return Arena(**texts, fields={"field": FIELD | changes})  # type: ignore[dict-item]
 
 
 def evidence(fought: Arena, scores: dict[str, tuple[list[float], list[float]]]) -> Evidence:
@@ -108,6 +108,11 @@ def test_a_contestant_that_is_not_there_yet_is_said_and_the_others_play() -> Non
     assert len(runs_of(fought)) == 6
     here, absent = playing(arena(needs="papers/none/table.npz").fields["field"])
     assert here == [] and absent["a"] == "not here yet (papers/none/table.npz)"
+
+
+def test_a_play_makes_all_runs_of_a_seed_before_those_of_the_next() -> None:
+    made = runs_of(arena(seeds=[7, 3, 5]))
+    assert [words[-1] for words in made] == ["seed=7"] * 6 + ["seed=3"] * 6 + ["seed=5"] * 6
 
 
 def test_contestants_with_other_numbers_of_searches_are_refused() -> None:
@@ -216,11 +221,11 @@ def test_a_setting_is_chosen_by_the_mean_over_seeds_of_what_is_held_out_and_neve
 
 
 def test_the_words_of_a_contestant_stand_where_the_field_has_a_place_for_them() -> None:
-    words = ["paper=pelee", "start='paper=dcp {contestant} seed=${seed}'"]
+    words = ["paper=pelee", "start='paper=dcp {contestant} seed={seed}'"]
     field = arena(words=words, grounds={"left": [], "right": []}).fields["field"]
     assert field.runs("left", "b")[0] == (
         "paper=pelee",
-        "start='paper=dcp method=optimizer/yogi seed=${seed}'",
+        "start='paper=dcp method=optimizer/yogi seed=0'",
         "seed=0",
     )
 
