@@ -2,25 +2,30 @@
 
 An arena is a file `conf/arena/<name>.yaml`:
 
-    title, says      what it is
-    unit             of what is measured
+    title, says      what it is, what its budgets are
     fields           by name: grounds on which the same methods can play
-      validation     the metric of result.json that decides, larger is better
-      test           the metric that is shown beside it
+      tuned          what is tuned, and on what: the same of every contestant
+      measures       by metric of result.json: what it is, its unit, and which is better (lower, higher); the
+                     first one orders the contestants
       needs          a file of the project without which nobody plays, as a table of trainings; optional
-      words          the words that all runs of the field share, the budget among them
+      words          the words that all runs of the field share, the budget among them; where one of them
+                     holds {contestant}, the contestant's words stand there, and else behind them; {seed} in
+                     any word is the run's seed
       seeds          one run for each; a run may hold several searches, see `values`
       grounds        by name: more words
-      contestants    by name: more words, none of which may begin with `paper.`, so that budgets stay equal;
+      contestants    by name: more words, none of which may set a budget (paper, dataset, scale, seed);
                      {ground} in them is the ground's name, {others} those of the field's other grounds
+      grids          by contestant: the settings that it may choose from, each more words, as many for all;
+                     optional, as is
+      choose         the measure, of no test set, whose mean over seeds decides which, on each ground
       left_out       by name: why a method is not defined here
 
 Of a contestant whose method or paper is not there yet it is said so, and the others play without it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
@@ -32,6 +37,11 @@ from common.claims.judge import Interval, mean_interval
 from common.runs.evidence import Evidence, key_of, last_of_each_key
 from common.tables.tables import in_roots, roots, unknown
 
+# what decides the budget, and belongs to the field
+BUDGETS = ("paper", "dataset", "scale", "seed")
+# where the words of a contestant stand within a word of the field
+PLACE = "{contestant}"
+
 Words = tuple[str, ...]
 
 
@@ -39,27 +49,79 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Measure(_Strict):
+    """A metric of result.json: what it is, its unit ("" for none), and which values are better."""
+
+    says: str
+    unit: str
+    better: Literal["lower", "higher"]
+
+    @property
+    def label(self) -> str:
+        """What it is, with its unit."""
+        return f"{self.says} ({self.unit})" if self.unit else self.says
+
+
 class ArenaField(_Strict):
     """Grounds on which the same methods can play; see the module."""
 
-    validation: str
-    test: str
+    tuned: str
+    measures: Annotated[dict[str, Measure], Field(min_length=1)]
     needs: str | None = None
     words: Words
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     grounds: dict[str, Words]
     contestants: dict[str, Words]
+    grids: dict[str, tuple[Words, ...]] = {}
+    choose: str | None = None
     left_out: dict[str, str] = {}
 
-    def runs(self, ground: str, contestant: str) -> list[Words]:
+    @property
+    def first(self) -> str:
+        """The measure that orders the contestants."""
+        return next(iter(self.measures))
+
+    def options(self, contestant: str) -> tuple[Words, ...]:
+        """The settings that a contestant may choose from; its own words alone where nothing is tuned."""
+        return self.grids.get(contestant, ((),))
+
+    def runs(self, ground: str, contestant: str, option: Words = ()) -> list[Words]:
         """The words of each run of a contestant on a ground, one a seed."""
         others = ",".join(name for name in self.grounds if name != ground)
         own = [
             word.replace("{ground}", ground).replace("{others}", others)
-            for word in self.contestants[contestant]
+            for word in (*self.contestants[contestant], *option)
         ]
         shared = [*self.words, *self.grounds[ground]]
-        return [last_of_each_key([*shared, *own, f"seed={seed}"]) for seed in self.seeds]
+        if any(PLACE in word for word in shared):
+            words = [word.replace(PLACE, " ".join(own)) for word in shared]
+        else:
+            words = [*shared, *own]
+        return [
+            last_of_each_key([*(word.replace("{seed}", str(seed)) for word in words), f"seed={seed}"])
+            for seed in self.seeds
+        ]
+
+    def faults(self) -> Iterator[str]:
+        """What would make the contest unequal, each in words."""
+        for name, words in self.contestants.items():
+            for word in (*words, *(word for option in self.options(name) for word in option)):
+                if key_of(word).split(".")[0] in BUDGETS:
+                    yield (
+                        f"contestant {name} sets {word} (valid: in the field's words, so that all have one "
+                        "budget)"
+                    )
+        strangers = sorted(set(self.grids) - set(self.contestants))
+        if strangers:
+            yield f"grids: {strangers[0]} does not play (valid: {', '.join(self.contestants)})"
+        sizes = {name: len(self.options(name)) for name in self.contestants}
+        if len(set(sizes.values())) > 1:
+            yield f"grids of {sizes} settings (valid: as many for all)"
+        fitting = [name for name in self.measures if "test" not in name]
+        if self.grids and self.choose not in fitting:
+            yield f"choose={self.choose} (valid: a measure of no test set: {', '.join(fitting) or 'none'})"
+        if self.choose is not None and not self.grids:
+            yield f"choose={self.choose}: there are no grids (valid: leave it out)"
 
 
 class Arena(_Strict):
@@ -68,7 +130,6 @@ class Arena(_Strict):
     name: str
     title: str
     says: str
-    unit: str
     fields: dict[str, ArenaField]
 
 
@@ -77,13 +138,12 @@ class Standing:
     """How a contestant did on one ground.
 
     Attributes:
-        validation, test: means over seeds with their 95% intervals.
-        rank: the mean over seeds of its rank by validation, 1 the best.
+        measured: by measure the mean over seeds with its 95% interval.
+        chosen: the setting of its grid that it chose; empty where nothing is tuned.
     """
 
-    validation: Interval
-    test: Interval
-    rank: Interval
+    measured: dict[str, Interval]
+    chosen: Words
 
 
 @dataclass(frozen=True)
@@ -92,11 +152,11 @@ class FieldStandings:
 
     Attributes:
         name: of the field.
-        seeds: how many searches each mean is over; 0 where nothing is complete.
+        seeds: how many searches or trainings each mean is over; 0 where nothing is complete.
         by_ground: by ground and contestant; only grounds of which all runs are there.
-        rank, test_rank: by contestant, the best first, the mean over those grounds of its ranks by
-            validation and by test; the interval is over seeds: it says what other seeds would give on these
-            grounds, not on others.
+        ranks: by measure and contestant the mean over those grounds of its ranks among results of the same
+            seed, 1 the best, ties share the mean; contestants are in the order of the first measure. The
+            interval is over seeds: it says what other seeds would give on these grounds, not on others.
         missing: runs that are not there, by their words.
         absent: contestants that are not there yet, or not defined here, with the reason.
     """
@@ -104,10 +164,23 @@ class FieldStandings:
     name: str
     seeds: int
     by_ground: dict[str, dict[str, Standing]]
-    rank: dict[str, Interval]
-    test_rank: dict[str, Interval]
+    ranks: dict[str, dict[str, Interval]]
     missing: list[Words]
     absent: dict[str, str]
+
+    @property
+    def rank(self) -> dict[str, Interval]:
+        """By contestant, the best first: its rank by the first measure; empty where nothing is complete."""
+        return next(iter(self.ranks.values()), {})
+
+    def open_against(self, contestant: str) -> list[str]:
+        """Those whose rank's interval overlaps with a contestant's: who of them is ahead is open."""
+        own = self.rank[contestant]
+        return [
+            name
+            for name, other in self.rank.items()
+            if name != contestant and other.low <= own.high and own.low <= other.high
+        ]
 
 
 def arenas() -> list[str]:
@@ -128,14 +201,9 @@ def load_arena(name: str) -> Arena:
         arena = Arena(name=name, **read_yaml(path))
     except (ValidationError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
-    for field in arena.fields.values():
-        for contestant, words in field.contestants.items():
-            unequal = [word for word in words if key_of(word).startswith("paper")]
-            if unequal:
-                raise UserError(
-                    f"{path}: contestant {contestant} sets {unequal[0]} (valid: in the field's words, so "
-                    "that all have one budget)"
-                )
+    for title, field in arena.fields.items():
+        for fault in field.faults():
+            raise UserError(f"{path}: {title}: {fault}")
     return arena
 
 
@@ -159,16 +227,20 @@ def playing(field: ArenaField) -> tuple[list[str], dict[str, str]]:
 
 
 def runs_of(arena: Arena) -> list[Words]:
-    """The words of every run that an arena needs, each once."""
-    return list(
-        dict.fromkeys(
-            words
-            for field in arena.fields.values()
-            for ground in field.grounds
-            for contestant in playing(field)[0]
-            for words in field.runs(ground, contestant)
-        )
-    )
+    """The words of every run that an arena needs, each once.
+
+    All of one seed come before those of the next: a play that is broken off has whole seeds, and what is
+    timed is timed side by side.
+    """
+    numbered = [
+        (number, words)
+        for field in arena.fields.values()
+        for ground in field.grounds
+        for contestant in playing(field)[0]
+        for option in field.options(contestant)
+        for number, words in enumerate(field.runs(ground, contestant, option))
+    ]
+    return list(dict.fromkeys(words for _, words in sorted(numbered, key=lambda pair: pair[0])))
 
 
 def values(results: Sequence[dict[str, Any]], metric: str) -> list[float]:
@@ -194,68 +266,78 @@ def standings(arena: Arena, evidence: Evidence) -> list[FieldStandings]:
     return [_of_field(arena, name, field, evidence) for name, field in arena.fields.items()]
 
 
+# by measure the values of all seeds
+Values = dict[str, list[float]]
+
+
 def _of_field(arena: Arena, name: str, field: ArenaField, evidence: Evidence) -> FieldStandings:
     here, absent = playing(field)
-    scores: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    by_ground: dict[str, dict[str, Standing]] = {}
+    ranks: dict[str, list[np.ndarray]] = {measure: [] for measure in field.measures}
     missing: list[Words] = []
+    counts: set[int] = set()
     for ground in field.grounds:
-        found = {one: [evidence.find(words) for words in field.runs(ground, one)] for one in here}
-        lacking = [
+        runs = [
             words
             for one in here
-            for words, result in zip(field.runs(ground, one), found[one], strict=True)
-            if result is None
+            for option in field.options(one)
+            for words in field.runs(ground, one, option)
         ]
+        lacking = [words for words in runs if evidence.find(words) is None]
         missing += lacking
-        if not lacking and here:
-            there = {
-                one: [result for result in results if result is not None] for one, results in found.items()
-            }
-            scores[ground] = {
-                one: (values(results, field.validation), values(results, field.test))
-                for one, results in there.items()
-            }
-    _check_equal(arena, scores)
-    by_ground, ranks, test_ranks = {}, [], []
-    for ground, table in scores.items():
-        rank, test_rank = (_ranks([pair[k] for pair in table.values()]) for k in (0, 1))
-        ranks.append(rank)
-        test_ranks.append(test_rank)
+        if lacking or not here:
+            continue
+        scores = {one: _chosen(field, ground, one, evidence) for one in here}
+        counts |= {len(part) for found, _ in scores.values() for part in found.values()}
+        if len(counts) > 1:
+            raise UserError(
+                f"arena {arena.name}: contestants have {sorted(counts)} searches (valid: equal numbers)"
+            )
+        for measure, spec in field.measures.items():
+            ranks[measure].append(_ranks([found[measure] for found, _ in scores.values()], spec))
         by_ground[ground] = {
-            one: Standing(mean_interval(validation), mean_interval(test), mean_interval(rank[k].tolist()))
-            for k, (one, (validation, test)) in enumerate(table.items())
+            one: Standing({measure: mean_interval(part) for measure, part in found.items()}, chosen)
+            for one, (found, chosen) in scores.items()
         }
     return FieldStandings(
-        name,
-        len(next(iter(next(iter(scores.values())).values()))[0]) if scores else 0,
-        by_ground,
-        _means(here, ranks),
-        _means(here, test_ranks),
-        missing,
-        absent,
+        name, counts.pop() if counts else 0, by_ground, _in_order(here, ranks, field.first), missing, absent
     )
 
 
-def _check_equal(arena: Arena, scores: dict[str, dict[str, tuple[list[float], list[float]]]]) -> None:
-    counts = {len(part) for table in scores.values() for pair in table.values() for part in pair}
-    if len(counts) > 1:
-        raise UserError(
-            f"arena {arena.name}: contestants have {sorted(counts)} searches (valid: equal numbers)"
-        )
+def _chosen(field: ArenaField, ground: str, contestant: str, evidence: Evidence) -> tuple[Values, Words]:
+    """What a contestant measured on a ground whose runs are all there, and the setting that it chose."""
+    candidates = []
+    for option in field.options(contestant):
+        found = [evidence.find(words) for words in field.runs(ground, contestant, option)]
+        results = [result for result in found if result is not None]
+        candidates.append(({measure: values(results, measure) for measure in field.measures}, option))
+    choose = field.choose
+    if choose is None:
+        return candidates[0]
+    sign = 1 if field.measures[choose].better == "lower" else -1
+    return min(candidates, key=lambda one: sign * float(np.mean(one[0][choose])))
 
 
-def _ranks(scores: list[list[float]]) -> np.ndarray:
-    """Of contestants [C][S] the ranks of each seed, 1 the largest score, ties share the mean: [C, S]."""
+def _ranks(scores: list[list[float]], measure: Measure) -> np.ndarray:
+    """Of contestants [C][S] the ranks of each seed, 1 the best, ties share the mean: [C, S]."""
     from scipy.stats import rankdata
 
-    found: np.ndarray = rankdata(-np.array(scores), method="average", axis=0)
+    sign = 1 if measure.better == "lower" else -1
+    found: np.ndarray = rankdata(sign * np.array(scores), method="average", axis=0)
     return found
 
 
-def _means(names: list[str], ranks: list[np.ndarray]) -> dict[str, Interval]:
-    """Of ranks [C, S] on each ground the mean over grounds, with an interval over seeds."""
-    if not ranks:
+def _in_order(
+    names: list[str], ranks: dict[str, list[np.ndarray]], first: str
+) -> dict[str, dict[str, Interval]]:
+    """Of ranks [C, S] by measure on each ground the means over grounds, with intervals over seeds."""
+    if not ranks[first]:
         return {}
-    mean = np.mean(ranks, axis=0)
-    found = {name: mean_interval(row.tolist()) for name, row in zip(names, mean, strict=True)}
-    return dict(sorted(found.items(), key=lambda item: item[1].mean))
+    found = {
+        measure: {
+            name: mean_interval(row.tolist()) for name, row in zip(names, np.mean(each, axis=0), strict=True)
+        }
+        for measure, each in ranks.items()
+    }
+    order = sorted(names, key=lambda name: found[first][name].mean)
+    return {measure: {name: found[measure][name] for name in order} for measure in found}

@@ -13,7 +13,7 @@ HELP = """Let methods play on the same grounds with equal budgets; runs that are
 
   python arena.py                                   the names of all arenas
   python arena.py architectures                     make what is missing, and print the ranks
-  python arena.py architectures hydra/launcher=joblib record=true
+  python arena.py pruners hydra/launcher=joblib record=true
 
 Words with = pass on to run.py, as in claims.py. Arenas stand in conf/arena; their pages are in the report."""
 
@@ -58,18 +58,26 @@ def _list(evidence: Evidence) -> None:
 def _print(arena: Arena, found: list[FieldStandings]) -> None:
     console = Console(width=width())
     for one in found:
-        here, _ = playing(arena.fields[one.name])
-        table = Table(
-            "contestant", "rank", "rank by test", *one.by_ground, title=f"{arena.title}: {one.name}"
-        )
+        field = arena.fields[one.name]
+        here, _ = playing(field)
+        first = field.measures[field.first]
+        ranked = [f"rank by {measure.says}" for measure in field.measures.values()]
+        title = f"{arena.title}: {one.name}"
+        table = Table("contestant", *ranked, *one.by_ground, "open against", title=title)
         for name in one.rank or here:
-            cells = [str(table_[name].validation) for table_ in one.by_ground.values()]
-            table.add_row(name, str(one.rank.get(name, "-")), str(one.test_rank.get(name, "-")), *cells)
+            ranks = [str(by_name[name]) for by_name in one.ranks.values()] or ["-"] * len(ranked)
+            cells = [str(standing[name].measured[field.first]) for standing in one.by_ground.values()]
+            table.add_row(name, *ranks, *cells, ", ".join(one.open_against(name)) if one.rank else "-")
         console.print(table)
         print(
-            f"ranks: means over {len(one.by_ground)} grounds, with 95% intervals over {one.seeds} seeds; "
-            f"{arena.fields[one.name].validation} in {arena.unit} on each ground"
+            f"ranks: means over {len(one.by_ground)} of {len(field.grounds)} grounds, with 95% intervals "
+            f"over {one.seeds} seeds; on each ground the {first.label}, {first.better} is better"
         )
+        print(f"tuned: {field.tuned}")
+        for ground, standing in one.by_ground.items():
+            chosen = [f"{name} {' '.join(how.chosen)}" for name, how in standing.items() if how.chosen]
+            if chosen:
+                print(f"{ground}, chosen: {'; '.join(chosen)}")
         for name, reason in one.absent.items():
             print(f"{name}: {reason}")
         if one.missing:

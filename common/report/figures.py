@@ -605,7 +605,7 @@ def _strip_plot(claim: Claim, points: Points, sides: list[str], alt: str) -> Cla
     limit = getattr(claim.rule, "at_most", None)
     limit = getattr(claim.rule, "at_least", None) if limit is None else limit
     marks = [float(limit)] if isinstance(limit, int | float) else []
-    place = _scale([y for _, _, y in points] + marks, LEFT + 6, RIGHT - 6)
+    place = scale_of([y for _, _, y in points] + marks, LEFT + 6, RIGHT - 6)
     dots = [
         Dot(place(y), ROW * sides.index(side) + 20, sides.index(side) % PANEL_SERIES) for side, _, y in points
     ]
@@ -620,8 +620,8 @@ def _trend_plot(points: Points, sides: list[str], alt: str, log: bool) -> ClaimP
     """The metric along the series; logarithmic where the claim is about the slope of logarithms."""
     left, height = 62, 150
     xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
-    across = _scale(xs, left + 6, RIGHT - 8, log)
-    up = _scale(ys, height - 34, 10, log)
+    across = scale_of(xs, left + 6, RIGHT - 8, log)
+    up = scale_of(ys, height - 34, 10, log)
     dots = [Dot(across(x), up(y), sides.index(side) % PANEL_SERIES) for side, x, y in points]
     paths = []
     for index, side in enumerate(sides):
@@ -635,7 +635,7 @@ def _trend_plot(points: Points, sides: list[str], alt: str, log: bool) -> ClaimP
     return ClaimPlot(height, sides, dots, paths, [], ticks, texts, alt)
 
 
-def _scale(values: list[float], low: float, high: float, log: bool = False) -> Callable[[float], float]:
+def scale_of(values: list[float], low: float, high: float, log: bool = False) -> Callable[[float], float]:
     """A map of values to pixels; logarithmic if it shall be and all values are positive."""
     bend: Callable[[float], float] = math.log if log and min(values) > 0 else float
     first, last = bend(min(values)), bend(max(values))

@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 
 from common.report.figures import ClaimPlot, Figure, claim_plot, own_pictures, table_figures
 from common.report.model import STATES, Paper, Report, Table
+from common.report.whiskers import field_plots
 from common.runs.result import number
 from common.tables.tables import SCALES, in_roots
 
@@ -68,7 +69,8 @@ def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
     else:
         (into / "own.html").unlink(missing_ok=True)
     for arena, fields in report.arenas:
-        page_of = environment.get_template("arena.html").render(arena=arena, fields=fields)
+        drawn = [(one, spec := arena.fields[one.name], list(field_plots(spec, one))) for one in fields]
+        page_of = environment.get_template("arena.html").render(arena=arena, fields=drawn)
         _write(into / f"arena_{arena.name}.html", page_of)
     linked = {paper.name for paper in report.papers if (into / f"{paper.name}.html").exists()}
     groups = by_group(report.papers)

@@ -1,0 +1,87 @@
+"""Small plots of an arena: a row for each contestant, its mean as a dot on its interval over seeds."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from common.claims.arena import ArenaField, FieldStandings
+from common.claims.judge import Interval
+from common.report.figures import scale_of
+from common.runs.result import number
+
+WIDTH, LEFT, RIGHT, ROW, FOOT = 380, 150, 366, 20, 24
+# of positive values, how far apart they stand on a logarithmic axis
+FAR_APART = 20.0
+# characters of a contestant's name that fit beside its row
+NAME = 24
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contestant in pixels: its mean at `x`, its interval from `low` to `high`."""
+
+    name: str
+    y: float
+    x: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Whiskers:
+    """A plot for a template; `ticks` are (x, text, anchor) below it, `alt` says its numbers in words."""
+
+    title: str
+    height: int
+    rows: list[Row]
+    ticks: list[tuple[float, str, str]]
+    alt: str
+
+
+def field_plots(field: ArenaField, found: FieldStandings) -> Iterator[Whiskers]:
+    """The plots of a field: of the rank, and of what was measured on the grounds.
+
+    With one ground every measure is drawn, with several the one that decides, on each.
+    """
+    if not found.rank:
+        return
+    first = field.measures[field.first]
+    yield whiskers(f"rank by {first.says} (1 is best)", found.rank)
+    one_ground = len(found.by_ground) == 1
+    for ground, standing in found.by_ground.items():
+        for measure in field.measures if one_ground else [field.first]:
+            spec = field.measures[measure]
+            title = f"{ground}: {spec.label}, {spec.better} is better"
+            yield whiskers(title, {name: standing[name].measured[measure] for name in found.rank})
+
+
+def whiskers(title: str, intervals: dict[str, Interval]) -> Whiskers:
+    """A plot of intervals by name, from the top down; one that nothing bounds is its mean alone."""
+    ends = {
+        name: (one.low, one.high) if one.bounded else (one.mean, one.mean) for name, one in intervals.items()
+    }
+    values = [value for pair in ends.values() for value in pair]
+    low, high = min(values), max(values)
+    log = low > 0 and high / low >= FAR_APART
+    place = scale_of(values, LEFT + 8, RIGHT - 8, log)
+    rows = [
+        Row(shortened(name), ROW * index + 14, place(one.mean), *map(place, ends[name]))
+        for index, (name, one) in enumerate(intervals.items())
+    ]
+    ticks = [(float(LEFT + 8), _short(low), "start"), (float(RIGHT - 8), _short(high), "end")]
+    if low == high:
+        ticks = [(place(low), _short(low), "middle")]
+    said = ". ".join(f"{name}: {one}" for name, one in intervals.items())
+    return Whiskers(
+        title + (", logarithmic" if log else ""), ROW * len(rows) + FOOT, rows, ticks, f"{title}. {said}."
+    )
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside its row."""
+    return name if len(name) <= NAME else name[: NAME - 1] + "…"
+
+
+def _short(value: float) -> str:
+    """A tick of three digits."""
+    return number(value) if value == 0 or not math.isfinite(value) else number(float(f"{value:.3g}"))
