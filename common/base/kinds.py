@@ -20,6 +20,7 @@ TASKS = {
     "convex_problem": ("convex",),
     "language_modelling": ("own",),
     "translation": ("translation",),
+    "question_answering": ("own",),
     "saddle_problem": ("constraint",),
     "objective": ("surrogate",),
     "network_function": ("regression", "classification"),

@@ -63,7 +63,9 @@ class Model(Protocol):
       (`common.models.decoding.Decoder`); without them each token computes all anew.
     - `loss_of(outputs, inputs, targets)`, `metrics_of(outputs, inputs, targets)`: of the task "own", which
       must have both (`common.training.tasks.Own`), or in their place
-    - `own_task(data)`: a `common.base.task.Task`, for what is no mean over batches (accuracies on pairs).
+    - `own_task(data)`: a `common.base.task.Task`, for what is no mean over batches (accuracies on pairs). One
+      that gives scores [b, 2, C] of the first and the last word of answers to `common.base.passages` has it
+      from `common.training.answering.AnswersQuestions`.
     """
 
     @property

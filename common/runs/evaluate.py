@@ -185,6 +185,9 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
         usual["test"] = settings.get("test")
     elif choice == "tagged_file":
         usual = {key: settings.get(key) for key in ("scheme", "words", "kept_from", "longest")}
+    elif choice == "question_file":
+        keys = ("words", "kept_from", "longest", "longest_passage", "longest_question")
+        usual = {key: settings.get(key) for key in keys}
     elif choice == "text_file":
         usual = {key: settings.get(key) for key in ("level", "kept_from", "bptt")}
     given = {key_of(word).removeprefix("dataset.") for word in words}

@@ -13,6 +13,7 @@ from common.base.dataset import DataSet
 from common.base.errors import UserError
 from common.base.kinds import TASKS
 from common.base.modes import evaluation_mode
+from common.base.passages import SPECIAL, joined
 from common.base.sequence import EOS, packed
 
 # settings that a line on a constructor names
@@ -94,6 +95,9 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, gi
 
 def _example(data: DataSet, kind: str) -> torch.Tensor:
     """Two inputs as the data have them."""
+    if kind == "question_answering":
+        words = torch.full((2, 3, data.shape[1]), SPECIAL)
+        return joined(words, words)
     if kind != "translation":
         # words go by their numbers
         return torch.zeros(2, *data.shape, dtype=torch.int64 if kind == "sequence_tagging" else None)

@@ -15,6 +15,7 @@ from common.base.errors import UserError
 from common.base.files import names_beside
 from common.runs.cli import guarded
 from common.runs.export import SCORE, share
+from common.runs.predict_answers import predict_answers, reader_of
 from common.runs.refusal import refuse_near
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ HELP = """What a network says of your pictures: the network first, then the pict
   python predict.py network.onnx clip.gif                    an ONNX file of export.py, an animation
   python predict.py deployed photos to=answers top=3         a folder with a state dict of export.py
   python predict.py outputs/pmf_automl/0123456789ab new.csv  the pipeline of a table of yours, on new rows
+  python predict.py outputs/yogi/0123456789ab new.json       a reader (model=bidaf), passages with questions
 
 Networks for classification give probabilities (the top=5 likeliest classes), detectors boxes of a probability
 above score=0.3, those for segmentation the class of each pixel. Written are each picture with its answer
@@ -45,7 +47,9 @@ OpenCV is installed; every=10 takes each tenth frame. A file that cannot be read
 done, and the exit code is 1.
 
 Pictures are prepared as in the run's own evaluation, but for the rounding of resized pixels. For rows of a
-table there is evaluate.py, and for a pipeline of paper=pmf_automl this command: it writes predictions.csv."""
+table there is evaluate.py, and for a pipeline of paper=pmf_automl this command: it writes predictions.csv.
+Passages with questions are files in SQuAD's format, which need no answers: answers.jsonl has of each question
+its answer, where it stands and its probability, answers.json the texts by the questions' ids."""
 DEFAULTS = {"to": "predictions", "top": "5", "every": "1", "score": str(SCORE)}
 LINES = "predictions.jsonl"
 MASK = ".classes.png"
@@ -99,6 +103,12 @@ def _predict(words: list[str]) -> int:
         _check_there(path)
     if (folder := _pipeline_of(network)) is not None:
         _predict_rows(folder, pictures, options)
+        return 0
+    if (run := reader_of(network)) is not None:
+        written, count = predict_answers(run, pictures, options.to)
+        for path in written:
+            print(f"answers: {path}")
+        print(f"{count} question{'s' * (count != 1)} answered")
         return 0
     done = predict(network, pictures, options)
     if done.pictures:

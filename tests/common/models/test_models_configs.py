@@ -23,7 +23,7 @@ OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?"
     r"|_target_: (papers\.(saddle\.sets|sdp_cert\.random_signs|mgda\.networks\.LinearEncoder)"
     r"|papers\.(pelee\.detector|pmf_automl|transfer_automl|nao\.recurrent)|common\.(search\.surrogate|detection\.ssd)"
-    r"|common\.models\.(char_lstm_crf|transformer))"
+    r"|common\.training\.answering|common\.models\.(char_lstm_crf|transformer))"
 )
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if not OTHERS.search(path.read_text()))
 

@@ -23,7 +23,7 @@ CONF = Path(__file__).parents[3] / "conf" / "model"
 OTHERS = re.compile(
     r"\$\{teacher\}|\?\?\?|_target_: (papers\.(saddle\.sets|sdp_cert|mgda\.networks\.LinearEncoder|spider"
     r"|yogi|accelegrad|channelnets|pelee\.detector|pmf_automl|transfer_automl|nao\.recurrent|nasbot\.network\.GraphRegression)"
-    r"|common\.search\.surrogate|common\.detection|common\.models\.(linear|online_function|shufflenet|char_lstm_crf|transformer))"
+    r"|common\.search\.surrogate|common\.(detection|training\.answering)|common\.models\.(linear|online_function|shufflenet|char_lstm_crf|transformer))"
     r"|backbone: xception"
 )
 SHAPES = [((3, 32, 32), 5), ((1, 28, 28), 5), ((1, 8, 8), 5), ((20,), 3), ((20, 3), 5)]

@@ -32,6 +32,7 @@ from common.runs.callbacks import Checkpoints
 from common.runs.processes import Processes
 from common.runs.progress import ProgressReport
 from common.training import schedules
+from common.training.answering import Reader
 from common.training.finite import NonFinite
 from common.training.schedules import Schedule
 from common.training.supervised import SupervisedModule
@@ -358,6 +359,18 @@ def tagging_case() -> Case:
     )
 
 
+def answering_case() -> Case:
+    """Passages of any length, and masks of dropout before each LSTM."""
+    sizes: dict[str, Any] = {"word_size": 4, "char_size": 4, "filters": 3, "hidden": 4, "longest_answer": 3}
+    return Case(
+        dataset="python_questions",
+        data={"source": "synthetic", "limit": 20, "batch_size": 8, "words": 60},
+        model=partial(Reader, words=60, dropout=0.5, end="attended", **sizes),
+        method=partial(torch.optim.Adam, lr=0.01, foreach=True),
+        epochs=1.7,
+    )
+
+
 def online_case() -> Case:
     """Noise drawn for each step, and a mean of what the task watches that must survive a kill."""
     return Case(
@@ -396,6 +409,7 @@ CASES = {
     "crop_flip": augmented_case(),
     "clouds": clouds_case(),
     "tagging": tagging_case(),
+    "answering": answering_case(),
     "synthetic": Case(
         dataset="mnist", data={"source": "synthetic", "limit": 60, "batch_size": 25}, epochs=2.0
     ),
