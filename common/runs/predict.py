@@ -99,8 +99,8 @@ def main() -> int:
 
 def _predict(words: list[str]) -> int:
     network, pictures, options = divided(words)
-    for path in ([Path(word).expanduser() for word in network if "=" not in word], pictures):
-        _check_there(path)
+    for paths in ([Path(word).expanduser() for word in network if "=" not in word], pictures):
+        _check_there(paths)
     if (folder := _pipeline_of(network)) is not None:
         _predict_rows(folder, pictures, options)
         return 0
