@@ -49,6 +49,7 @@ SLOW = (
     "test_floors.py",
     "test_launchers.py",
     "test_report_command.py",
+    "test_results.py",
     "test_stages_command.py",
     "test_steady.py",
     "common/report/test_report_wandb.py",

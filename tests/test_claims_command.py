@@ -172,6 +172,20 @@ def test_the_list_says_what_there_is_and_loads_nothing_heavy(call: Call) -> None
     assert lines[-1] == "imported torch: False"
 
 
+def test_a_claim_is_shown_with_its_sentence_its_entries_and_what_it_would_run(
+    call: Call, tmp_path: Path
+) -> None:
+    done = call("yogi.fraction", "--show")
+    assert done.returncode == 0
+    first, source, judged, entries, runs, *commands, _ = done.stdout.splitlines()
+    assert first == "yogi.fraction: An accuracy is at most 1."
+    assert source.startswith("  source: ") and judged.startswith("  judged: ")
+    assert entries == "  entries: none, its runs are its own"
+    assert runs == "  runs: 2, of which 0 are there, to run:"
+    assert len(commands) == 2 and all(line.startswith("    python run.py paper=yogi ") for line in commands)
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.parametrize(
     ("word", "advice"),
     [

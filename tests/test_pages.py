@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT, chapter, chapters, commands
 
-from common.report.model import build
-from common.report.pages import pages
 from common.runs.compose import compose
-from common.runs.evidence import Evidence
 
 WRITTEN = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("papers/*/README.md"))]
 NAMES = [path.relative_to(ROOT).as_posix() for path in WRITTEN]
@@ -88,9 +85,3 @@ def test_the_words_of_every_run_compose(command: str) -> None:
     typed = [word for word in shlex.split(command)[2:] if not word.startswith("debug=")]
     config, _ = compose(typed)
     assert config.paper
-
-
-def test_the_pages_show_what_the_committed_results_say() -> None:
-    report = build(Evidence.read(ROOT / "no_outputs", ROOT / "results"))
-    stale = [path.as_posix() for path, text in pages(report).items() if (ROOT / path).read_text() != text]
-    assert stale == [], "run `python report.py to=pages`"

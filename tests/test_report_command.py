@@ -90,11 +90,12 @@ def test_help_names_the_ways_to_see_a_report(call: Report) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["to=pdf"], "unknown to=pdf (valid: html, terminal, wandb)"),
+        (["to=pdf"], "unknown to=pdf (valid: html, terminal, wandb, pages)"),
         (["paper=yogy"], "unknown paper=yogy; did you mean yogi? (valid: "),
         (["papers=yogi"], "unknown word papers; did you mean paper? (valid: paper, to, into, output_dir,"),
         (["yogi"], "unknown word yogi (valid: paper, to, into, output_dir, results_dir)"),
         (["into="], "into= has no value"),
+        (["to=pages", "paper=yogi"], "paper=: committed pages show all papers (valid: to=pages alone)"),
     ],
 )
 def test_a_wrong_word_gets_one_line_with_the_valid_ones(words: list[str], line: str) -> None:
@@ -106,7 +107,7 @@ def test_a_wrong_word_gets_one_line_with_the_valid_ones(words: list[str], line: 
 def test_a_wrong_word_ends_with_one_line_and_exit_code_1(call: Report) -> None:
     done = call("to=pdf")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: unknown to=pdf (valid: html, terminal, wandb)\n"
+    assert done.stderr == "error: unknown to=pdf (valid: html, terminal, wandb, pages)\n"
 
 
 def test_a_folder_that_cannot_be_written_gets_one_line(call: Report, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@
 
 `paired`: A is better than B by more than `least` (`relative`: as a fraction of B's mean). `trend`: the
 metric along a series; `points: [{x: 1000, words: [...]}]` in place of `over` and `values` where a step
-changes several words; `slope` bounds the slope of log metric against log x (null: no bound on that side),
-of which `against` (words) subtracts that of another series; or `monotone: falling | rising`. `bound`
-(`at_most` or `at_least`) and `identity` hold in every run, of which `each: [[words], ...]` names several.
+changes several words, and `along` says what x is where no key among these words has its values; `slope`
+bounds the slope of log metric against log x (null: no bound on that side), of which `against` (words)
+subtracts that of another series; or `monotone: falling | rising`. `bound` (`at_most` or `at_least`) and
+`identity` hold in every run, of which `each: [[words], ...]` names several.
 Later words win over earlier ones with the same key.
 """
 
@@ -32,6 +33,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from common.base.errors import UserError
 from common.base.files import read_yaml
 from common.runs.evidence import key_of, last_of_each_key
+from common.runs.result import number
 from common.tables.tables import ROOT, unknown
 
 Kind = Literal["paired", "trend", "bound", "identity"]
@@ -92,6 +94,7 @@ class Trend(_Strict):
     over: str | None = None
     values: tuple[int | Number, ...] = ()
     points: tuple[Point, ...] = ()
+    along: str | None = None
     slope: tuple[Number | None, Number | None] | None = None
     monotone: Literal["falling", "rising"] | None = None
     against: Words = ()
@@ -112,10 +115,29 @@ class Trend(_Strict):
         return self
 
     @property
+    def axis(self) -> str:
+        """What x is: `along`, `over`, or the keys whose values are x in every step; "x" where none is."""
+        named = self.along or self.over
+        if named is not None:
+            return named
+        same = [
+            {key_of(word) for word in point.words if _is_number(word.split("=", 1)[1], point.x)}
+            for point in self.points
+        ]
+        return " = ".join(sorted(set.intersection(*same))) or "x"
+
+    @property
     def series(self) -> tuple[Point, ...]:
         """The steps in the order of x."""
         points = self.points or tuple(Point(x=v, words=(f"{self.over}={v}",)) for v in self.values)
         return tuple(sorted(points, key=lambda point: point.x))
+
+
+def _is_number(text: str, x: float) -> bool:
+    try:
+        return float(text) == x
+    except ValueError:
+        return False
 
 
 def _check_slope(low: float | None, high: float | None, *, xs: list[float]) -> None:
@@ -214,6 +236,40 @@ class Claim:
     kind: Kind
     rule: Rule
 
+    @property
+    def judged_by(self) -> str:
+        """What the verdict is about, in words: `loss of yogi lower than that of adam, over 3 seeds`."""
+        rule, runs = self.rule, len(self.all_runs())
+        over = "over 1 seed" if len(self.seeds) == 1 else f"over {len(self.seeds)} seeds"
+        every = "in the only run" if runs == 1 else f"in each of {runs} runs"
+        if isinstance(rule, Paired):
+            return f"{self._paired_words(rule)}, {over}"
+        if isinstance(rule, Trend):
+            return f"{self._trend_words(rule)}, {over}"
+        if isinstance(rule, Bound):
+            side, limit = ("<=", rule.at_most) if rule.at_most is not None else (">=", rule.at_least)
+            return f"{rule.metric} {side} {_named(limit)} {every}"
+        return f"{rule.metric} = {_named(rule.equals)} to within {number(rule.tolerance)} {every}"
+
+    def _paired_words(self, rule: Paired) -> str:
+        least = f"{100 * abs(rule.least):g} %" if rule.relative else number(abs(rule.least))
+        a, b = self.label("a"), self.label("b")
+        if rule.least < 0:
+            worse = "higher" if rule.better == "lower" else "lower"
+            return f"{rule.metric} of {a} not {worse} than that of {b} by {least} or more"
+        more = f" by more than {least}" if rule.least else ""
+        return f"{rule.metric} of {a} {rule.better} than that of {b}{more}"
+
+    def _trend_words(self, rule: Trend) -> str:
+        if rule.monotone is not None:
+            return f"{rule.metric} {rule.monotone} at every step of {rule.axis}"
+        low, high = rule.slope or (None, None)
+        limits = ([] if low is None else [f"at least {number(low)}"]) + (
+            [] if high is None else [f"at most {number(high)}"]
+        )
+        less = f" less that of {self.label('against')}" if rule.against else ""
+        return f"slope of log {rule.metric} against log {rule.axis}{less} {' and '.join(limits)}"
+
     def all_runs(self) -> list[Run]:
         """Every run that the verdict needs, seed by seed."""
         return [
@@ -244,6 +300,11 @@ class Claim:
             changed = {key_of(word) for word in rule.against}
             return _short(tuple(word for word in self.words if key_of(word) in changed)) or rule.metric
         return _short(tuple(side.split())) or rule.metric
+
+
+def _named(limit: float | str | None) -> str:
+    """A limit: a number, or the metric that it is."""
+    return limit if isinstance(limit, str) else number(limit)
 
 
 def _short(words: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,11 @@ from rich.text import Text
 from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.base.names import fitting
-from common.claims.claims import Claim, all_claims
+from common.claims.claims import Claim, Run, all_claims
 from common.runs.evidence import Evidence, asked, folders_of, key_of, values_of
 from common.runs.refusal import check_passed_on, is_asked
 from common.runs.result import number
-from common.tables.tables import unknown
+from common.tables.tables import SOURCES, unknown
 
 if TYPE_CHECKING:
     from common.claims.judge import Verdict
@@ -26,16 +27,19 @@ HELP = """Judge what the papers say, by their runs; runs that are missing are ma
 
   python claims.py                                    every claim of every paper
   python claims.py 'yogi.*' hydra/launcher=joblib     those of one paper, its runs in parallel
-  python claims.py yogi.noise_floor_falls_with_batch  one claim
+  python claims.py yogi.noise_floor_falls_with_batch  one claim: what it says, its runs, its verdict
+  python claims.py yogi.noise_floor_falls_with_batch --show   the same, and nothing is run
   python claims.py --list                             their names; which have all their runs
 
 Words with = pass on to run.py: a launcher, logger=wandb, record=true (keep the results in results/),
 force=true (make all the runs anew). The claims stand in papers/<paper>/claims.yaml.
 Verdicts: supported, refuted, or inconclusive (the 95% interval of the effect straddles); the exit code is 1
 only where a run failed."""
-LIST = "--list"
+LIST, SHOW = "--list", "--show"
 # columns of a terminal that has room for a claim's kind, scale and age
 WIDE = 120
+# runs that are shown by their commands
+MOST_RUNS = 12
 COLOURS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "not run": "dim"}
 
 
@@ -45,14 +49,20 @@ def main() -> int:
 
 
 def _claims(words: list[str]) -> int:
-    refuse_options(words, [LIST])
-    names = [word for word in words if "=" not in word and word != LIST]
+    refuse_options(words, [LIST, SHOW])
+    names = [word for word in words if "=" not in word and word not in (LIST, SHOW)]
     passed_on = [word for word in words if "=" in word]
     _check_words(passed_on)
     claims = chosen(names)
     evidence = read_evidence(passed_on)
     if LIST in words:
         _list(claims, evidence)
+        return 0
+    # those that are named in full; of globs the runs alone would fill the terminal
+    for claim in claims:
+        if SHOW in words or claim.name in names:
+            print("\n".join(shown(claim, evidence, "force=true" in passed_on)))
+    if SHOW in words:
         return 0
     code = _make(claims, evidence, passed_on)
     evidence = read_evidence(passed_on)
@@ -101,6 +111,29 @@ def _list(claims: list[Claim], evidence: Evidence) -> None:
         there = sum(evidence.find(run.words) is not None for run in runs)
         counts = f"{there} of {len(runs)} runs"
         print(f"{claim.name:<{longest}}  {claim.kind:<8}  {counts:<14}  {claim.says}"[:wide])
+
+
+def shown(claim: Claim, evidence: Evidence, force: bool = False) -> list[str]:
+    """What a claim says, what its verdict is about, the entries that it needs, and what it would run."""
+    runs = claim.all_runs()
+    missing = [run for run in runs if force or evidence.find(run.words) is None]
+    entries = dict.fromkeys(w.partition("=")[2] for run in runs for w in run.words if w.startswith("entry="))
+    own = " and runs of its own" if entries and not all(map(_of_entry, runs)) else ""
+    lines = [
+        f"{claim.name}: {claim.says}",
+        f"  source: {SOURCES[claim.source.kind]}, {claim.source.where}",
+        f"  judged: {claim.judged_by}",
+        f"  entries: {', '.join(entries)}{own}" if entries else "  entries: none, its runs are its own",
+        f"  runs: {len(runs)}, of which {len(runs) - len(missing)} are there"
+        + (", to run:" if missing else ""),
+    ]
+    lines += [f"    python run.py {shlex.join(run.words)}" for run in missing[:MOST_RUNS]]
+    rest = len(missing) - MOST_RUNS
+    return lines + ([f"    and {rest} more"] if rest > 0 else [])
+
+
+def _of_entry(run: Run) -> bool:
+    return any(word.startswith("entry=") for word in run.words)
 
 
 def _make(claims: list[Claim], evidence: Evidence, words: list[str]) -> int:

@@ -252,7 +252,7 @@ def _slope(claim: Claim, rule: Trend, measured: list[Measured]) -> Finding:
         for side in sides
     }
     effect = _slope_interval(claim, slopes, len(rule.series))
-    x = rule.over or "x"
+    x = rule.axis
     if rule.against:
         means = {side: number(float(np.mean([slope for slope, _ in slopes[side]]))) for side in sides}
         both = " and ".join(f"{means[side]} ({claim.label(side)})" for side in sides)
@@ -328,7 +328,7 @@ def _monotone(
     step = steps[worst]
     word, shown = (ONWARD[way], step) if step.mean >= 0 else (OPPOSITE[way], -step)
     onward = sum(step.mean > 0 for step in steps)
-    text = f"{rule.metric} {ONWARD[way]} in {onward} of {len(steps)} steps of {rule.over or 'x'}; "
+    text = f"{rule.metric} {ONWARD[way]} in {onward} of {len(steps)} steps of {rule.axis}; "
     text += f"least surely from {xs[worst]} to {xs[worst + 1]}: {word} by {shown}, {_seeds(n)}"
     return Finding(state, n, text, step.mean, step.low, step.high)
 

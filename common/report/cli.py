@@ -19,7 +19,7 @@ HELP = """Reprise: what the papers report, what was measured, and whether their 
   python report.py paper=yogi          one paper (paper=spider,yogi: two)
   python report.py to=terminal         tables in the terminal
   python report.py to=wandb            a W&B report of each paper (needs a login)
-  python report.py to=pages            README's picture and list of papers, from the committed results alone
+  python report.py to=pages            what README and the papers' pages show of the committed results
 
 Also: into=DIR (the site's folder)  output_dir=outputs  results_dir=results (where results are read)"""
 

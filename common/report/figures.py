@@ -1,9 +1,10 @@
 """Figures redrawn from the runs, as SVG that follows the reader's light or dark mode.
 
 A table whose grid has a numeric axis gives its metrics against that axis, one with a `plane` a metric against
-another; any table gives the learning curves
-of its entries. Each panel is a file of its own, so that a page can set them side by side or below each other.
-Colours are CSS variables inside the SVG; series also differ by marker and dash.
+another, any other one its first metric row by row; and any table gives the learning curves of its entries,
+where they are of one quantity. Each panel is a file of its own, so that a page can set them side by side or
+below each other. Colours are those of the light mode, which any program draws; a rule inside the SVG gives a
+browser the dark ones. Series also differ by marker, dash and width, so that none hides another.
 """
 
 import io
@@ -27,38 +28,49 @@ PANEL_SERIES = 8
 # of searches, the fewest seeds whose mean has an interval that says something
 BAND_SEEDS = 3
 # what the steps of a search are
-EVALUATIONS = "evaluations"
+EVALUATIONS, EXAMPLES, ITERATIONS = "evaluations", "examples", "iterations"
 # a metric best_at_10 is the curve `best` after 10 steps
 AT = "_at_"
+# a metric f_final is where the curve `f` ends
+FINAL = "_final"
 # the curve of a history that says most, where it holds none of the table's own metrics
 CURVES = (
     "simple_regret",
     "best",
     "grad_norm",
     "test_accuracy",
+    "validation_accuracy",
+    "validation_error",
+    "validation_f1",
     "test_loss",
     "validation_loss",
     "running_loss",
     "loss",
 )
+# of these, what each method minimises in its own way: they share an axis only where all minimise the same
+OBJECTIVES = ("test_loss", "validation_loss", "running_loss", "loss")
+# rows that a figure sets below each other, and signs of their names
+MOST_ROWS, NAME_SIGNS = 24, 34
+# values of one sign that are further apart than this stand on a logarithmic axis
+FAR = 20.0
 
-# what matplotlib draws in, and the CSS variable that takes its place
-INK, GRID, FRAME = "#000001", "#000002", "#000003"
-SERIES = [f"#00001{i}" for i in range(PANEL_SERIES)]
 MARKERS = "osD^vPX*"
 DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5))]
 LIGHT = ["#0b63c4", "#b8480b", "#157a3c", "#8a2fd6", "#b5123f", "#0b6f86", "#7d5308", "#4b5563"]
 DARK = ["#6cb0ff", "#ff9b5e", "#5fd28a", "#c79bff", "#ff7f9c", "#4fd0e0", "#e2b552", "#b6bdc9"]
+INK, GRID, FRAME = "#1c2024", "#dfe3e8", "#8b949e"
+# each colour of the light mode with that of the dark one
+MODES = dict(zip([INK, GRID, FRAME, *LIGHT], ["#e6e9ed", "#343b44", "#7d8590", *DARK], strict=True))
 
 
-def _style() -> str:
-    light = "".join(f"--s{i}:{colour};" for i, colour in enumerate(LIGHT))
-    dark = "".join(f"--s{i}:{colour};" for i, colour in enumerate(DARK))
-    return (
-        f"<style>:root{{--ink:#1c2024;--grid:#dfe3e8;--frame:#8b949e;{light}}}"
-        f"@media(prefers-color-scheme:dark){{:root{{--ink:#e6e9ed;--grid:#343b44;--frame:#7d8590;{dark}}}}}"
-        "</style>"
+def _dark_rules() -> str:
+    """What a browser in dark mode draws in place of each colour; other programs pass over it."""
+    rules = "".join(
+        f'[style*="{key}: {light}"]{{{key}:{dark}!important}}'
+        for light, dark in MODES.items()
+        for key in ("fill", "stroke")
     )
+    return f"<style>@media(prefers-color-scheme:dark){{{rules}}}</style>"
 
 
 @dataclass(frozen=True)
@@ -98,11 +110,13 @@ def table_figures(table: Table) -> Iterator[Figure]:
     """All panels of a table, for each scale that was measured; none where nothing was."""
     for scale in table.scales():
         rows = [row for row in table.rows if scale in row.runs]
+        drawn: list[Figure] = []
         if table.axis is not None:
             for metric in table.metrics:
-                yield from _against_axis(table, table.axis, rows, scale, metric)
+                drawn += _against_axis(table, table.axis, rows, scale, metric)
         if table.plane is not None:
-            yield from _against_each_other(table, table.plane, rows, scale)
+            drawn += _against_each_other(table, table.plane, rows, scale)
+        yield from drawn or _row_by_row(table, rows, scale)
         yield from _learning_curves(table, rows, scale)
 
 
@@ -145,9 +159,55 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
             lines,
             scale,
             "axis",
-            (axis.key, f"{metric} ({table.metrics[metric].get('unit', '1')})"),
+            (_named(axis.name, axis.key), with_unit(metric, table.metrics[metric].get("unit"))),
             log_x=min(xs) > 0 and max(xs) / min(xs) >= 8,
         )
+
+
+def _named(name: str, key: str) -> str:
+    """An axis by its name in the table, and by its key where that says something else."""
+    return key if key.split(".")[-1] == name else f"{name} ({key})"
+
+
+def with_unit(metric: str, unit: str | None) -> str:
+    """A metric as the title of an axis: `test_error (%)`; one without a unit by its name alone."""
+    return metric if unit in (None, "", "1") else f"{metric} ({unit})"
+
+
+# a metric, row by row
+
+
+def _row_by_row(table: Table, rows: list[Row], scale: str) -> Iterator[Figure]:
+    """The table's first metric that two rows have: measured with its interval, and reported."""
+    for metric, spec in table.metrics.items():
+        known = [row for row in rows if _value(row, scale, metric) is not None]
+        if 2 <= len(known) <= MOST_ROWS:
+            lines = [_row_line(row, place, scale, metric) for place, row in enumerate(known)]
+            title = f"{metric} by row"
+            labels = (with_unit(metric, spec.get("unit")), "row")
+            svg = draw_rows(lines, _with_scale(title, scale), labels[0])
+            alt = _alt_of_rows(_with_scale(title, scale), lines, labels[0])
+            yield Figure(file_name(f"{table.name}.{scale}.{metric}.rows"), svg, title, alt, scale, "rows")
+            return
+
+
+def _row_line(row: Row, place: int, scale: str, metric: str) -> Line:
+    """A row as a series of its own: its value and the reported one as points (value, place)."""
+    measured = _value(row, scale, metric)
+    assert measured is not None and measured.mean is not None
+    bars = [(float(place), measured.low, measured.high)] if measured.low is not None else []
+    told = row.reported.get(metric)
+    reported = [(float(told), float(place))] if isinstance(told, int | float) else []
+    bounded = [(x, low, high) for x, low, high in bars if low is not None and high is not None]
+    return Line(row.name, [[(measured.mean, float(place))]], bounded, reported, row.source.unverified)
+
+
+def _alt_of_rows(title: str, lines: list[Line], label: str) -> str:
+    parts = [f"{title}. {label}."]
+    for line in lines:
+        told = f", reported {number(line.reported[0][0])}" if line.reported else ""
+        parts.append(f"{line.label}: {number(line.curves[0][0][0])}{told}.")
+    return " ".join(parts)
 
 
 def _value(row: Row, scale: str, metric: str) -> Measured | None:
@@ -167,7 +227,7 @@ def _against_each_other(
             _plane_line(_label(part[0], others, place) or part[0].name, part, plane, scale) for part in groups
         ]
         xs = [x for line in lines for x, _ in line.curves[0]]
-        x, y = (f"{metric} ({table.metrics[metric].get('unit', '1')})" for metric in plane)
+        x, y = (with_unit(metric, table.metrics[metric].get("unit")) for metric in plane)
         yield panel_figure(
             f"{table.name}.{scale}.plane.{'.'.join(place.values())}".rstrip("."),
             " · ".join([f"{plane[1]} against {plane[0]}", *place.values()]),
@@ -180,14 +240,17 @@ def _against_each_other(
 
 
 def _plane_line(label: str, rows: list[Row], plane: tuple[str, str], scale: str) -> Line:
-    points, bars = [], []
+    points, bars, reported = [], [], []
     for row in rows:
+        told = [float(t) for m in plane if isinstance(t := row.reported.get(m), int | float)]
+        if len(told) == 2:
+            reported.append((told[0], told[1]))
         x, y = (_value(row, scale, metric) for metric in plane)
         assert x is not None and x.mean is not None and y is not None and y.mean is not None
         points.append((x.mean, y.mean))
         if y.low is not None and y.high is not None:
             bars.append((x.mean, y.low, y.high))
-    return Line(label, [sorted(points)], bars, [], any(row.source.unverified for row in rows))
+    return Line(label, [sorted(points)], bars, sorted(reported), any(row.source.unverified for row in rows))
 
 
 def _axis_line(label: str, rows: list[Row], axis: Axis, scale: str, metric: str) -> Line:
@@ -209,10 +272,13 @@ def _axis_line(label: str, rows: list[Row], axis: Axis, scale: str, metric: str)
 
 def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figure]:
     series = _curve_name(table, rows, scale)
-    if series is None:
+    step = step_name(run for row in rows for run in row.runs[scale])
+    # a share of the examples so far is no learning curve
+    if series is None or step == EXAMPLES:
         return
-    metric = next((name for name, key in table.results.items() if key == series), None)
-    for place, panel in _panels(rows, table.axes):
+    metric = next((name for name, key in table.results.items() if key in (series, series + FINAL)), None)
+    unit = table.metrics[metric].get("unit") if metric else None
+    for place, panel in _comparable_panels(table, rows, scale, series):
         points = {
             name: at for name, key in table.results.items() if (at := _step_of(key, series)) is not None
         }
@@ -220,22 +286,23 @@ def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figu
             _curve_line(row, _label(row, table.axes, place) or row.name, scale, series, metric, points)
             for row in panel
         ]
-        lines = [line for line in lines if any(len(curve) > 1 for curve in line.curves)]
-        if not lines:
+        # a run that ended where it began is a point among the others' curves
+        lines = [line for line in lines if any(line.curves)]
+        if not any(len(curve) > 1 for line in lines for curve in line.curves):
             continue
         by_epoch = all("epoch" in run["history"] for row in panel for run in row.runs[scale])
         seeds = max(len(row.runs[scale]) for row in panel)
         what = f"{series} while running" + (f", mean of {seeds} seeds" if seeds > 1 else "")
         what += ", 95% interval" if any(line.band for line in lines) else ""
-        step = "epoch" if by_epoch else step_name(run for runs in rows[0].runs.values() for run in runs)
+        along = "epoch" if by_epoch else step
         yield panel_figure(
             f"{table.name}.{scale}.curves.{'.'.join(place.values())}".rstrip("."),
             " · ".join([what, *place.values()]),
             lines,
             scale,
             "curves",
-            (step, series),
-            log_x=step not in ("epoch", EVALUATIONS),
+            (along, with_unit(series, unit)),
+            log_x=along not in ("epoch", EVALUATIONS),
         )
 
 
@@ -249,16 +316,46 @@ def _curve_name(table: Table, rows: list[Row], scale: str) -> str | None:
         if sum(value is not None for value in values) > 1
     }
     keys = list(table.results.values())
-    read = [name.partition(AT)[0] for name in keys]
+    read = [name.partition(AT)[0].removesuffix(FINAL) for name in keys]
     return next((name for name in [*keys, *read, *CURVES] if name in names), None)
 
 
 def step_name(runs: Iterable[dict[str, Any]]) -> str:
-    """What the steps of runs are: evaluations of a search, gradient calls where those count, or steps."""
+    """What the steps of runs are: what they count (evaluations, examples, ...), gradient calls, or steps."""
     measured = {name for run in runs for name in run["metrics"]}
-    if EVALUATIONS in measured:
-        return EVALUATIONS
+    counted = next((name for name in (EVALUATIONS, EXAMPLES, ITERATIONS) if name in measured), None)
+    if counted is not None:
+        return counted
     return "gradient calls" if "gradient_calls" in measured else "steps"
+
+
+def _comparable_panels(
+    table: Table, rows: list[Row], scale: str, series: str
+) -> Iterator[tuple[dict[str, str], list[Row]]]:
+    """`_panels` of rows whose curve means the same; of several kinds those that two rows or more are of."""
+    if series not in OBJECTIVES:
+        yield from _panels(rows, table.axes)
+        return
+    groups = _grouped(rows, lambda row: _objective(row.runs[scale][0]))
+    for objective, group in groups.items():
+        if len(groups) == 1:
+            yield from _panels(group, table.axes)
+        elif len(group) > 1:
+            for place, panel in _panels(group, table.axes):
+                yield {"objective": " ".join(filter(None, objective))} | place, panel
+
+
+def comparable(curve: str, runs: list[dict[str, Any]]) -> bool:
+    """Whether a curve of some runs means the same in all: a loss does where they minimise the same."""
+    return curve not in OBJECTIVES or len({_objective(run) for run in runs}) == 1
+
+
+def _objective(run: dict[str, Any]) -> tuple[str, ...]:
+    """What a run's loss is: its data, a method that is more than an optimizer, sum or mean of pixels."""
+    choices, settings = run["choices"], run.get("config", {}).get("paper", {})
+    method = str(choices.get("method", ""))
+    own = "" if method.startswith("optimizer/") else method
+    return str(choices.get("dataset")), own, str(settings.get("pixels") or "")
 
 
 def _step_of(key: str, series: str) -> float | None:
@@ -373,9 +470,18 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[R
 def panel_figure(
     name: str, title: str, lines: list[Line], scale: str, kind: str, labels: tuple[str, str], log_x: bool
 ) -> Figure:
-    note = f"{title} ({scale} scale)" if scale != "paper" else title
+    note = _with_scale(title, scale)
     svg = draw(lines, note, labels, log_x)
-    return Figure(re.sub(r"[^\w.-]", "_", name), svg, title, _alt(note, lines, labels), scale, kind)
+    return Figure(file_name(name), svg, title, _alt(note, lines, labels), scale, kind)
+
+
+def file_name(name: str) -> str:
+    """A name as one that every file system takes."""
+    return re.sub(r"[^\w.-]", "_", name)
+
+
+def _with_scale(title: str, scale: str) -> str:
+    return f"{title} ({scale} scale)" if scale != "paper" else title
 
 
 def draw(lines: list[Line], title: str, labels: tuple[str, str], log_x: bool) -> str:
@@ -393,7 +499,7 @@ def draw(lines: list[Line], title: str, labels: tuple[str, str], log_x: bool) ->
         canvas = Canvas(figsize=(WIDE, height))
         axes = canvas.add_axes((0.15, (0.5 + legend) / height, 0.82, (height - 0.5 - legend - top) / height))
         for index, line in enumerate(lines):
-            _draw_line(axes, line, index, 2.5 * (index - (len(lines) - 1) / 2))
+            _draw_line(axes, line, index, len(lines))
         axes.autoscale_view()
         set_ticks(axes.xaxis, "log" if log_x else "linear", axes)
         set_ticks(axes.yaxis, "log" if _far_apart(lines) else "linear", axes)
@@ -482,7 +588,7 @@ def _add_legend(canvas: Any, lines: list[Line], height: float) -> None:
     looks = [
         (
             line.label,
-            {"color": SERIES[i], "marker": MARKERS[i], "linestyle": DASHES[i % 4], "markersize": 3.5},
+            {"color": LIGHT[i], "marker": MARKERS[i], "linestyle": DASHES[i % 4], "markersize": 3.5},
         )
         for i, line in enumerate(lines)
     ]
@@ -497,15 +603,21 @@ def _add_legend(canvas: Any, lines: list[Line], height: float) -> None:
         canvas.text(x + 0.075, y, label, fontsize=7, va="center_baseline")
 
 
-def _draw_line(axes: Any, line: Line, index: int, aside: float) -> None:
-    """Draw one series; its intervals stand so many points aside, so that several do not hide each other."""
+def _draw_line(axes: Any, line: Line, index: int, count: int) -> None:
+    """Draw one of several series so that none hides another one that has the same values.
+
+    The first are the widest, long curves have markers at places of their own, intervals stand a little aside.
+    """
     from matplotlib.transforms import ScaledTranslation
 
-    colour, dash = SERIES[index], DASHES[index % 4]
+    colour, dash = LIGHT[index], DASHES[index % 4]
+    width = 1.2 + 0.35 * (count - 1 - index)
+    aside = 2.5 * (index - (count - 1) / 2)
     for curve in line.curves:
         xs, ys = zip(*curve, strict=True) if curve else ((), ())
-        marker = MARKERS[index] if len(xs) <= 12 else None
-        axes.plot(xs, ys, color=colour, linestyle=dash, marker=marker, markersize=3.5, linewidth=1.3)
+        every = None if len(xs) <= 12 else marks_of(len(xs), index, count)
+        look = {"marker": MARKERS[index], "markersize": 3.5, "markevery": every}
+        axes.plot(xs, ys, color=colour, linestyle=dash, linewidth=width, **look)
     if line.band:
         xs, lows, highs = zip(*line.band, strict=True)
         axes.fill_between(xs, lows, highs, color=colour, alpha=0.15, linewidth=0)
@@ -521,19 +633,70 @@ def _draw_line(axes: Any, line: Line, index: int, aside: float) -> None:
         )
 
 
+def marks_of(points: int, index: int, count: int, marks: int = 5) -> list[int]:
+    """Which points of a long curve have its marker: a few, at other places than those of the other curves."""
+    places = [(mark + (index + 0.5) / count) / marks for mark in range(marks)]
+    return sorted({min(int(place * points), points - 1) for place in places})
+
+
 def _far_apart(lines: list[Line]) -> bool:
     values = [y for line in lines for curve in line.curves for _, y in curve]
-    values += [y for line in lines for _, y in line.reported]
-    return bool(values) and min(values) > 0 and max(values) / min(values) >= 20
+    return far_apart(values + [y for line in lines for _, y in line.reported])
+
+
+def far_apart(values: list[float]) -> bool:
+    """Whether values, all of them positive, stand on a logarithmic axis."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= FAR
+
+
+def cut(name: str, signs: int) -> str:
+    """A name of at most so many signs."""
+    return name if len(name) <= signs else f"{name[: signs - 3]}..."
+
+
+def draw_rows(lines: list[Line], title: str, label: str) -> str:
+    """The series of `_row_line`, one below the other, as SVG."""
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import FixedLocator
+
+    names = [cut(line.label, NAME_SIGNS) for line in lines]
+    heading = textwrap.wrap(title, TITLE_WIDTH)
+    top, left = 0.2 + 0.14 * len(heading), 0.17 + 0.064 * max(map(len, names))
+    told = any(line.reported for line in lines)
+    height = top + 0.2 * len(lines) + 0.5 + 0.17 * told
+    with _settings():
+        canvas = Canvas(figsize=(WIDE, height))
+        low = (0.45 + 0.17 * told) / height
+        axes = canvas.add_axes((left / WIDE, low, 0.97 - left / WIDE, 1 - top / height - low))
+        for line in lines:
+            for place, start, end in line.bars:
+                axes.plot([start, end], [place, place], color=LIGHT[0], linewidth=1.4)
+            axes.plot(
+                *zip(*line.curves[0], strict=True), color=LIGHT[0], marker="o", markersize=4.5, linestyle=""
+            )
+            if line.reported:
+                ring: dict[str, Any] = {"marker": "o", "fillstyle": "none", "markersize": 7, "linestyle": ""}
+                axes.plot(*zip(*line.reported, strict=True), color=INK, **ring)
+        values = [line.curves[0][0][0] for line in lines] + [x for line in lines for x, _ in line.reported]
+        set_ticks(axes.xaxis, "log" if far_apart(values) else "linear", axes)
+        axes.set_ylim(len(lines) - 0.5, -0.5)
+        axes.yaxis.set_major_locator(FixedLocator(list(range(len(lines)))))
+        axes.set_yticklabels(names)
+        axes.grid(axis="both")
+        canvas.text(0.02, 1 - 0.07 / height, "\n".join(heading), fontsize=8.5, va="top", weight="bold")
+        canvas.text(0.97, (0.14 + 0.17 * told) / height, label, ha="right", va="center")
+        if told:
+            what = "reported (recalled, unverified)" if any(line.unverified for line in lines) else "reported"
+            canvas.text(0.02, 0.1 / height, f"filled: measured here; ring: {what}", fontsize=7, va="center")
+        file = io.StringIO()
+        canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _themed(file.getvalue())
 
 
 def _themed(svg: str) -> str:
-    """Put CSS variables in place of the colours, and their values for light and dark into the SVG."""
-    names = {INK: "ink", GRID: "grid", FRAME: "frame"} | {c: f"s{i}" for i, c in enumerate(SERIES)}
-    for colour, name in names.items():
-        svg = svg.replace(colour, f"var(--{name})")
+    """Put the colours of the dark mode into the SVG, for browsers."""
     start = svg.index(">", svg.index("<svg")) + 1
-    return svg[svg.index("<svg") : start] + _style() + svg[start:]
+    return svg[svg.index("<svg") : start] + _dark_rules() + svg[start:]
 
 
 def _alt(title: str, lines: list[Line], labels: tuple[str, str]) -> str:

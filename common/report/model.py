@@ -22,23 +22,15 @@ from common.runs.evidence import Evidence, asked_forms
 from common.runs.keys import NEUTRAL_IN, OPTIONAL, STAGED
 from common.runs.result import number
 from common.tables.fits import slope
-from common.tables.tables import SCALES, Entry, entries, in_roots, load_tables, metric_keys, papers
+from common.tables.tables import SCALES, SOURCES, Entry, entries, in_roots, load_tables, metric_keys, papers
 
 Result = dict[str, Any]
 
 STATES: tuple[State, ...] = get_args(State)
+# sizes of runs as a report says them: those of the scales, and "own" where no paper has such an experiment
+SIZES = {"paper": "paper scale", "own": "our own size", "laptop": "laptop scale", "smoke": "smoke scale"}
 # claims that hold or do not hold, without any statistics
 EXACT = ("identity", "bound")
-# where a number comes from, as the report says it; the last two stand unverified
-SOURCES = {
-    "paper_text": "the paper",
-    "official_repo": "the authors' code",
-    "quoted": "quoted by others",
-    "ours": "ours",
-    "none": "ours",
-    "recalled": "recalled, unverified",
-    "": "no source given, unverified",
-}
 # of a README's sections, the one that says how this differs from the authors' code
 DIFFERENCES = ("authors' code", "official code", "differences", "differs", "what to know")
 
@@ -133,6 +125,13 @@ class Row:
         return not self.cited and not self.fit
 
     @property
+    def stale(self) -> bool:
+        """Whether a number of it stands on a run by earlier code."""
+        return any(
+            one is not None and one.stale for found in self.measured.values() for one in found.values()
+        )
+
+    @property
     def state(self) -> str:
         """ "measured" or "not measured", as the filters of the pages say it."""
         return "measured" if self.measured else "not measured"
@@ -173,6 +172,8 @@ class Table:
     axis: Axis | None
     # two metrics, x and y, that a figure sets against each other; None for none
     plane: tuple[str, str] | None = None
+    # where the numbers stand that this table or figure shows again; "" for what has its own
+    shows: str = ""
 
     @property
     def name(self) -> str:
@@ -194,8 +195,11 @@ class Counts:
 
     Attributes:
         entries: rows that can be run; cited: rows that are only shown.
-        run: entries with at least one run; at: the same by scale.
+        run: entries with at least one run; at: the same by scale; own: of those at scale=paper the ones of
+            our own tables, which no paper has.
+        stale: of those that were run, the ones with a run by earlier code.
         claims: number of claims by state; exact: the same of identities and bounds alone.
+        stale_claims: claims with a run by earlier code.
         left_out: results that name an entry but were made with other settings than it has.
     """
 
@@ -203,9 +207,24 @@ class Counts:
     cited: int = 0
     run: int = 0
     at: dict[str, int] = field(default_factory=dict)
+    own: int = 0
+    stale: int = 0
+    stale_claims: int = 0
     claims: dict[str, int] = field(default_factory=dict)
     exact: dict[str, int] = field(default_factory=dict)
     left_out: int = 0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many entries were run at each size (`SIZES`); none where none was."""
+        at = {size: self.at.get(size, 0) for size in SIZES}
+        at |= {"paper": self.at.get("paper", 0) - self.own, "own": self.own}
+        return {size: count for size, count in at.items() if count}
+
+    @property
+    def judged(self) -> int:
+        """Claims that have a verdict."""
+        return sum(count for state, count in self.claims.items() if state != "not run")
 
     @property
     def exact_text(self) -> str:
@@ -231,6 +250,29 @@ class Paper:
     tables: list[Table]
     counts: Counts
 
+    @property
+    def main(self) -> Table | None:
+        """The table that its page begins with: the first of the paper's that has numbers, else of ours."""
+        known = [table for table in self.tables if table.scales()]
+        return next(iter([*[t for t in known if not t.ours], *known, *self.tables]), None)
+
+    @property
+    def experiments(self) -> bool:
+        """Whether the paper has any that can be run; where it has none all sizes are ours."""
+        return any(not table.ours and any(row.runnable for row in table.rows) for table in self.tables)
+
+    def size(self, row: Row, scale: str) -> str:
+        """What the size of a row's run at a scale is (`SIZES`)."""
+        return "own" if scale == "paper" and (row.ours or not self.experiments) else scale
+
+    def sizes(self, claim: Claim, verdict: Verdict) -> list[str]:
+        """What the sizes of a claim's runs are: that of the paper only where all of them are its entries."""
+        ours = {row.entry for table in self.tables for row in table.rows if self.size(row, "paper") == "own"}
+        asked = [next((w[6:] for w in run.words if w.startswith("entry=")), None) for run in claim.all_runs()]
+        own = any(entry is None or entry in ours for entry in asked)
+        found = {"own" if scale == "paper" and own else scale for scale in verdict.scale}
+        return [size for size in SIZES if size in found]
+
 
 @dataclass(frozen=True)
 class Report:
@@ -243,6 +285,18 @@ class Report:
     searches: tuple[Any, ...] = ()
     own: tuple[Any, ...] = ()
     arenas: list[tuple[Arena, list[FieldStandings]]] = field(default_factory=list)
+
+    @property
+    def total(self) -> Counts:
+        """The counts of all papers together."""
+        counts = [paper.counts for paper in self.papers]
+        return Counts(
+            entries=sum(one.entries for one in counts),
+            run=sum(one.run for one in counts),
+            stale=sum(one.stale for one in counts),
+            stale_claims=sum(one.stale_claims for one in counts),
+            claims={state: sum(one.claims.get(state, 0) for one in counts) for state in STATES},
+        )
 
     def paper(self, name: str) -> Paper:
         return next(paper for paper in self.papers if paper.name == name)
@@ -295,6 +349,7 @@ def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -
 
 def _counts(tables: list[Table], claims: list[tuple[Claim, Verdict]]) -> Counts:
     rows = [row for table in tables for row in table.rows]
+    experiments = any(not table.ours and any(row.runnable for row in table.rows) for table in tables)
     states = [verdict.state for _, verdict in claims]
     exact = [verdict.state for claim, verdict in claims if claim.kind in EXACT]
     return Counts(
@@ -302,6 +357,9 @@ def _counts(tables: list[Table], claims: list[tuple[Claim, Verdict]]) -> Counts:
         cited=sum(not row.runnable for row in rows),
         run=sum(row.runnable and bool(row.runs) for row in rows),
         at={scale: sum(scale in row.runs for row in rows) for scale in SCALES},
+        own=sum("paper" in row.runs for row in rows if row.ours or not experiments),
+        stale=sum(row.runnable and bool(row.runs) and row.stale for row in rows),
+        stale_claims=sum(verdict.state != "not run" and bool(verdict.stale) for _, verdict in claims),
         claims={state: states.count(state) for state in STATES},
         exact={state: exact.count(state) for state in STATES},
         left_out=sum(row.left_out for row in rows),
@@ -364,6 +422,7 @@ def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidenc
         axes=list(raw.get("grid", {}).get("axes", {})),
         axis=_numeric_axis(raw),
         plane=tuple(raw["plane"]) if "plane" in raw else None,
+        shows=f"rows of {raw['shows']}" if "shows" in raw else "",
     )
 
 

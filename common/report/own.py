@@ -14,7 +14,7 @@ from typing import Any
 from common.base.errors import UserError
 from common.report.comparison import USUAL, Comparison, Row, compare, known_metrics, value_of
 from common.report.curves import EPOCH, STEP, panels
-from common.report.figures import CURVES, PANEL_SERIES, Figure, Line, panel_figure, step_name
+from common.report.figures import CURVES, PANEL_SERIES, Figure, Line, comparable, panel_figure, step_name
 from common.report.selection import Chosen, Selection
 from common.report.written import footnotes, is_best, texts
 from common.runs.evidence import Evidence, key_of, neutral
@@ -168,7 +168,8 @@ def _command(row: Row) -> str:
 def _figures(comparison: Comparison, name: str) -> list[Figure]:
     """The learning curves of the user's own methods, so many a panel as can be told apart."""
     runs = [run.result for row in comparison.rows for run in row.method.all_runs]
-    curve = next((one for one in CURVES if any(one in run["history"] for run in runs)), None)
+    known = [one for one in CURVES if any(one in run["history"] for run in runs)]
+    curve = next((one for one in known if comparable(one, runs)), None)
     if curve is None:
         return []
     axis = EPOCH if all("epoch" in run["history"] for run in runs) else STEP

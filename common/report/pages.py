@@ -1,10 +1,12 @@
-"""What committed pages show of the committed results: README's picture of all claims and its list of papers.
+"""What committed pages show of the committed results: README's picture of all claims and its list of papers,
+and the claims and measured rows on each paper's page.
 
 `python report.py to=pages` writes them, each between two marks in a page that is otherwise written by hand.
 They hold nothing that changes with the code alone (whether a run is of earlier code is the site's to say), so
 they change only with the results, the claims and the tables; a test holds them to that.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +14,15 @@ from xml.sax.saxutils import escape
 
 from common.base.marked import marked
 from common.claims.judge import State
-from common.report.model import STATES, Paper, Report
-from common.tables.tables import ROOT
+from common.report.figures import MOST_ROWS, with_unit
+from common.report.model import SIZES, STATES, Measured, Paper, Report, Row, Table
+from common.runs.result import number
+from common.tables.tables import ROOT, SCALES
 
 BY = "by python report.py to=pages"
 PICTURE = ("<!-- all claims as a picture, " + BY + " -->", "<!-- end of the picture -->")
 PAPERS = ("<!-- the papers, " + BY + " -->", "<!-- end of the papers -->")
+MEASURED = ("<!-- claims and rows, " + BY + " -->", "<!-- end of claims and rows -->")
 README, CLAIMS_SVG = Path("README.md"), Path("docs/claims.svg")
 
 # of the picture, in pixels: a square for each claim, a line for each paper
@@ -36,7 +41,11 @@ def pages(report: Report) -> dict[Path, str]:
     """Every committed page that shows results, by its path below the project's folder, as it should be."""
     readme = (ROOT / README).read_text()
     readme = marked(readme, PICTURE, f"![{in_words(report)}]({CLAIMS_SVG.as_posix()})")
-    return {README: marked(readme, PAPERS, papers_table(report)), CLAIMS_SVG: claims_picture(report)}
+    found = {README: marked(readme, PAPERS, papers_table(report)), CLAIMS_SVG: claims_picture(report)}
+    for paper in _here(report):
+        path = Path("papers", paper.name, "README.md")
+        found[path] = marked((ROOT / path).read_text(), MEASURED, measured(paper))
+    return found
 
 
 def write(report: Report) -> list[Path]:
@@ -91,6 +100,69 @@ def _claims(paper: Paper) -> str:
 def _by_group(report: Report) -> Iterator[tuple[str, list[Paper]]]:
     for group in dict.fromkeys(paper.group for paper in _here(report)):
         yield group[:1].upper() + group[1:], [p for p in _here(report) if p.group == group]
+
+
+def measured(paper: Paper) -> str:
+    """A paper's claims, and the rows of its main table that have numbers, in Markdown."""
+    parts = [f"**Claims** (`python claims.py '{paper.name}.*'`): {_claims(paper)}.", claims_table(paper)]
+    table = paper.main
+    rows = [] if table is None else [row for row in table.rows if row.measured]
+    if table is not None and rows:
+        about = f"**`{table.id}`**: {' '.join(table.about.split()).rstrip('.')}."
+        long = f"{len(rows)} rows have numbers, which `python report.py paper={paper.name}` shows."
+        parts += [about, rows_table(paper, table)] if len(rows) <= MOST_ROWS else [f"{about} {long}"]
+    return "\n\n".join(parts)
+
+
+def rows_table(paper: Paper, table: Table) -> str:
+    """The rows of a table that have numbers: what is reported, and the mean with its interval over n runs.
+
+    Of a row that was run at several scales the largest one stands here.
+    """
+    told = [
+        metric for metric in table.metrics if any(row.reported.get(metric) is not None for row in table.rows)
+    ]
+    heads = ["row"]
+    for metric, spec in table.metrics.items():
+        heads += [f"{with_unit(metric, spec.get('unit'))}: reported"] * (metric in told)
+        heads += [f"{metric}: measured" if metric in told else with_unit(metric, spec.get("unit"))]
+    lines = [[*heads, "n", "size"], ["---"] * (len(heads) + 2)]
+    for row in table.rows:
+        scale = next((scale for scale in SCALES if scale in row.measured), None)
+        if scale is not None:
+            lines.append([*_cells(row, row.measured[scale], told), SIZES[paper.size(row, scale)]])
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cells(row: Row, numbers: dict[str, Measured | None], told: list[str]) -> list[str]:
+    """A row's name, its metrics (the reported one before those that are told), and the runs behind them."""
+    cells = [row.name]
+    for metric, value in numbers.items():
+        cells += [_reported(row, metric)] * (metric in told)
+        cells.append("-" if value is None else value.text)
+    counts = sorted({value.n for value in numbers.values() if value is not None})
+    return [*cells, " to ".join(map(str, counts)) or "-"]
+
+
+def _reported(row: Row, metric: str) -> str:
+    value = row.reported.get(metric)
+    return "-" if value is None else f"{number(value)}{' (unverified)' if row.source.unverified else ''}"
+
+
+def claims_table(paper: Paper) -> str:
+    """A paper's claims in Markdown, a row each: what it says, the verdict, what was found, at which size."""
+    lines = ["| claim | verdict | found | size |", "|---|---|---|---|"]
+    for claim, verdict in paper.claims:
+        sizes = ", ".join(SIZES[size] for size in paper.sizes(claim, verdict))
+        name = claim.name.removeprefix(f"{paper.name}.")
+        cells = [f"{claim.says} (`{name}`)", verdict.state, verdict.text, sizes or "-"]
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """Text within a cell of a table: of one line, with `*` and `|` as signs."""
+    return re.sub(r"([|*])", r"\\\1", " ".join(text.split()))
 
 
 # the picture

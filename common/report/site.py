@@ -21,10 +21,10 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from common.report.figures import ClaimPlot, Figure, claim_plot, own_pictures, table_figures
-from common.report.model import STATES, Paper, Report, Table
+from common.report.model import SIZES, STATES, Counts, Paper, Report, Table
 from common.report.whiskers import field_plots
 from common.runs.result import number
-from common.tables.tables import SCALES, in_roots
+from common.tables.tables import in_roots
 
 TEMPLATES = Path(__file__).parent / "templates"
 # what each verdict is called on a page: never by colour alone
@@ -46,6 +46,21 @@ class Page:
     paper: Paper
     figures: dict[str, list[Figure]]
     plots: dict[str, ClaimPlot | None]
+
+    @property
+    def main_id(self) -> str:
+        """The table that the page begins with; "" for none."""
+        return self.paper.main.id if self.paper.main else ""
+
+    @property
+    def headline(self) -> Figure | None:
+        """The figure that the page begins with: the first of its main table."""
+        return next(iter(self.figures.get(self.main_id, [])), None)
+
+    def size_of(self, table: Table, figure: Figure) -> str:
+        """What the size of a figure's runs is (`common.report.model.SIZES`)."""
+        own = table.ours or not self.paper.experiments
+        return "own" if figure.scale == "paper" and own else figure.scale
 
 
 def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
@@ -137,7 +152,8 @@ def _environment(into: Path) -> Environment:
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "signs": SIGNS,
         "states": STATES,
-        "scales": SCALES,
+        "sizes": SIZES,
+        "currency": currency,
         "effect_name": effect_name,
         "effect": effect,
         "sources": sources,
@@ -179,6 +195,19 @@ def first_number(text: str) -> str:
     """The number that a cell begins with, for sorting; empty where it begins with none."""
     found = re.match(r"-?[\d,]+(\.\d+)?(e[-+]?\d+)?", text)
     return found[0].replace(",", "") if found else ""
+
+
+def currency(counts: Counts) -> str:
+    """How much of what was judged and measured stands on the code as it is, in a sentence."""
+    parts = [
+        f"{total - stale} of {total} {what}"
+        for total, stale, what in (
+            (counts.judged, counts.stale_claims, "claims"),
+            (counts.run, counts.stale, "measured rows"),
+        )
+        if total
+    ]
+    return f"By the code as it is: {' and '.join(parts)}" if parts else "Nothing has been run yet"
 
 
 def token(text: str) -> str:

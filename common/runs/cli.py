@@ -40,7 +40,7 @@ from common.runs.request import Outcome, Request
 from common.runs.result import made_at, number
 from common.runs.table_kind import with_table_kind
 from common.runs.words import MULTIRUN, quoted
-from common.tables.tables import metric_keys, unknown
+from common.tables.tables import SOURCES, metric_keys, unknown
 
 CONFIG_PATH = str(catalogue.CONF)
 # trials of a search that are shown, from the best on
@@ -465,9 +465,16 @@ def _show(outcome: Outcome) -> None:
     for line in _concluded(result.get("conclusion", {})):
         print(line)
     for entry, reported in result["reported"].items():
-        numbers = ", ".join(f"{k} {number(v)}" for k, v in reported.items() if k != "source")
-        print(f"  reported for {entry}: {numbers} ({reported['source'].get('kind', 'no source')})")
+        for line in reported_line(entry, reported):
+            print(line)
     print(f"result: {outcome.path}")
+
+
+def reported_line(entry: str, reported: dict[str, Any]) -> list[str]:
+    """What the paper reports for an entry, and where that stands; no line where it reports nothing."""
+    numbers = [f"{name} {number(v)}" for name, v in reported.items() if name != "source" and v is not None]
+    source = SOURCES.get(reported.get("source", {}).get("kind", ""), "no source")
+    return [f"  reported for {entry}: {', '.join(numbers)} ({source})"] if numbers else []
 
 
 def _concluded(conclusion: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ A table says what is common to its rows, and either lists `rows` or spans a `gri
     grid             {row: "{dataset}_{method}_{eps}", axes: {dataset: {a9a: {choose, set, budget}}},
                       reported: {row: {...}}}
     plane            [x, y]: two of its metrics that a figure sets against each other
+    shows            the table whose rows this one, all of it cited, shows again: a figure of them
     ours, source     `ours: true` marks measurements of ours: nothing is reported for them
 
 An entry is named `paper.table.row`. Rows marked `cited` are shown and are no entries; nor are rows with a
@@ -33,6 +34,16 @@ from common.base.files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = ("paper", "laptop", "smoke")
+# where a reported number comes from, as a person is told; the last two stand unverified
+SOURCES = {
+    "paper_text": "the paper",
+    "official_repo": "the authors' code",
+    "quoted": "quoted by others",
+    "ours": "ours",
+    "none": "ours",
+    "recalled": "recalled, unverified",
+    "": "no source given, unverified",
+}
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@
       if (empty && empty.classList.contains("empty")) empty.hidden = !none;
       const box = part.querySelector(".scroll");
       if (box && part.matches(".table")) box.hidden = none;
-      const details = part.querySelector("details");
+      const details = part.querySelector(":scope > details");
       if (any && details && !none && items.length) details.open = true;
     }
     for (const count of document.querySelectorAll(".count")) {
@@ -77,6 +77,15 @@
     }
     apply();
   };
+  // a link to a claim opens it
+  const openTarget = () => {
+    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const closed = target && target.querySelector(":scope > details");
+    if (closed && target.matches(".claim")) closed.open = true;
+  };
+  addEventListener("hashchange", openTarget);
+  openTarget();
+
   // tables that can be sorted: a button in each heading, numbers by their size, what is missing last
   for (const table of document.querySelectorAll("table[data-sortable]")) {
     const headings = [...table.tHead.rows[0].cells];

@@ -5,7 +5,7 @@ import pytest
 
 from common.base.errors import UserError
 from common.claims import claims
-from common.claims.claims import Claim, Run, all_claims, load_claims, parse_claim
+from common.claims.claims import Claim, Run, Trend, all_claims, load_claims, parse_claim
 
 PAIRED = {"metric": "loss", "a": ["method=a"], "b": ["method=b"], "better": "lower"}
 TREND = {"metric": "loss", "over": "dataset.n", "values": [1, 4, 16], "slope": [-1.2, -0.4]}
@@ -63,6 +63,53 @@ def test_points_change_several_words_and_stand_in_the_order_of_x() -> None:
     runs = parsed(trend=trend, seeds=[0]).all_runs()
     assert [run.x for run in runs] == [2, 10]
     assert runs[1].words[2:] == ("dataset=big", "paper.eps=0.1", "seed=0")
+
+
+def test_the_axis_of_a_trend_has_the_name_that_is_given_or_of_the_keys_that_have_its_values() -> None:
+    def axis(*words: str, **more: str) -> str:
+        points = [{"x": x, "words": [word.format(x=x) for word in words]} for x in (1, 10.0)]
+        rule = parsed(trend={"metric": "loss", "points": points, "monotone": "falling", **more}).rule
+        assert isinstance(rule, Trend)
+        return rule.axis
+
+    assert axis("dataset.batch_size={x}", "paper.epochs=5") == "dataset.batch_size"
+    assert axis("dataset.dim={x}", "paper.batch={x}") == "dataset.dim = paper.batch"
+    assert axis("entry=yogi.noise_floor.adam_b{x}", along="batch size") == "batch size"
+    rule = parsed(trend=TREND).rule
+    assert isinstance(rule, Trend) and rule.axis == TREND["over"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"paired": PAIRED}, "{metric} of a lower than that of b, over 2 seeds"),
+        (
+            {"paired": {**PAIRED, "least": 0.5, "relative": True}},
+            "{metric} of a lower than that of b by more than 50 %, over 2 seeds",
+        ),
+        (
+            {"paired": {**PAIRED, "least": -0.1}},
+            "{metric} of a not higher than that of b by 0.1 or more, over 2 seeds",
+        ),
+        (
+            {"trend": {**TREND, "slope": [None, -1.0]}},
+            "slope of log {metric} against log {over} at most -1, over 2 seeds",
+        ),
+        ({"bound": BOUND}, "{metric} <= 1 in each of 2 runs"),
+        (
+            {"identity": {"metric": "loss", "equals": "other", "tolerance": 0.0}},
+            "loss = other to within 0 in each of 2 runs",
+        ),
+    ],
+)
+def test_what_a_verdict_is_about_is_said_in_words(rule: dict[str, Any], words: str) -> None:
+    ((_, parts),) = rule.items()
+    assert parsed(**rule).judged_by == words.format(**parts)
+
+
+def test_every_trend_of_the_papers_says_what_its_axis_is() -> None:
+    nameless = [name for name, claim in all_claims().items() if getattr(claim.rule, "axis", "") == "x"]
+    assert nameless == []
 
 
 def test_a_bound_names_several_runs() -> None:

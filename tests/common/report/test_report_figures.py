@@ -32,20 +32,34 @@ def table(report: Report, name: str) -> Table:
     return next(one for one in report.paper("yogi").tables if one.id == name)
 
 
-def test_a_panel_is_wellformed_and_takes_all_colours_from_variables() -> None:
+def test_a_panel_is_wellformed_and_any_program_knows_its_colours() -> None:
     svg = draw(LINES, "title", ("x", "y"), log_x=True)
     ElementTree.fromstring(svg)
-    used = set(re.findall(r"var\(--(\w+)\)", svg))
-    assert {"ink", "grid", "frame", "s0", "s1"} <= used
-    assert not re.search(r"#0000\d\d", svg)
-    for name in used:
-        assert svg.count(f"--{name}:") == 2, f"{name} needs a value for light and one for dark"
+    assert "var(" not in svg
+    drawn = set(re.findall(r"(?:fill|stroke): (#\w{6})", svg))
+    assert {figures.INK, figures.GRID, figures.FRAME, *figures.LIGHT[:2]} <= drawn <= set(figures.MODES)
+    for light in drawn:
+        assert f'[style*="stroke: {light}"]{{stroke:{figures.MODES[light]}!important}}' in svg
 
 
 def test_series_differ_by_more_than_colour() -> None:
     svg = draw(LINES, "title", ("x", "y"), log_x=False)
-    dashed = [part for part in re.findall(r'style="([^"]*)"', svg) if "stroke: var(--s1)" in part]
-    assert any("stroke-dasharray" in part for part in dashed)
+    looks = [part for part in re.findall(r'<path[^>]*style="([^"]*)"', svg) if "fill: none" in part]
+    first, second = (
+        next(part for part in looks if f"stroke: {figures.LIGHT[i]}" in part and "stroke-width" in part)
+        for i in (0, 1)
+    )
+    assert "stroke-dasharray" not in first and "stroke-dasharray" in second
+    widths = [float(re.findall(r"stroke-width: ([\d.]+)", part)[0]) for part in (first, second)]
+    assert widths[0] > widths[1]
+
+
+@given(st.integers(13, 500), st.integers(1, 8))
+def test_curves_on_each_other_have_their_markers_at_different_places(points: int, count: int) -> None:
+    places = [figures.marks_of(points, index, count) for index in range(count)]
+    assert all(place and place[0] >= 0 and place[-1] < points for place in places)
+    if points >= 5 * count:
+        assert len({mark for place in places for mark in place}) == sum(map(len, places))
 
 
 def test_reported_values_are_drawn_and_marked_unverified() -> None:
@@ -63,6 +77,51 @@ def test_a_paper_whose_code_is_not_imported_has_no_pictures_of_its_own(report: R
     assert list(own_pictures(replace(table(report, "fig_batch"), paper="of_the_current_folder"))) == []
 
 
+def test_a_table_without_an_axis_shows_its_metric_row_by_row_beside_what_is_reported(report: Report) -> None:
+    original = table(report, "table_ae")
+    metric = next(iter(original.metrics))
+    rows = [replace(row, reported=row.reported | {metric: 4.5}) for row in original.rows]
+    (drawn,) = (
+        figure
+        for figure in table_figures(replace(original, rows=rows))
+        if figure.kind == "rows" and figure.scale == "laptop"
+    )
+    ElementTree.fromstring(drawn.svg)
+    assert (
+        "reported" in drawn.svg
+        and figures.with_unit(metric, original.metrics[metric].get("unit")) in drawn.svg
+    )
+    assert drawn.alt.count("reported 4.5") == sum("laptop" in row.measured for row in original.rows)
+
+
+def test_a_loss_is_drawn_where_all_minimise_the_same_and_an_error_wherever_it_is(report: Report) -> None:
+    runs = [
+        {"choices": {"dataset": "digits", "method": method}}
+        for method in ("optimizer/adam", "optimizer/yogi", "distillation/kd")
+    ]
+    assert figures.comparable("running_loss", runs[:2]) and not figures.comparable("running_loss", runs)
+    assert figures.comparable("validation_error", runs)
+    other = {"choices": {"dataset": "mnist", "method": "optimizer/adam"}}
+    assert not figures.comparable("loss", [runs[0], other])
+
+
+def test_a_metric_that_is_final_shows_the_curve_that_ends_with_it(report: Report) -> None:
+    first = next(row for row in table(report, "table_ae").rows if row.runs)
+    history = {"step": [1.0, 2.0], "f": [0.0, -0.25], "loss": [1.0, 2.0]}
+    runs = {scale: [run | {"history": history} for run in found] for scale, found in first.runs.items()}
+    row = replace(first, runs=runs)
+    one = replace(
+        table(report, "table_ae"),
+        rows=[row],
+        results={"f_final": "f_final"},
+        metrics={"f_final": {"unit": "J"}},
+    )
+    drawn = [figure for figure in table_figures(one) if figure.kind == "curves"]
+    assert drawn and all(
+        figure.title.startswith("f while running") and "f (J)" in figure.svg for figure in drawn
+    )
+
+
 def test_a_table_with_a_numeric_axis_gives_its_metrics_against_it(report: Report) -> None:
     drawn = list(table_figures(table(report, "fig_batch")))
     kinds = [(figure.kind, figure.scale) for figure in drawn]
@@ -74,7 +133,7 @@ def test_a_table_with_a_numeric_axis_gives_its_metrics_against_it(report: Report
 def test_two_metrics_of_a_plane_stand_against_each_other_in_a_curve_for_each_series(report: Report) -> None:
     crossed = replace(table(report, "fig_batch"), plane=("grad_norm_sq", "train_loss"))
     (drawn,) = (figure for figure in table_figures(crossed) if figure.kind == "plane")
-    assert drawn.title == "train_loss against grad_norm_sq" and "grad_norm_sq (1)" in drawn.svg
+    assert drawn.title == "train_loss against grad_norm_sq" and ">grad_norm_sq<" in drawn.svg
     assert "adam_default" in drawn.alt and "yogi" in drawn.alt
 
 
@@ -106,7 +165,8 @@ def test_a_metric_at_a_step_shows_its_curve_with_the_reported_points(report: Rep
 
 def test_the_scales_of_a_table_are_drawn_apart(report: Report) -> None:
     drawn = list(table_figures(table(report, "table_ae")))
-    assert {(figure.scale, figure.kind) for figure in drawn} == {("paper", "curves"), ("laptop", "curves")}
+    kinds = {(figure.scale, figure.kind) for figure in drawn}
+    assert kinds == {("paper", "curves"), ("laptop", "curves"), ("laptop", "rows")}
     assert len({figure.name for figure in drawn}) == len(drawn)
 
 
@@ -160,9 +220,7 @@ def test_the_interval_of_a_batch_of_replicates_is_a_band_of_the_series_colour() 
     assert list(figures._band({"step": [1.0], "regret": [3.0]}, "regret")) == []
     line = Line("a", [[(1.0, 3.0), (2.0, 2.0)]], [], [], unverified=False, band=band)
     svg = draw([line], "title", ("evaluations", "regret"), log_x=False)
-    assert re.search(r'style="fill: var\(--s0\); fill-opacity: 0.15', svg) and not re.search(
-        r"#0000\d\d", svg
-    )
+    assert re.search(r'style="fill: #0b63c4; fill-opacity: 0.15', svg) and not re.search(r"#0000\d\d", svg)
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1.5, 1e9))

@@ -61,7 +61,7 @@ def visit(browser: Any, site: Path) -> Iterator[Visit]:
 def test_a_page_opens_from_disk_without_a_word_on_the_console(visit: Visit, name: str) -> None:
     page = visit.open(name)
     for image in page.locator("img").all():
-        image.evaluate("node => { node.closest('details').open = true; node.loading = 'eager'; }")
+        image.evaluate("node => { (node.closest('details') ?? {}).open = true; node.loading = 'eager'; }")
     page.wait_for_load_state("networkidle")
     assert visit.said == []
     assert page.locator("h1").is_visible()

@@ -9,7 +9,7 @@ import pytest
 
 from common.claims.arena import arenas
 from common.report.model import Report
-from common.report.site import breakable, coded, markdown, write
+from common.report.site import breakable, coded, currency, markdown, write
 from common.tables.tables import papers, runnable
 
 VOID = {"meta", "link", "br", "img", "input", "wbr", "hr"}
@@ -134,6 +134,56 @@ def test_verdicts_effects_and_sizes_stand_in_the_claims(parsed: AllParsed, pages
         assert f"claim {state}" in cards
     assert 'data-claims="refuted"' in pages["yogi"]
     assert "-2" in cards["claim refuted"] and " 3 " in cards["claim refuted"]
+
+
+def test_a_page_begins_with_the_main_table_under_its_figure_and_claims_are_closed_below_it(
+    report: Report, pages: Pages
+) -> None:
+    page, main = pages["yogi"], report.paper("yogi").main
+    assert main is not None and main.id == "table_ae"
+    places = [page.index(f'id="{name}"') for name in ("about", "main", "table-table_ae", "claims", "tables")]
+    assert places == sorted(places)
+    headline = page.index('<figure class="headline">')
+    assert places[1] < headline < places[2]
+    claims = page[places[3] : places[4]]
+    assert claims.count("<details>") == claims.count("<article") == 4
+    # what is closed is what a verdict rests on; the sentence and the verdict stand outside
+    summary = claims.split("<summary>")[1].split("</summary>")[0]
+    assert "Yogi ends lower than Adam." in summary and "supported" in summary
+
+
+def test_a_claim_says_what_its_verdict_is_about_and_that_a_pilot_is_not(pages: Pages) -> None:
+    assert "loss of yogi lower than that of adam, over 3 seeds" in pages["yogi"]
+    assert "a pilot had shown this, which the verdict is not about: it does" in pages["yogi"]
+    assert "against batch, both axes logarithmic" not in pages["yogi"]  # nobody ran it, so nothing is drawn
+
+
+def test_what_no_paper_has_is_not_called_the_papers_scale(report: Report) -> None:
+    spider, yogi = report.paper("spider"), report.paper("yogi")
+    assert not spider.experiments and yogi.experiments
+    escape = next(table for table in spider.tables if table.id == "saddle_escape").rows[0]
+    assert [spider.size(escape, scale) for scale in ("paper", "laptop")] == ["own", "laptop"]
+    reported = next(row for table in yogi.tables for row in table.rows if row.name == "mnist_yogi")
+    assert yogi.size(reported, "paper") == "paper"
+    claim, verdict = yogi.claims[0]
+    # its runs name no entry
+    assert yogi.sizes(claim, replace(verdict, scale={"paper", "laptop"})) == ["own", "laptop"]
+
+
+def test_the_front_page_says_how_far_and_how_current_all_is(report: Report, pages: Pages) -> None:
+    total = report.total
+    assert (total.judged, total.run) == (3, 17)
+    assert f"<strong>3 of {sum(total.claims.values())}</strong> claims judged" in pages["index"]
+    assert f"<strong>17 of {total.entries}</strong> rows of tables measured" in pages["index"]
+    assert currency(total) in pages["index"]
+    one = replace(total, stale=1, stale_claims=2)
+    assert currency(one) == "By the code as it is: 1 of 3 claims and 16 of 17 measured rows"
+    assert currency(replace(total, claims={}, run=0)) == "Nothing has been run yet"
+
+
+def test_a_table_of_another_ones_rows_says_so(pages: Pages) -> None:
+    section = pages["moonshine"].split('id="table-fig3a"')[1].split("</section>")[0]
+    assert "rows of table2" in section and "not ours to run" not in section
 
 
 def test_a_changed_reported_number_shows_on_the_page(report: Report, tmp_path: Path) -> None:
