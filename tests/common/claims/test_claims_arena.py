@@ -20,6 +20,7 @@ from common.runs.compose import compose
 from common.runs.evidence import Evidence
 from common.runs.inheritance import stage_keys, stage_run, stage_words
 from common.runs.request import Request
+from common.tables.tables import ROOT
 
 FIELD: dict[str, Any] = {
     "tuned": "nothing",
@@ -360,3 +361,11 @@ def test_a_plot_of_an_arena_has_a_row_for_each_contestant_in_its_place() -> None
     )
     steps = [row.x for row in far.rows]
     assert "logarithmic" in far.title and steps[1] - steps[0] == pytest.approx(steps[2] - steps[1])
+
+
+def test_the_readme_says_who_is_first_as_the_committed_runs_have_it() -> None:
+    evidence = Evidence.read(ROOT / "outputs-of-nobody", ROOT / "results")
+    readme = (ROOT / "README.md").read_text()
+    for name in arenas():
+        for one in standings(load_arena(name), evidence):
+            assert f"| `{name}` | {one.name} | {arena_cli.ahead(one)} |" in readme
