@@ -166,6 +166,7 @@ def test_who_is_ahead_is_open_where_intervals_of_ranks_overlap() -> None:
     # a and b change places, c is third with every seed
     assert 2 < found.rank["a"].high < 3
     assert [found.open_against(name) for name in "abc"] == [["b"], ["a"], []]
+    assert arena_cli.ahead(found) == "a, open against b"
     apart = {
         "a": ([3.0, 3.0, 4.0], [1.0] * 3),
         "b": ([2.0, 2.0, 2.0], [1.0] * 3),
@@ -173,6 +174,7 @@ def test_who_is_ahead_is_open_where_intervals_of_ranks_overlap() -> None:
     }
     (found,) = standings(fought, evidence(fought, apart))
     assert [found.open_against(name) for name in "abc"] == [[], [], []]
+    assert arena_cli.ahead(found) == "a"
     # of one seed there is no interval, and all is open
     (found,) = standings(
         fought,
