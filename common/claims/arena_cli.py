@@ -11,7 +11,7 @@ from common.runs.refusal import check_passed_on
 
 HELP = """Let methods play on the same grounds with equal budgets; runs that are missing are made first.
 
-  python arena.py                                   the names of all arenas
+  python arena.py                                   all arenas, and who is first
   python arena.py architectures                     make what is missing, and print the ranks
   python arena.py pruners hydra/launcher=joblib record=true
 
@@ -53,6 +53,17 @@ def _list(evidence: Evidence) -> None:
         runs = runs_of(arena)
         there = sum(evidence.find(words) is not None for words in runs)
         print(f"{name}  {there} of {len(runs)} runs  {arena.title}")
+        for one in standings(arena, evidence):
+            print(f"  {one.name}: {ahead(one)}")
+
+
+def ahead(one: FieldStandings) -> str:
+    """Who is first in a field by its first measure, and against whom that is open."""
+    if not one.rank:
+        return "not run"
+    first = next(iter(one.rank))
+    others = one.open_against(first)
+    return f"{first}, open against {', '.join(others)}" if others else first
 
 
 def _print(arena: Arena, found: list[FieldStandings]) -> None:

@@ -1,5 +1,5 @@
 """What committed pages show of the committed results: README's picture of all claims and its list of papers,
-and the claims and measured rows on each paper's page.
+who is first in the arenas, and the claims and measured rows on each paper's page.
 
 `python report.py to=pages` writes them, each between two marks in a page that is otherwise written by hand.
 They hold nothing that changes with the code alone (whether a run is of earlier code is the site's to say), so
@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from common.base.marked import marked
+from common.claims.arena_cli import ahead
 from common.claims.judge import State
 from common.report.figures import MOST_ROWS, with_unit
 from common.report.model import SIZES, STATES, Measured, Paper, Report, Row, Table
@@ -23,7 +24,8 @@ BY = "by python report.py to=pages"
 PICTURE = ("<!-- all claims as a picture, " + BY + " -->", "<!-- end of the picture -->")
 PAPERS = ("<!-- the papers, " + BY + " -->", "<!-- end of the papers -->")
 MEASURED = ("<!-- claims and rows, " + BY + " -->", "<!-- end of claims and rows -->")
-README, CLAIMS_SVG = Path("README.md"), Path("docs/claims.svg")
+FIRST = ("<!-- who is first, " + BY + " -->", "<!-- end of who is first -->")
+README, CLAIMS_SVG, EVIDENCE = Path("README.md"), Path("docs/claims.svg"), Path("docs/evidence.md")
 
 # of the picture, in pixels: a square for each claim, a line for each paper
 SIDE, STEP, LINE, LEFT, WIDTH = 10, 13, 18, 130, 760
@@ -42,6 +44,7 @@ def pages(report: Report) -> dict[Path, str]:
     readme = (ROOT / README).read_text()
     readme = marked(readme, PICTURE, f"![{in_words(report)}]({CLAIMS_SVG.as_posix()})")
     found = {README: marked(readme, PAPERS, papers_table(report)), CLAIMS_SVG: claims_picture(report)}
+    found[EVIDENCE] = marked((ROOT / EVIDENCE).read_text(), FIRST, first_table(report))
     for paper in _here(report):
         path = Path("papers", paper.name, "README.md")
         found[path] = marked((ROOT / path).read_text(), MEASURED, measured(paper))
@@ -72,6 +75,14 @@ def _here(report: Report) -> list[Paper]:
 
 def _total(report: Report) -> Counter[str]:
     return Counter(verdict.state for paper in _here(report) for _, verdict in paper.claims)
+
+
+def first_table(report: Report) -> str:
+    """Of each field of each arena, who is first by the measure that decides."""
+    lines = ["| arena | field | first |", "|---|---|---|"]
+    for arena, fields in report.arenas:
+        lines += [f"| `{arena.name}` | {one.name} | {ahead(one)} |" for one in fields]
+    return "\n".join(lines)
 
 
 # the list of papers

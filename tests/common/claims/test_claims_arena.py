@@ -14,7 +14,6 @@ from common.claims.arena import Arena, arenas, load_arena, playing, runs_of, sta
 from common.claims.judge import mean_interval
 from common.report.model import Report
 from common.report.site import write
-from common.report.whiskers import whiskers
 from common.runs.check import check_config
 from common.runs.compose import compose
 from common.runs.evidence import Evidence
@@ -166,6 +165,7 @@ def test_who_is_ahead_is_open_where_intervals_of_ranks_overlap() -> None:
     # a and b change places, c is third with every seed
     assert 2 < found.rank["a"].high < 3
     assert [found.open_against(name) for name in "abc"] == [["b"], ["a"], []]
+    assert arena_cli.ahead(found) == "a, open against b"
     apart = {
         "a": ([3.0, 3.0, 4.0], [1.0] * 3),
         "b": ([2.0, 2.0, 2.0], [1.0] * 3),
@@ -173,6 +173,7 @@ def test_who_is_ahead_is_open_where_intervals_of_ranks_overlap() -> None:
     }
     (found,) = standings(fought, evidence(fought, apart))
     assert [found.open_against(name) for name in "abc"] == [[], [], []]
+    assert arena_cli.ahead(found) == "a"
     # of one seed there is no interval, and all is open
     (found,) = standings(
         fought,
@@ -343,20 +344,3 @@ def test_the_report_has_a_page_of_each_arena(tmp_path: Path) -> None:
         assert part in page
     # the rank, and what decides on each ground
     assert page.count("<svg") == 3
-
-
-def test_a_plot_of_an_arena_has_a_row_for_each_contestant_in_its_place() -> None:
-    made = {"a": mean_interval([1.0, 2.0, 3.0]), "b": mean_interval([4.0, 4.0]), "c": mean_interval([5.0])}
-    plot = whiskers("rank", made)
-    rows = {row.name: row for row in plot.rows}
-    assert [row.y for row in plot.rows] == sorted(row.y for row in plot.rows)
-    assert rows["a"].low < rows["a"].x < rows["a"].high and rows["a"].x < rows["b"].x < rows["c"].x
-    # no spread, and no interval: the mean alone
-    assert rows["b"].low == rows["b"].high == rows["b"].x and rows["c"].low == rows["c"].x
-    assert "logarithmic" not in plot.title and "b: 4" in plot.alt
-    far = whiskers(
-        "seconds",
-        {"a": mean_interval([0.01, 0.01]), "b": mean_interval([0.1, 0.1]), "c": mean_interval([1.0, 1.0])},
-    )
-    steps = [row.x for row in far.rows]
-    assert "logarithmic" in far.title and steps[1] - steps[0] == pytest.approx(steps[2] - steps[1])

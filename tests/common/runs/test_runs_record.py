@@ -3,6 +3,7 @@ import math
 import multiprocessing
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +100,31 @@ WITHOUT_FILES = (
 )
 
 
+@cache
+def recorded(key: str) -> dict[str, Any]:
+    """The committed result of a run key."""
+    found: dict[str, Any] = json.loads((ROOT / "results" / f"{key}.json").read_text())
+    return found
+
+
+def seconds(one: dict[str, Any]) -> float:
+    """How long a run takes with all that it needs first."""
+    return float(one["wall_seconds"]) + sum(seconds(recorded(s["key"])) for s in one["stages"].values())
+
+
 def quickest(paper: str) -> dict[str, Any] | None:
-    """The quickest result of a paper that a test can make again: small, on one CPU thread, without files."""
+    """The quickest result of a paper that a test can make again: small, on one CPU thread, without files.
+
+    Its time counts that of the runs which it needs first.
+    """
 
     def fits(one: dict[str, Any]) -> bool:
         target = str(read("dataset", one["choices"]["dataset"])["_target_"])
         here = one["device"] == "cpu" and one["threads"] == 1 and target.startswith(WITHOUT_FILES)
-        return here and one["scale"] in ("smoke", "laptop") and one["wall_seconds"] < 10
+        return here and one["scale"] in ("smoke", "laptop") and seconds(one) < 10
 
-    found = [json.loads(path.read_text()) for path in sorted((ROOT / "results" / paper).glob("*.json"))]
-    return min(filter(fits, found), key=lambda one: one["wall_seconds"], default=None)
+    paths = sorted((ROOT / "results" / paper).glob("*.json"))
+    return min(filter(fits, [recorded(f"{paper}/{path.stem}") for path in paths]), key=seconds, default=None)
 
 
 # on another processor sums are rounded otherwise, and training carries that on from step to step
@@ -129,6 +145,11 @@ def same(name: str, old: Any, new: Any, here: bool) -> bool:
     return bool(old == new)
 
 
+def timed(name: str) -> bool:
+    """Whether a metric is a time, or a rate, which no two runs have alike."""
+    return "seconds" in name or name.startswith("speed_")
+
+
 @pytest.mark.parametrize("paper", papers())
 def test_committed_evidence_comes_out_again(paper: str, quick: Run, tmp_path: Path) -> None:
     old = quickest(paper)
@@ -142,7 +163,7 @@ def test_committed_evidence_comes_out_again(paper: str, quick: Run, tmp_path: Pa
     differing = {
         name: (value, new["metrics"][name])
         for name, value in old["metrics"].items()
-        if "seconds" not in name and not same(name, value, new["metrics"][name], here)
+        if not timed(name) and not same(name, value, new["metrics"][name], here)
     }
     assert not differing, old["overrides"]
 
