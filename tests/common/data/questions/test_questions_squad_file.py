@@ -80,6 +80,20 @@ def test_a_span_is_the_fewest_words_with_all_characters(
     assert snapped(places, start, end) == (span, outward) and snapped(places, 3, 4) is None
 
 
+def test_spans_are_those_of_a_search_over_all_words() -> None:
+    text = "ab, cd  e.f"
+    places = places_of(text)
+    for start in range(len(text)):
+        for end in range(start + 1, len(text) + 1):
+            inside = [
+                n for n, (begin, stop) in enumerate(places) if {*range(begin, stop)} & {*range(start, end)}
+            ]
+            found = snapped(places, start, end)
+            assert (found is None) == (not inside) and (
+                found is None or found.span == (inside[0], inside[-1])
+            )
+
+
 def test_impossible_questions_are_left_out_and_counted(tmp_path: Path) -> None:
     path = written(
         tmp_path, question("Who?", is_impossible=True), question("Who?", answer("team"), is_impossible=False)
