@@ -133,6 +133,7 @@ def test_an_answer_at_another_place_is_refused_or_taken_from_the_nearest(tmp_pat
         (question("Who?", answer("team", 10_000)), "at answer_start=10000 stands ''"),
         (question("Who?", {"text": "team"}), "an answer without 'text' .a text. or 'answer_start'"),
         (question("Who?", {"text": "team", "answer_start": "14"}), "an answer without 'text'"),
+        (question() | {"answers": {"text": ["team"], "answer_start": [14]}}, "has no list of 'answers'"),
         (question("  "), r"question 2 \(id q\) is empty"),
         ({"id": "x"}, r"question 2 \(id x\) is empty"),
         ("Who?", "question 2 is empty"),
