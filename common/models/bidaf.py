@@ -255,6 +255,7 @@ def best_spans(scores: Tensor, longest: int) -> Tensor:
         longest: at least 1.
     """
     first, last = scores.unbind(1)
+    longest = min(longest, last.shape[1])
     # of each first word the scores of so many last ones: no table of all pairs
     padded = nn.functional.pad(last, (0, longest - 1), value=-math.inf)
     sums = first[:, :, None] + padded.unfold(1, longest, 1)

@@ -186,7 +186,7 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
     elif choice == "tagged_file":
         usual = {key: settings.get(key) for key in ("scheme", "words", "kept_from", "longest")}
     elif choice == "question_file":
-        keys = ("words", "kept_from", "longest", "longest_passage", "longest_question")
+        keys = ("words", "kept_from", "longest", "longest_passage", "longest_question", "vectors")
         usual = {key: settings.get(key) for key in keys}
     elif choice == "text_file":
         usual = {key: settings.get(key) for key in ("level", "kept_from", "bptt")}

@@ -48,8 +48,8 @@ done, and the exit code is 1.
 
 Pictures are prepared as in the run's own evaluation, but for the rounding of resized pixels. For rows of a
 table there is evaluate.py, and for a pipeline of paper=pmf_automl this command: it writes predictions.csv.
-Passages with questions are files in SQuAD's format, which need no answers: answers.jsonl has of each question
-its answer, where it stands and its probability, answers.json the texts by the questions' ids."""
+Passages with questions are .json files in SQuAD's format, which need no answers: answers.jsonl has of each
+question its answer, where it stands and its probability, answers.json the texts by the questions' ids."""
 DEFAULTS = {"to": "predictions", "top": "5", "every": "1", "score": str(SCORE)}
 LINES = "predictions.jsonl"
 MASK = ".classes.png"
@@ -104,7 +104,9 @@ def _predict(words: list[str]) -> int:
     if (folder := _pipeline_of(network)) is not None:
         _predict_rows(folder, pictures, options)
         return 0
-    if (run := reader_of(network)) is not None:
+    # no picture is a .json file
+    in_json = all(path.suffix.lower() == ".json" for path in pictures)
+    if in_json and (run := reader_of(network)) is not None:
         written, count = predict_answers(run, pictures, options.to)
         for path in written:
             print(f"answers: {path}")

@@ -1,8 +1,10 @@
 """Passages, questions upon them, and answers that are spans of them; text is cut into words by place."""
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple
 
 from common.base.dataset import SplitName
@@ -33,10 +35,10 @@ def snapped(places: Sequence[tuple[int, int]], start: int, end: int) -> Snapped 
         places: of the text, as of `places_of`.
         start, end: of the answer, without white space at its ends.
     """
-    inside = [number for number, (begin, stop) in enumerate(places) if begin < end and stop > start]
-    if not inside:
+    first = bisect_right(places, start, key=itemgetter(1))
+    last = bisect_left(places, end, key=itemgetter(0)) - 1
+    if first > last:
         return None
-    first, last = inside[0], inside[-1]
     return Snapped((first, last), places[first][0] != start or places[last][1] != end)
 
 

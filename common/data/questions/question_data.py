@@ -188,12 +188,8 @@ class QuestionData(DataSet):
         return train.take(stratified_subset(None, size, self.limit, generator).tolist())
 
     def _cut_words(self, found: Splits) -> None:
-        cut = {
-            word
-            for asked in found.values()
-            for word in _words_of(asked)
-            if len(word.encode(errors="surrogatepass")) > self.longest
-        }
+        words = {word for asked in found.values() for word in _counted(asked)}
+        cut = [word for word in words if len(word.encode(errors="surrogatepass")) > self.longest]
         if cut:
             first = min(cut, key=lambda word: (-len(word), word))
             self.repairs[
@@ -206,7 +202,9 @@ class QuestionData(DataSet):
         most = self.words - SPECIAL
         if self.vectors is not None:
             return first_words(self.vectors, most)
-        counts = Counter(word.lower() for word in _words_of(train))
+        counts: Counter[str] = Counter()
+        for word, count in _counted(train).items():
+            counts[word.lower()] += count
         kept = (word for word, count in counts.most_common() if count >= self.kept_from)
         return [word for word, _ in zip(kept, range(most), strict=False)]
 
@@ -299,11 +297,14 @@ class QuestionData(DataSet):
         return Encoded.of(asked.passages, asked.questions, numbers, self.longest).to(self.device)
 
 
-def _words_of(asked: Asked) -> Iterable[str]:
+def _counted(asked: Asked) -> Counter[str]:
+    """How often each word stands in passages and questions."""
+    counts: Counter[str] = Counter()
     for passage in asked.passages:
-        yield from passage.words()
+        counts.update(passage.words())
     for question in asked.questions:
-        yield from question.words()
+        counts.update(question.words())
+    return counts
 
 
 class Runs:

@@ -117,8 +117,10 @@ class _Reader:
 
     def _answers(self, passage: Passage, node: Any, where: str) -> tuple[tuple[str, ...], Span]:
         """All answers of a question, and the span of the first."""
-        nodes = node.get("answers")
-        if not isinstance(nodes, list) or not nodes:
+        nodes = node.get("answers", [])
+        if not isinstance(nodes, list):
+            raise UserError(f"{where} has no list of 'answers' (valid: each with 'text' and 'answer_start')")
+        if not nodes:
             raise UserError(
                 f"{where} has no answer (valid: 'answers' with 'text' and 'answer_start'; is_impossible: "
                 "true leaves it out)"

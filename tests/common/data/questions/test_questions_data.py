@@ -11,11 +11,10 @@ import torch
 
 from common.base.dataset import Origin
 from common.base.errors import UserError
-from common.base.passages import BETWEEN, disjoined, joined
+from common.base.passages import BETWEEN, disjoined
 from common.data.questions.passages import Asked, Passage
 from common.data.questions.python_questions import asked
 from common.data.questions.squad import parted_in_order
-from common.data.shared.word_vectors import first_words, word_vectors
 
 Make = Callable[..., Any]
 
@@ -67,14 +66,6 @@ def test_passage_and_question_stand_side_by_side_in_numbers_and_letters(make: Ma
     assert passages[0, 0, 1:].tolist() == spelled("Anna")
     assert data.vocabulary == [word.lower() for word in data.vocabulary] and len(data.vocabulary) == 5
     assert any("words of more than 4 bytes" in what for what in data.repairs)
-
-
-def test_pieces_are_put_together_and_parted_again() -> None:
-    passages, questions = torch.randint(3, 9, (2, 4, 5)), torch.randint(3, 9, (2, 3, 5))
-    for found, wanted in zip(disjoined(joined(passages, questions)), (passages, questions), strict=True):
-        assert torch.equal(found, wanted)
-    with pytest.raises(ValueError, match="nothing stands between them"):
-        disjoined(passages)
 
 
 def test_every_question_is_in_an_epoch_once(make: Make, own: Path) -> None:
@@ -228,33 +219,12 @@ def test_bad_settings_are_one_line(make: Make, key: str, value: Any) -> None:
 def test_vectors_are_those_of_the_first_words_of_the_file(make: Make, own: Path, tmp_path: Path) -> None:
     path = tmp_path / "glove.txt"
     path.write_text("3 2\nthe 1 2\nbob -0.5 4e-1\n. . 7 8\n")
-    assert first_words(path, 5) == ["the", "bob", ". ."]
-    assert torch.allclose(word_vectors(path, 2), torch.tensor([[1.0, 2.0], [-0.5, 0.4]]))
     data = make("question_file", path=str(own), vectors=str(path))
     assert data.word_vectors().shape == (3, 2) and data.sources()["vectors"] == path
     data.setup()
     inputs, _ = data.batch("train", torch.tensor([0]), augment=False)
     # in the file's order, and what it has not is unknown
     assert inputs[0, :4, 0].tolist() == [1, 1, 4, 1]
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("a 1 2\nb 1\n", "line 2 has 1 numbers for 'b' .valid: a word and 2 finite numbers"),
-        ("a 1 2\nb 1 x\n", "line 2 is no word with numbers"),
-        ("a 1 2\nb 1 nan\n", "line 2 has 2 numbers"),
-        ("", "no word in it"),
-    ],
-)
-def test_a_file_of_vectors_that_is_none_is_one_line(tmp_path: Path, text: str, told: str) -> None:
-    path = tmp_path / "glove.txt"
-    path.write_text(text)
-    with pytest.raises(UserError, match=told) as caught:
-        word_vectors(path, 10)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="No such file"):
-        word_vectors(tmp_path / "none.txt", 10)
 
 
 # --- questions upon Python --------------------------------------------------------------------------------

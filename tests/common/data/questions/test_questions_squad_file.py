@@ -80,6 +80,20 @@ def test_a_span_is_the_fewest_words_with_all_characters(
     assert snapped(places, start, end) == (span, outward) and snapped(places, 3, 4) is None
 
 
+def test_spans_are_those_of_a_search_over_all_words() -> None:
+    text = "ab, cd  e.f"
+    places = places_of(text)
+    for start in range(len(text)):
+        for end in range(start + 1, len(text) + 1):
+            inside = [
+                n for n, (begin, stop) in enumerate(places) if {*range(begin, stop)} & {*range(start, end)}
+            ]
+            found = snapped(places, start, end)
+            assert (found is None) == (not inside) and (
+                found is None or found.span == (inside[0], inside[-1])
+            )
+
+
 def test_impossible_questions_are_left_out_and_counted(tmp_path: Path) -> None:
     path = written(
         tmp_path, question("Who?", is_impossible=True), question("Who?", answer("team"), is_impossible=False)
@@ -119,6 +133,7 @@ def test_an_answer_at_another_place_is_refused_or_taken_from_the_nearest(tmp_pat
         (question("Who?", answer("team", 10_000)), "at answer_start=10000 stands ''"),
         (question("Who?", {"text": "team"}), "an answer without 'text' .a text. or 'answer_start'"),
         (question("Who?", {"text": "team", "answer_start": "14"}), "an answer without 'text'"),
+        (question() | {"answers": {"text": ["team"], "answer_start": [14]}}, "has no list of 'answers'"),
         (question("  "), r"question 2 \(id q\) is empty"),
         ({"id": "x"}, r"question 2 \(id x\) is empty"),
         ("Who?", "question 2 is empty"),
