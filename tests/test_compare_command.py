@@ -12,6 +12,7 @@ from calls import Calls
 from runs_made_up import result
 
 from common.report import compare
+from common.runs import evidence
 from common.runs.sweep import leave_status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +61,7 @@ def test_each_command_of_the_chapter_works(
 def test_the_chapters_notebook_gives_the_numbers_of_the_table(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "ROOT", folder)
+    monkeypatch.setattr(evidence, "ROOT", folder)
     pytest.importorskip("pandas")
     code = CHAPTER.split("```python\n")[1].split("```")[0]
     names: dict[str, object] = {}

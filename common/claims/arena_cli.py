@@ -1,11 +1,11 @@
 """`arena.py`: makes the runs that an arena lacks, and prints who stands where."""
 
-from rich.console import Console
 from rich.table import Table
 
 from common.base.command import refuse_options, run_or_help
+from common.base.terminal import console
 from common.claims.arena import Arena, FieldStandings, arenas, load_arena, playing, runs_of, standings
-from common.claims.cli import make_missing, read_evidence, width
+from common.claims.cli import WIDE_PIPE, make_missing, read_evidence
 from common.runs.evidence import Evidence
 from common.runs.refusal import check_passed_on
 
@@ -56,7 +56,7 @@ def _list(evidence: Evidence) -> None:
 
 
 def _print(arena: Arena, found: list[FieldStandings]) -> None:
-    console = Console(width=width())
+    shown = console(WIDE_PIPE)
     for one in found:
         here, _ = playing(arena.fields[one.name])
         table = Table(
@@ -65,7 +65,7 @@ def _print(arena: Arena, found: list[FieldStandings]) -> None:
         for name in one.rank or here:
             cells = [str(table_[name].validation) for table_ in one.by_ground.values()]
             table.add_row(name, str(one.rank.get(name, "-")), str(one.test_rank.get(name, "-")), *cells)
-        console.print(table)
+        shown.print(table)
         print(
             f"ranks: means over {len(one.by_ground)} grounds, with 95% intervals over {one.seeds} seeds; "
             f"{arena.fields[one.name].validation} in {arena.unit} on each ground"

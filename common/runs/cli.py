@@ -27,6 +27,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from common.base.command import os_line
 from common.base.errors import UserError
 from common.runs import catalogue, hydra_speed, keys, own, sweep
 from common.runs.batch import Batch
@@ -227,7 +228,7 @@ def one_line(error: BaseException, words: list[str] | None = None) -> str:
         where = error.filename or "while writing"
         return f"the disk is full ({where}): free some space; the same command goes on"
     if isinstance(error, OSError):
-        return " ".join(str(error).split())
+        return os_line(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())} (trace: {_keep_trace(error, words)})"
 
 
