@@ -13,6 +13,7 @@ from pages import blocks, chapter, commands
 from runs_made_up import result
 
 from common.report import compare
+from common.runs import evidence
 from common.runs.sweep import leave_status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +62,7 @@ def test_each_command_of_the_pages_works(
 def test_the_chapters_notebook_gives_the_numbers_of_the_table(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "ROOT", folder)
+    monkeypatch.setattr(evidence, "ROOT", folder)
     pytest.importorskip("pandas")
     (code,) = blocks("python", CHAPTER)
     names: dict[str, object] = {}

@@ -1,5 +1,6 @@
 """What every command does around its `main`: readers that stop reading, text in UTF-8, errors in one line."""
 
+import errno
 import locale
 import logging
 import os
@@ -7,6 +8,16 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from common.base.errors import UserError
+
+
+def os_line(error: OSError) -> str:
+    """What the system refused, and what of, in one line; where nothing can be written, what is valid."""
+    if error.filename is None or error.strerror is None:
+        return " ".join(str(error).split())
+    line = f"{error.filename}: {error.strerror}"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
+        line += " (valid: a folder with room that can be written to, as by output_dir=FOLDER or into=FOLDER)"
+    return line
 
 
 def in_one_line(work: Callable[[], int | None]) -> int:
@@ -19,8 +30,11 @@ def in_one_line(work: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         # not of the work, but of whom it is told to: `command` sees to it
         raise
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {os_line(error)}", file=sys.stderr)
         return 1
 
 

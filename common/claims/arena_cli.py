@@ -1,11 +1,11 @@
 """`arena.py`: makes the runs that an arena lacks, and prints who stands where."""
 
-from rich.console import Console
 from rich.table import Table
 
 from common.base.command import refuse_options, run_or_help
+from common.base.terminal import console
 from common.claims.arena import Arena, FieldStandings, arenas, load_arena, playing, runs_of, standings
-from common.claims.cli import make_missing, read_evidence, width
+from common.claims.cli import WIDE_PIPE, make_missing, read_evidence
 from common.runs.evidence import Evidence
 from common.runs.refusal import check_passed_on
 
@@ -67,7 +67,7 @@ def ahead(one: FieldStandings) -> str:
 
 
 def _print(arena: Arena, found: list[FieldStandings]) -> None:
-    console = Console(width=width())
+    shown = console(WIDE_PIPE)
     for one in found:
         field = arena.fields[one.name]
         here, _ = playing(field)
@@ -79,7 +79,7 @@ def _print(arena: Arena, found: list[FieldStandings]) -> None:
             ranks = [str(by_name[name]) for by_name in one.ranks.values()] or ["-"] * len(ranked)
             cells = [str(standing[name].measured[field.first]) for standing in one.by_ground.values()]
             table.add_row(name, *ranks, *cells, ", ".join(one.open_against(name)) if one.rank else "-")
-        console.print(table)
+        shown.print(table)
         print(
             f"ranks: means over {len(one.by_ground)} of {len(field.grounds)} grounds, with 95% intervals "
             f"over {one.seeds} seeds; on each ground the {first.label}, {first.better} is better"

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from rich.text import Text
 from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.base.names import fitting
+from common.base.terminal import console
 from common.claims.claims import Claim, Run, all_claims
 from common.runs.evidence import Evidence, asked, folders_of, key_of, values_of
 from common.runs.refusal import check_passed_on, is_asked
@@ -38,6 +38,8 @@ only where a run failed."""
 LIST, SHOW = "--list", "--show"
 # columns of a terminal that has room for a claim's kind, scale and age
 WIDE = 120
+# and of a pipe or a file in its place
+WIDE_PIPE = 200
 # runs that are shown by their commands
 MOST_RUNS = 12
 COLOURS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "not run": "dim"}
@@ -182,10 +184,10 @@ def _judge(claims: list[Claim], evidence: Evidence) -> int:
     from common.claims.judge import judge
 
     verdicts = {claim.name: judge(claim, evidence) for claim in claims}
-    console = Console(width=width())
-    console.print(_table(claims, verdicts, console.width))
+    shown = console(WIDE_PIPE)
+    shown.print(_table(claims, verdicts, shown.width))
     for name, verdict in verdicts.items():
-        console.print(f"{name}: [{COLOURS[verdict.state]}]{verdict.state}[/]", highlight=False)
+        shown.print(f"{name}: [{COLOURS[verdict.state]}]{verdict.state}[/]", highlight=False)
         print(f"  {verdict.text}")
     counts = [verdict.state for verdict in verdicts.values()]
     print("claims: " + ", ".join(f"{counts.count(state)} {state}" for state in COLOURS if state in counts))
@@ -219,8 +221,3 @@ def _table(claims: list[Claim], verdicts: dict[str, "Verdict"], width: int) -> T
             *(more if wide else []),
         )
     return table
-
-
-def width() -> int | None:
-    """Wide tables for pipes and files, which do not wrap."""
-    return None if os.isatty(1) else 200

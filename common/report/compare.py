@@ -166,15 +166,14 @@ def compared(asked: Asked) -> "Comparison":
 
 def show(comparison: "Comparison") -> None:
     """Print the table, and below it what stands behind its numbers."""
-    from rich.console import Console
-
+    from common.base.terminal import console
     from common.report import written
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    with console.capture() as shown:
-        console.print(written.terminal(comparison))
+    terminal = console()
+    with terminal.capture() as shown:
+        terminal.print(written.terminal(comparison))
         for note in written.footnotes(comparison):
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+            terminal.print(note, markup=False, highlight=False, soft_wrap=True)
     print(printable(shown.get(), sys.stdout.encoding or "ascii"), end="")
 
 

@@ -27,13 +27,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from common.base.command import os_line
 from common.base.errors import UserError
 from common.runs import catalogue, hydra_speed, keys, own, sweep
 from common.runs.batch import Batch
 from common.runs.finished import finished
 from common.runs.help import help_text
 from common.runs.objective import objective_value
-from common.runs.orphans import end_with
+from common.runs.orphans import job_of
 from common.runs.plugins import check_plugins, choices_of, load_plugins
 from common.runs.refusal import check_words
 from common.runs.request import Outcome, Request
@@ -227,7 +228,7 @@ def one_line(error: BaseException, words: list[str] | None = None) -> str:
         where = error.filename or "while writing"
         return f"the disk is full ({where}): free some space; the same command goes on"
     if isinstance(error, OSError):
-        return " ".join(str(error).split())
+        return os_line(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())} (trace: {_keep_trace(error, words)})"
 
 
@@ -338,11 +339,17 @@ def task(config: DictConfig) -> float | None:
 
 
 def _job_of_sweep(config: DictConfig, folder: Path) -> float | None:
+    """Make one job of a sweep, which ends with who launched it on this machine."""
+    launcher = sweep.launched_by(folder)
+    if launcher is None or HydraConfig.get().runtime.choices["hydra/launcher"] not in LOCAL:
+        return _made_for_sweep(config, folder)
+    with job_of(launcher):
+        return _made_for_sweep(config, folder)
+
+
+def _made_for_sweep(config: DictConfig, folder: Path) -> float | None:
     """Make one job of a sweep; whatever becomes of it, the others go on."""
     started = time.monotonic()
-    launcher = sweep.launched_by(folder)
-    if launcher is not None and HydraConfig.get().runtime.choices["hydra/launcher"] in LOCAL:
-        end_with(launcher)
     job = int(HydraConfig.get().job.num)
     status: dict[str, Any] = {"job": _label(), "overrides": _overrides()}
     sweep.leave_status(folder, job, status | sweep.RUNNING)

@@ -11,16 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
+from common.base.terminal import console
 from common.runs.coverage import Cost, Item, cheap, chosen, items_of
 from common.runs.evidence import Evidence, folders_of, values_of
 from common.runs.refusal import check_passed_on
 from common.runs.result import number, write_json
-from common.runs.sweep import width
 from common.runs.worker import INTERRUPTED
 from common.runs.worker_process import Worker
 
@@ -251,8 +250,10 @@ class Sitting:
 
 def show(items: Sequence[Item], within: float) -> None:
     """Print a line a paper, and what is left to measure."""
-    table = Table("paper", "fresh", "earlier code", "not measured", "of these cheap", "dear", "untried")
-    for paper in sorted({item.entry.split(".")[0] for item in items}):
+    papers = sorted({item.entry.split(".")[0] for item in items})
+    paper_column = Column("paper", no_wrap=True, min_width=max(map(len, papers), default=0))
+    table = Table(paper_column, "fresh", "earlier code", "not measured", "of these cheap", "dear", "untried")
+    for paper in papers:
         own = [item for item in items if item.entry.startswith(f"{paper}.")]
         states = Counter(item.state for item in own)
         left = [item for item in own if item.state == "not measured"]
@@ -263,7 +264,7 @@ def show(items: Sequence[Item], within: float) -> None:
             *(str(states[state] or "-") for state in ("fresh", "earlier code", "not measured")),
             *(str(count or "-") for count in (low, len(left) - low - untried, untried)),
         )
-    Console(width=width()).print(table)
+    console().print(table)
     left = [item for item in items if item.state != "fresh"]
     known = sum(item.cost.seconds for item in left if item.cost is not None)
     untried = sum(item.cost is None for item in left)

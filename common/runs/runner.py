@@ -206,7 +206,9 @@ def _run(
                 checkpoints.save(trainer)
     except NonFinite as error:
         kept = checkpoints.path if checkpoints.path.exists() else "none was made yet"
-        raise UserError(f"{error}; last checkpoint: {kept}") from error
+        raise UserError(
+            f"{error}; last checkpoint: {kept} (a smaller step, as by method.lr, or clip=1.0 may help)"
+        ) from error
     _close_logger(trainer, module, metrics)
     about, measured = described(stages)
     for what, count in module.data.repairs.items():

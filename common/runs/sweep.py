@@ -14,12 +14,12 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from common.base.names import fitting
+from common.base.terminal import console
 from common.runs.result import number, write_json
 
 VARIABLE = "REPRISE_SWEEP"
@@ -102,8 +102,8 @@ def summarise(sweep: Path) -> int:
     states = [status["state"] for status in statuses]
     passed, skipped = states.count("passed"), states.count("skipped")
     failed = len(statuses) - passed - skipped
-    console = Console(width=width())
-    console.print(_table(statuses, console.width))
+    shown = console()
+    shown.print(_table(statuses, shown.width))
     best = _best(statuses)
     if best is not None:
         print(f"best: {best['job']} ({best['metric']} {number(best['objective'])}); the run that has it:")
@@ -137,8 +137,3 @@ def _table(statuses: list[dict[str, Any]], width: int) -> Table:
         state = "failed" if status["state"] == RUNNING["state"] else status["state"]
         table.add_row(Text(name), state, f"{status['seconds']:.1f}", Text(status["text"], overflow="fold"))
     return table
-
-
-def width() -> int | None:
-    """Wide tables for pipes and files, which do not wrap."""
-    return None if os.isatty(1) else 160

@@ -13,7 +13,9 @@ from common.data.shared.text_file import from_here
 
 TEXTS = (".csv", ".xyz", ".pts", ".txt")
 SUFFIXES = (".npy", ".off", *TEXTS)
-SEPARATORS = re.compile(r"[\s,;]+")
+SEPARATORS, BESIDE_COMMAS = re.compile(r"[\s,;]+"), re.compile(r"[\s;]+")
+# no comma, or one with a digit on each side
+WITH_COMMA = re.compile(r"[^,]*(\d,\d)?[^,]*")
 
 
 def read_points(path: Path, count: int, random: np.random.Generator) -> tuple[Points, int]:
@@ -84,13 +86,24 @@ def _text(path: Path) -> Points:
     width = 0
     first = True
     for number, line in _lines(path):
-        cells = [cell for cell in SEPARATORS.split(line) if cell]
+        cells = _cells(line)
         was_first, first = first, False
         if was_first and _is_heading(cells):
             continue
         width = width or len(cells)
         rows.append(_coordinates(path, number, cells, width))
     return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def _cells(line: str) -> list[str]:
+    """What stands in a line between commas, semicolons and white space.
+
+    Where the latter two separate three cells or more, a comma within one is a decimal mark: `1,5;2;3,25`.
+    """
+    cells = [cell for cell in BESIDE_COMMAS.split(line) if cell]
+    if len(cells) >= 3 and "," in line and all(WITH_COMMA.fullmatch(cell) for cell in cells):
+        return [cell.replace(",", ".") for cell in cells]
+    return [cell for cell in SEPARATORS.split(line) if cell]
 
 
 def _is_heading(cells: list[str]) -> bool:

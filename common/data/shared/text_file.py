@@ -42,7 +42,7 @@ def read_text(path: Path, encoding: str) -> str:
         ) from error
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
     try:
-        return content.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
@@ -50,6 +50,8 @@ def read_text(path: Path, encoding: str) -> str:
             f"{line}); where it is Latin-1, as older spreadsheets are: dataset.encoding=latin-1 (or cp1252), "
             f"or convert it: iconv -f latin1 -t utf-8 {path.name} > new_{path.name}"
         ) from error
+    # lines of old Macs
+    return text.replace("\r", "\n") if "\r" in text and "\n" not in text else text
 
 
 class FaultyLineError(Exception):

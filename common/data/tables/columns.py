@@ -143,7 +143,7 @@ def columns_of(train: Sheet, path: str) -> tuple[list[Column], list[str]]:
         else:
             columns.append(Column(name, tuple(words), 0.0))
     if not columns:
-        raise UserError(f"dataset.path={path}: no column is left beside the target; {'; '.join(said)}")
+        raise UserError(f"dataset.path={path}: {'; '.join(['no column is left beside the target', *said])}")
     return columns, said
 
 

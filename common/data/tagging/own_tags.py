@@ -10,7 +10,7 @@ from common.base.dataset import Origin, SplitName, check
 from common.base.errors import UserError
 from common.data.shared.own_parts import as_trained, trained_on
 from common.data.shared.text_file import from_here
-from common.data.tagging.schemes import FileScheme, Scheme, check_types, split_tag
+from common.data.tagging.schemes import OUTSIDE, FileScheme, Scheme, check_types, split_tag
 from common.data.tagging.tagged_file import Sentence, read_sentences
 from common.data.tagging.tagging_data import Splits, TaggingData, TaggingOptions
 
@@ -64,6 +64,11 @@ class OwnTags(TaggingData):
         self._types = _types(self._splits["train" if self.held_out else "test"])
         if origin is not None:
             self._types = _known(self.path, self._types, origin, scheme)
+        if not self._types:
+            raise UserError(
+                f"dataset.path={self.path}: no entity in what is trained on: every tag is {OUTSIDE} (valid: "
+                "tags as B-TYPE)"
+            )
         check_types("path", self._types)
         super().__init__(**options)
         if options["source"] == "real" and origin is None:

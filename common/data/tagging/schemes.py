@@ -43,7 +43,7 @@ def fault(before: str, tag: str, scheme: FileScheme) -> str | None:
     """
     if not is_tag(tag, scheme):
         letters = ", ".join(f"{letter}-TYPE" for letter in LETTERS[scheme])
-        return f"{tag!r} is no tag of {scheme.upper()} (valid: O, {letters})"
+        return f"{tag!r}, which is no tag of {scheme.upper()} (valid: O, {letters})"
     (letter_before, type_before), (letter, kind) = split_tag(before), split_tag(tag)
     behind = f"{tag} behind {before}"
     if scheme == "bio" and letter == "I" and kind != type_before:

@@ -106,14 +106,22 @@ def divided(pairs: Pairs) -> tuple[Splits, int]:
         "validation": [p for p, bucket in enumerate(buckets) if VALIDATION_FROM <= bucket < TEST_FROM],
         "test": [place for place, bucket in enumerate(buckets) if bucket >= TEST_FROM],
     }
-    known = {core(pairs.targets[place]) for place in places["test"]}
+    known = _cores(pairs, places["test"])
     parts: Splits = {"test": pairs.take(places["test"])}
     for split in ("validation", "train"):
         kept = [place for place in places[split] if core(pairs.targets[place]) not in known]
-        known |= {core(pairs.targets[place]) for place in kept}
+        known |= _cores(pairs, kept)
         parts[split] = pairs.take(kept)
     left_out = len(pairs) - sum(map(len, parts.values()))
     return {split: parts[split] for split in places}, left_out
+
+
+def _cores(pairs: Pairs, places: Sequence[int]) -> set[str]:
+    """What makes the targets at some places the same as others; an empty one is the same as none.
+
+    Whoever leaves out pairs with an empty line counts them.
+    """
+    return {core(pairs.targets[place]) for place in places if pairs.targets[place].strip()}
 
 
 def core(text: str) -> str:

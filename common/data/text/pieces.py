@@ -25,6 +25,10 @@ class Pieces(Protocol):
         """The line of these numbers, without those of `common.base.sequence` and those of no piece."""
 
 
+# a longer word is none, and teaches no pieces: learning takes time with the square of its length
+LONGEST_WORD = 1000
+
+
 def learned(lines: Iterable[str], level: Level, vocabulary: int) -> Pieces:
     """A vocabulary that is learned from lines, which have no white space but single spaces.
 
@@ -39,7 +43,13 @@ def learned(lines: Iterable[str], level: Level, vocabulary: int) -> Pieces:
     Raises:
         UserError: "bpe" without the package tokenizers.
     """
+    lines = (line for line in lines if len(line) <= LONGEST_WORD or _has_words(line))
     return _BytePairs(lines, vocabulary) if level == "bpe" else _Tokens(lines, level, vocabulary)
+
+
+def _has_words(line: str) -> bool:
+    """Whether no word of a line is longer than any is."""
+    return max(map(len, line.split(" "))) <= LONGEST_WORD
 
 
 class _Tokens:

@@ -14,6 +14,8 @@ STEMS: dict[SplitName, tuple[str, ...]] = {
     "validation": ("valid", "val", "validation", "dev"),
     "test": ("test",),
 }
+# so many pairs have a tenth of them for each of two splits, but by bad luck
+LEAST = 100
 TABLES = (".tsv", ".txt", ".tab")
 
 
@@ -79,6 +81,11 @@ class TextPair(TranslationData):
         else:
             pairs = read_table(self.path, self.encoding_name)
         found, left_out = divided(pairs)
+        if len(pairs) < LEAST and not all(found.values()):
+            raise UserError(
+                f"dataset.path={self.path}: its {len(pairs)} pairs do not give three splits (valid: some "
+                f"{LEAST} or more, or a folder with train, valid and test)"
+            )
         if left_out:
             self.repairs["pairs whose target stands in a judged split too, left out"] = left_out
         return found

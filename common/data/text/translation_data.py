@@ -157,9 +157,9 @@ class TranslationData(TokenData):
             first = next(place for place in range(len(whole)) if not (sources[place] and targets[place]))
             self._note(whole, len(whole) - len(kept), f"{split} pairs with an empty line, left out", first)
         if not kept:
-            raise UserError(
-                f"dataset={self.NAME}: there are no {split} pairs (valid: at least 1 in each split)"
-            )
+            what = f"all {len(whole)} {split} pairs have an empty line" if len(whole) else f"no {split} pairs"
+            where = f" in {pairs.name}" if pairs.name else ""
+            raise UserError(f"dataset={self.NAME}: {what}{where} (valid: at least 1 pair in each split)")
         return whole.take(kept) if len(kept) < len(whole) else whole
 
     def _add(self, split: SplitName, pairs: Pairs) -> None:

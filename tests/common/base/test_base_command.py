@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.base.command import in_one_line, refuse_options, run_or_help
+from common.base.command import in_one_line, os_line, refuse_options, run_or_help
 from common.base.errors import UserError
 from common.tables.tables import ROOT
 
@@ -24,13 +25,16 @@ sys.exit(command(main))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["claims.py --list", "run.py --help", "-m common.tables.tables"])
+@pytest.mark.parametrize(
+    "words",
+    ["claims.py --list", "run.py --help", "-m common.tables.tables", "report.py paper=saddle to=terminal"],
+)
 def test_a_reader_that_stops_early_gets_no_traceback(words: str) -> None:
     program = f"{sys.executable} {words}; echo code $? >&2"
     found = subprocess.run(
-        ["bash", "-c", f"({program}) | head -c 1"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["bash", "-c", f"({program}) | head -c 1"], cwd=ROOT, capture_output=True, check=True
     )
-    assert found.stderr.strip() == "code 0"
+    assert found.stderr.strip() == b"code 0"
 
 
 def test_a_locale_without_utf8_changes_no_text(tmp_path: Path) -> None:
@@ -109,3 +113,10 @@ def test_a_mistyped_word_of_any_command_waits_for_neither_torch_nor_scipy() -> N
         [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_what_the_system_refuses_names_the_file_and_where_it_may_be_written() -> None:
+    read_only = OSError(errno.EROFS, "Read-only file system", "outputs")
+    assert os_line(read_only).startswith("outputs: Read-only file system (valid: a folder with room")
+    assert os_line(OSError(errno.ENOENT, "No such file or directory", "a")) == "a: No such file or directory"
+    assert os_line(OSError("two\nlines")) == "two lines"

@@ -10,8 +10,8 @@ from common.report.terminal import show
 from common.tables.tables import runnable
 
 
-def text(report: Report, *papers: str) -> str:
-    console = Console(file=io.StringIO(), width=250)
+def text(report: Report, *papers: str, width: int = 250) -> str:
+    console = Console(file=io.StringIO(), width=width)
     show(report, list(papers), console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -43,3 +43,12 @@ def test_square_brackets_are_text_and_no_markup(report: Report) -> None:
     yogi = report.paper("yogi")
     marked = replace(yogi, tables=[replace(yogi.tables[0], about="of [red]one[/red] kind")])
     assert "of [red]one[/red] kind" in text(replace(report, papers=[marked]), "yogi")
+
+
+def test_in_eighty_columns_names_lack_what_they_share_and_not_their_ends(report: Report) -> None:
+    shown = text(report, "yogi", width=80)
+    assert max(map(len, shown.splitlines())) <= 80
+    ends = [line.split("│")[1].strip()[-8:] for line in shown.splitlines() if "│" in line]
+    for claim, _ in report.paper("yogi").claims:
+        assert any(end and claim.name.endswith(end) for end in ends)
+    assert "entry=yogi" not in shown

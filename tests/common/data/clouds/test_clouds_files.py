@@ -114,3 +114,9 @@ def test_of_more_points_none_stands_twice_and_of_fewer_all_stand_equally_often()
     assert len(np.unique(few, axis=0)) == 7
     many = resampled(cloud, 25, np.random.default_rng(0))
     assert sorted(set(np.unique(many, axis=0, return_counts=True)[1])) == [2, 3] and len(many) == 25
+
+
+@pytest.mark.parametrize("text", ["1,5;2;-3,25\n0;1;2\n", "1,5 2 -3,25\n0 1 2\n", "1.5, 2, -3.25\n0, 1, 2\n"])
+def test_commas_are_decimal_marks_where_other_signs_separate(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    assert read_cloud(tmp_path / "a.csv").tolist() == [[1.5, 2.0, -3.25], [0.0, 1.0, 2.0]]

@@ -49,7 +49,7 @@ def test_the_first_column_is_the_word_and_the_last_its_tag(tmp_path: Path) -> No
     ("text", "told"),
     [
         (TWO, "line 3 has I-ORG behind O, which BIO does not allow .*dataset.file_scheme=iob1"),
-        ("a O\n\nb O\nc S-PER\n", "line 4 has 'S-PER' is no tag of BIO .*dataset.file_scheme=bioes"),
+        ("a O\n\nb O\nc S-PER\n", "line 4 has 'S-PER', which is no tag of BIO .*dataset.file_scheme=bioes"),
         ("a O\nb B-PER\nc I-LOC\n", "line 3 has I-LOC behind B-PER"),
         ("a O\nalone\n", "line 2 is 'alone' .valid: a word, and its tag last"),
         ("a O\n" + 21 * "x" + " O\n", "line 2 has a word of 21 bytes, .*dataset.longest=21 takes it"),
@@ -147,6 +147,11 @@ def test_a_trained_networks_words_and_tags_keep_their_numbers(make: Make, own: P
         make("tagged_file", path=str(tmp_path / "city.txt"), origin=Origin(facts, None))
 
 
+def test_lines_that_end_as_on_old_macs_are_lines(tmp_path: Path) -> None:
+    text = TWO.replace("I-ORG", "B-ORG")
+    assert read(tmp_path / "a.txt", text.replace("\n", "\r")) == read(tmp_path / "b.txt", text)
+
+
 def test_a_folder_has_its_three_files_and_types_that_training_has_not_are_refused(
     make: Make, tmp_path: Path
 ) -> None:
@@ -162,6 +167,9 @@ def test_a_folder_has_its_three_files_and_types_that_training_has_not_are_refuse
 
 
 def test_what_is_no_own_file_is_one_line(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "none.conll").write_text("word O\n\n" * 20)
+    with pytest.raises(UserError, match=r"none\.conll: no entity in what is trained on: every tag is O"):
+        make("tagged_file", path=str(tmp_path / "none.conll"))
     with pytest.raises(UserError, match="give your file"):
         make("tagged_file")
     with pytest.raises(UserError, match="no such file or folder"):

@@ -88,9 +88,9 @@ def test_spans_become_tags_that_their_scheme_allows_and_come_back(parts: list, s
     [
         ("O", "I-PER", "bio", "I-PER behind O, which BIO does not allow .valid: B-PER"),
         ("B-LOC", "I-PER", "bio", "I-PER behind B-LOC"),
-        ("O", "E-PER", "bio", "'E-PER' is no tag of BIO"),
-        ("O", "PER", "bio", "'PER' is no tag"),
-        ("O", "B-", "bio", "'B-' is no tag"),
+        ("O", "E-PER", "bio", "'E-PER', which is no tag of BIO"),
+        ("O", "PER", "bio", "'PER', which is no tag"),
+        ("O", "B-", "bio", "'B-', which is no tag"),
         ("O", "I-PER", "bioes", "BIOES does not allow"),
         ("B-PER", "O", "bioes", "O behind B-PER"),
         ("B-PER", "E-LOC", "bioes", "E-LOC behind B-PER"),

@@ -329,6 +329,26 @@ def test_text_in_another_encoding_is_refused_with_the_line_and_read_when_told(
     ]
 
 
+def test_pairs_that_all_lack_a_side_and_too_few_for_three_splits_are_told(own: Make, tmp_path: Path) -> None:
+    count = len((tmp_path / "text.rev").read_text().splitlines())
+    (tmp_path / "text.rev").write_text("\n" * count)
+    with pytest.raises(UserError, match=r"all \d+ train pairs have an empty line in text\.en"):
+        own().setup()
+    (tmp_path / "few.tsv").write_text("a\tb\n" * 3)
+    with pytest.raises(UserError, match=r"few\.tsv: its 3 pairs do not give three splits"):
+        own(path=str(tmp_path / "few.tsv"), target_path=None).setup()
+
+
+def test_a_word_longer_than_any_teaches_no_pieces_and_its_pair_is_left_out(own: Make, tmp_path: Path) -> None:
+    for name in ("text.en", "text.rev"):
+        with (tmp_path / name).open("a") as file:
+            file.write("y" * 20_000 + "\n")
+    data = own(level="bpe")
+    data.setup()
+    assert "yy" not in data.pieces.tokenizer.get_vocab()
+    assert not any("yyy" in line for split in ("train",) for line in data.pairs(split).sources)
+
+
 def test_a_line_without_a_tab_is_refused_with_its_number(own: Make, tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("a\tb\n\nno tab here\n")
     with pytest.raises(UserError, match="line 3 has no tab: 'no tab here'"):
