@@ -251,5 +251,5 @@ def test_the_plot_of_a_bound_shows_the_bound(report: Report) -> None:
 
 @pytest.mark.parametrize("log", [True, False])
 def test_a_slope_of_logarithms_is_drawn_as_a_straight_line(log: bool) -> None:
-    place = figures._scale([1.0, 10.0, 100.0], 0.0, 200.0, log)
+    place = figures.scale_of([1.0, 10.0, 100.0], 0.0, 200.0, log)
     assert math.isclose(place(10.0), 100.0) is log
