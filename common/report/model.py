@@ -253,9 +253,12 @@ class Paper:
 
     @property
     def main(self) -> Table | None:
-        """The table that its page begins with: the first of the paper's that has numbers, else of ours."""
+        """The table that its page begins with: the first of the paper's that has numbers, else of ours.
+
+        None while no table has any.
+        """
         known = [table for table in self.tables if table.scales()]
-        return next(iter([*[t for t in known if not t.ours], *known, *self.tables]), None)
+        return next(iter([*[table for table in known if not table.ours], *known]), None)
 
     @property
     def experiments(self) -> bool:
