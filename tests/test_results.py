@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from common.report.committed import pages
 from common.report.model import Report, build, scales_of
+from common.report.pages import pages
 from common.report.records import orphans
 from common.runs.evidence import Evidence
 from common.tables.tables import papers

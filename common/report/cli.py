@@ -96,7 +96,7 @@ def _wandb(report: Report, wanted: list[str], into: Path) -> None:
 
 
 def _pages(report: Report, wanted: list[str], into: Path) -> None:
-    from common.report.committed import write
+    from common.report.pages import write
 
     changed = write(report)
     print(f"written: {', '.join(map(str, changed))}" if changed else "all pages are as the results say")

@@ -4,8 +4,8 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
-from common.report.committed import claims_picture, claims_table, in_words, measured, papers_table, rows_table
 from common.report.model import Report, Source
+from common.report.pages import claims_picture, claims_table, in_words, measured, papers_table, rows_table
 
 
 def test_the_picture_has_a_square_for_each_claim_and_any_program_draws_it(report: Report) -> None:
