@@ -34,8 +34,9 @@ def table(report: Report, name: str) -> Table:
 
 def test_a_panel_is_wellformed_and_any_program_knows_its_colours() -> None:
     svg = draw(LINES, "title", ("x", "y"), log_x=True)
-    ElementTree.fromstring(svg)
+    root = ElementTree.fromstring(svg)
     assert "var(" not in svg
+    assert float(root.attrib["width"]) > 0 and float(root.attrib["height"]) > 0
     drawn = set(re.findall(r"(?:fill|stroke): (#\w{6})", svg))
     assert {figures.INK, figures.GRID, figures.FRAME, *figures.LIGHT[:2]} <= drawn <= set(figures.MODES)
     for light in drawn:
