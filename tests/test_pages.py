@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT, chapter, chapters, commands
 
+from common.claims.cli import chosen
 from common.runs.compose import compose
 
 WRITTEN = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("papers/*/README.md"))]
@@ -85,3 +86,11 @@ def test_the_words_of_every_run_compose(command: str) -> None:
     typed = [word for word in shlex.split(command)[2:] if not word.startswith("debug=")]
     config, _ = compose(typed)
     assert config.paper
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in commands("python claims.py") if one not in commands("python claims.py", RUN)]
+)
+def test_the_claims_that_a_command_names_are_there(command: str) -> None:
+    names = [word for word in shlex.split(command)[2:] if "=" not in word and not word.startswith("--")]
+    assert chosen(names)

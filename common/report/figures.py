@@ -694,9 +694,11 @@ def draw_rows(lines: list[Line], title: str, label: str) -> str:
 
 
 def _themed(svg: str) -> str:
-    """Put the colours of the dark mode into the SVG, for browsers."""
-    start = svg.index(">", svg.index("<svg")) + 1
-    return svg[svg.index("<svg") : start] + _dark_rules() + svg[start:]
+    """Give the SVG the colours of the dark mode, for browsers, and a size without units, for any program."""
+    svg = svg[svg.index("<svg") :]
+    start = svg.index(">") + 1
+    root = re.sub(r'\b(width|height)="([\d.]+)pt"', r'\1="\2"', svg[:start])
+    return root + _dark_rules() + svg[start:]
 
 
 def _alt(title: str, lines: list[Line], labels: tuple[str, str]) -> str:

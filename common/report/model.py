@@ -7,6 +7,7 @@ and where its config still holds what the row says today; one result counts for 
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -252,9 +253,19 @@ class Paper:
 
     @property
     def main(self) -> Table | None:
-        """The table that its page begins with: the first of the paper's that has numbers, else of ours."""
+        """The table that its page begins with; None while none has numbers.
+
+        It is the first of the paper's own that has some, else that of ours which most claims are about.
+        """
         known = [table for table in self.tables if table.scales()]
-        return next(iter([*[t for t in known if not t.ours], *known, *self.tables]), None)
+        words = [
+            word for claim, _ in self.claims for word in {w for run in claim.all_runs() for w in run.words}
+        ]
+        about = Counter(
+            table.name for table in known for word in words if word.startswith(f"entry={table.name}.")
+        )
+        ours = sorted(known, key=lambda table: -about[table.name])
+        return next(iter([*[table for table in known if not table.ours], *ours]), None)
 
     @property
     def experiments(self) -> bool:

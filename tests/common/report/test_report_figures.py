@@ -34,8 +34,9 @@ def table(report: Report, name: str) -> Table:
 
 def test_a_panel_is_wellformed_and_any_program_knows_its_colours() -> None:
     svg = draw(LINES, "title", ("x", "y"), log_x=True)
-    ElementTree.fromstring(svg)
+    root = ElementTree.fromstring(svg)
     assert "var(" not in svg
+    assert float(root.attrib["width"]) > 0 and float(root.attrib["height"]) > 0
     drawn = set(re.findall(r"(?:fill|stroke): (#\w{6})", svg))
     assert {figures.INK, figures.GRID, figures.FRAME, *figures.LIGHT[:2]} <= drawn <= set(figures.MODES)
     for light in drawn:
@@ -135,6 +136,11 @@ def test_two_metrics_of_a_plane_stand_against_each_other_in_a_curve_for_each_ser
     (drawn,) = (figure for figure in table_figures(crossed) if figure.kind == "plane")
     assert drawn.title == "train_loss against grad_norm_sq" and ">grad_norm_sq<" in drawn.svg
     assert "adam_default" in drawn.alt and "yogi" in drawn.alt
+    assert "Reported" not in drawn.alt
+    told = {"grad_norm_sq": 0.5, "train_loss": 4.0}
+    rows = [replace(row, reported=row.reported | told) for row in crossed.rows]
+    (drawn,) = (one for one in table_figures(replace(crossed, rows=rows)) if one.kind == "plane")
+    assert "reported" in drawn.svg and "Reported: 4." in drawn.alt
 
 
 def test_reported_values_of_a_table_stand_in_its_figure(report: Report) -> None:

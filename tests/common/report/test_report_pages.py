@@ -88,6 +88,14 @@ def test_the_copy_button_copies_what_stands_beside_it(visit: Visit, allowed: boo
     assert page.locator("#into").input_value() == command
 
 
+def test_claims_are_closed_and_a_link_to_one_opens_it(visit: Visit) -> None:
+    page = visit.open("yogi")
+    assert visit.shown("article.claim .finding") == 0
+    page = visit.open("yogi", "#claim-yogi.adam_is_better")
+    assert visit.shown("article.claim details[open]") == 1
+    assert page.locator("article.claim.refuted .finding").first.is_visible()
+
+
 def test_a_filter_leaves_only_claims_of_one_verdict(visit: Visit) -> None:
     page = visit.open("yogi")
     assert visit.shown("article.claim") == 4

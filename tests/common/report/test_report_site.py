@@ -152,6 +152,14 @@ def test_a_page_begins_with_the_main_table_under_its_figure_and_claims_are_close
     assert "Yogi ends lower than Adam." in summary and "supported" in summary
 
 
+def test_a_page_without_numbers_begins_with_the_claims(report: Report, pages: Pages) -> None:
+    page = pages["accelegrad"]
+    assert report.paper("accelegrad").main is None
+    assert 'id="main"' not in page and '<figure class="headline">' not in page
+    assert page.index('id="about"') < page.index('id="claims"') < page.index('id="tables"')
+    assert page.count("Reported stands beside measured") == pages["yogi"].count("Reported stands beside") == 1
+
+
 def test_a_claim_says_what_its_verdict_is_about_and_that_a_pilot_is_not(pages: Pages) -> None:
     assert "loss of yogi lower than that of adam, over 3 seeds" in pages["yogi"]
     assert "a pilot had shown this, which the verdict is not about: it does" in pages["yogi"]
