@@ -19,7 +19,6 @@ from common.runs.compose import compose
 from common.runs.evidence import Evidence
 from common.runs.inheritance import stage_keys, stage_run, stage_words
 from common.runs.request import Request
-from common.tables.tables import ROOT
 
 FIELD: dict[str, Any] = {
     "tuned": "nothing",
@@ -345,11 +344,3 @@ def test_the_report_has_a_page_of_each_arena(tmp_path: Path) -> None:
         assert part in page
     # the rank, and what decides on each ground
     assert page.count("<svg") == 3
-
-
-def test_the_readme_says_who_is_first_as_the_committed_runs_have_it() -> None:
-    evidence = Evidence.read(ROOT / "outputs-of-nobody", ROOT / "results")
-    readme = (ROOT / "README.md").read_text()
-    for name in arenas():
-        for one in standings(load_arena(name), evidence):
-            assert f"| `{name}` | {one.name} | {arena_cli.ahead(one)} |" in readme
