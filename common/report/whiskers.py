@@ -46,7 +46,7 @@ def field_plots(field: ArenaField, found: FieldStandings) -> Iterator[Whiskers]:
     if not found.rank:
         return
     first = field.measures[field.first]
-    yield whiskers(f"rank by {first.says} (1 is best)", found.rank)
+    yield whiskers(f"rank by {first.says} (1 is best)", found.rank, bend=False)
     one_ground = len(found.by_ground) == 1
     for ground, standing in found.by_ground.items():
         for measure in field.measures if one_ground else [field.first]:
@@ -55,14 +55,20 @@ def field_plots(field: ArenaField, found: FieldStandings) -> Iterator[Whiskers]:
             yield whiskers(title, {name: standing[name].measured[measure] for name in found.rank})
 
 
-def whiskers(title: str, intervals: dict[str, Interval]) -> Whiskers:
-    """A plot of intervals by name, from the top down; one that nothing bounds is its mean alone."""
+def whiskers(title: str, intervals: dict[str, Interval], bend: bool = True) -> Whiskers:
+    """A plot of intervals by name, from the top down; one that nothing bounds is its mean alone.
+
+    Args:
+        title: what it shows.
+        intervals: by contestant.
+        bend: whether positive values that are far apart stand on a logarithmic axis.
+    """
     ends = {
         name: (one.low, one.high) if one.bounded else (one.mean, one.mean) for name, one in intervals.items()
     }
     values = [value for pair in ends.values() for value in pair]
     low, high = min(values), max(values)
-    log = low > 0 and high / low >= FAR_APART
+    log = bend and low > 0 and high / low >= FAR_APART
     place = scale_of(values, LEFT + 8, RIGHT - 8, log)
     rows = [
         Row(shortened(name), ROW * index + 14, place(one.mean), *map(place, ends[name]))

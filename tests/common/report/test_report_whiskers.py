@@ -34,6 +34,10 @@ def test_positive_values_far_apart_stand_on_a_logarithmic_axis() -> None:
     )
     first, middle, last = (row.x for row in far.rows)
     assert far.title == "seconds, logarithmic" and middle - first == pytest.approx(last - middle)
+    assert (
+        whiskers("rank", {name: Interval(x, x, x) for name, x in (("a", 0.1), ("b", 9.0))}, bend=False).title
+        == "rank"
+    )
     below = whiskers("margins", {"a": Interval(-1.0, -1.0, -1.0), "b": Interval(40.0, 40.0, 40.0)})
     assert below.title == "margins"
 
