@@ -37,6 +37,9 @@ def _report(words: list[str]) -> None:
         if name not in papers():
             raise UserError(unknown("paper", name, papers()))
     target = TARGETS[given["to"]]
+    if given["to"] == "html":
+        # what can be written nowhere is not worth a minute of work
+        Path(given["into"]).expanduser().mkdir(parents=True, exist_ok=True)
     from common.report.model import build
 
     evidence = Evidence.read(*folders_of(given))
