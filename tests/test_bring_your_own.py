@@ -120,7 +120,7 @@ def test_nothing_is_imported_without_the_word_and_a_finished_run_is_still_shown(
         ("paper=moonshine import=bad.py model._target_=bad.Plain", r"names no features .*features = \("),
         ("paper=one import=bad.py model._target_=bad.Plain", r"cannot be cut between stages .*split\(unsha"),
         ("paper=yogi dataset=folder", r"dataset\.path=: give a path .*FOLDER/train/CLASS"),
-        ("paper=yogi dataset=table dataset.path=no.csv", r"dataset\.path=no\.csv: no such file or folder"),
+        ("paper=yogi dataset=table dataset.path=no.csv", r"dataset\.path=no\.csv: no such file"),
         (
             "paper=yogi dataset=table dataset.path=sales.csv dataset.target=prize",
             r"dataset\.target=prize: no",

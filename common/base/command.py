@@ -9,13 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 from common.base.errors import UserError
 
+UNWRITABLE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EEXIST, errno.ENOTDIR),
+)
+
 
 def os_line(error: OSError) -> str:
     """What the system refused, and what of, in one line; where nothing can be written, what is valid."""
     if error.filename is None or error.strerror is None:
         return " ".join(str(error).split())
     line = f"{error.filename}: {error.strerror}"
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
+    if error.errno in UNWRITABLE:
         line += " (valid: a folder with room that can be written to, as by output_dir=FOLDER or into=FOLDER)"
     return line
 

@@ -40,6 +40,9 @@ def _report(words: list[str]) -> None:
     target = TARGETS[given["to"]]
     if given["to"] == "pages" and given["paper"]:
         raise UserError("paper=: committed pages show all papers (valid: to=pages alone)")
+    if given["to"] == "html":
+        # what can be written nowhere is not worth a minute of work
+        Path(given["into"]).expanduser().mkdir(parents=True, exist_ok=True)
     from common.report.model import build
 
     runs, recorded = folders_of(given)

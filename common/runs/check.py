@@ -75,6 +75,7 @@ MEANT = {
     "gradient_clip_val": "clip=<norm>",
     "accumulate_grad_batches": "dataset.batch_size",
 }
+FOLDERS = ("data_dir", "output_dir", "results_dir")
 LARGEST_SEED = 2**32 - 1
 # numbers of the top level, and what they may be; null is always valid
 SHARES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -86,6 +87,7 @@ SHARES: dict[str, tuple[Callable[[float], bool], str]] = {
 }
 # what keys of these names must be in any part, so that nothing heavy is imported to refuse them
 POSITIVE = ("epochs", "passes", "evaluations", "batch_size")
+WHOLE = ("batch_size",)
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum")
 
 
@@ -135,6 +137,8 @@ def check_top_level(config: DictConfig) -> None:
             raise UserError(unknown("key", key, known))
         if key in TOP_LEVEL:
             _check_value(key, config[key], TOP_LEVEL[key])
+        if key in FOLDERS and config[key] == "":
+            raise UserError(f"{key}=: name a folder (valid: {key}=. for the current one)")
     if not 0 <= config.get("seed", 0) <= LARGEST_SEED:
         raise UserError(f"seed={config.seed}; valid: a whole number from 0 to {LARGEST_SEED}")
     for key, (fits, valid) in SHARES.items():
@@ -239,6 +243,8 @@ def _check_range(path: str, value: Any) -> None:
         raise UserError(f"{path}={value}: must be a number")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
+    if name in WHOLE and isinstance(value, float):
+        raise UserError(f"{path}={value}: must be a whole number")
     if path == "dataset.limit" and value < 1:
         raise UserError(f"{path}={value}: give at least 1, or null for all examples")
     if path == "dataset.validation" and not 0 <= value < 1:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from common.base.files import read_yaml
+from common.runs import own as own_modules
 from common.runs.reach import Project
 from common.tables.tables import ROOT, SCALES, in_roots, load_tables, papers, runnable
 
 
-def code_hash(paper: str, choices: dict[str, str], config: dict[str, Any]) -> str:
+def code_hash(
+    paper: str, choices: dict[str, str], config: dict[str, Any], places: tuple[Path, ...] = ()
+) -> str:
     """A hash over what decides the result of a run beside its words.
 
     That is the definitions that the targets of its config reach (`common.runs.reach`), and the values of
@@ -23,8 +26,11 @@ def code_hash(paper: str, choices: dict[str, str], config: dict[str, Any]) -> st
         paper: its name.
         choices: the choice of each config group, as `{"dataset": "digits"}`.
         config: the resolved config, as in `result.json`.
+        places: folders where modules of the user's own lie that this process has not imported.
     """
-    digest = hashlib.sha256(_project(ROOT, Path.cwd()).digest(sorted(set(_targets(config)))).encode())
+    with own_modules.looking_in(places):
+        project = _project(ROOT, (Path.cwd(), *places))
+        digest = hashlib.sha256(project.digest(sorted(set(_targets(config)))).encode())
     own = frozenset(choices)
     files = {"paper": paper, f"recipe/{paper}": str(choices.get("dataset")), **choices}
     for group, choice in sorted(files.items()):
@@ -61,8 +67,8 @@ def _hash_of(node: Any) -> str:
 
 
 @cache
-def _project(root: Path, folder: Path) -> Project:
-    """The project, and the user's own modules in the current folder."""
+def _project(root: Path, folders: tuple[Path, ...]) -> Project:
+    """The project, and the user's own modules in the current folder and others."""
     return Project(root)
 
 
@@ -100,18 +106,21 @@ def _targets(node: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
-def stale(result: dict[str, Any]) -> bool:
+def stale(result: dict[str, Any], places: tuple[Path, ...] = ()) -> bool:
     """Whether the code or the settings that made a result, or a run that it needed, have changed since.
 
-    A run that went on with other code than it began with was made by no code that there is.
+    A run that went on with other code than it began with was made by no code that there is. Modules of the
+    user's own are read, and not imported, where the result's `import=` says, or that of the run whose stage
+    it is (`places`).
     """
+    places = own_modules.places_of(result.get("overrides", [])) or places
     if len(result.get("codes", [])) > 1:
         return True
     served = result.get("settings", {})
     if any(found != settings_hash(words, result["scale"]) for words, found in served.items()):
         return True
-    changed = result["code"] != code_hash(result["paper"], result["choices"], result["config"])
-    return changed or any(stale(stage) for stage in result.get("stages", {}).values())
+    changed = result["code"] != code_hash(result["paper"], result["choices"], result["config"], places)
+    return changed or any(stale(stage, places) for stage in result.get("stages", {}).values())
 
 
 def code_changes(result: dict[str, Any]) -> list[str]:

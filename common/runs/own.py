@@ -9,6 +9,8 @@ such a module, or holds such a word, has nothing imported.
 import importlib
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -18,6 +20,8 @@ from common.base.errors import UserError
 OURS = ("common.", "papers.")
 # names that the command line has opted in to, each with its folder (None: an installed package)
 _opted: dict[str, Path | None] = {}
+# where the sources of results are looked for
+_places: list[Path] = []
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def opt_in(text: str | None) -> None:
 
 
 def _found(part: str) -> Own:
-    if part.endswith(".py") or "/" in part:
+    if _is_path(part):
         path = Path(part).expanduser()
         path = path / "__init__.py" if path.is_dir() else path
         if not path.is_file() or path.suffix != ".py":
@@ -177,13 +181,43 @@ def where(error: Exception) -> str:
     return f"{frame.filename}, line {frame.lineno}: "
 
 
+def places_of(words: Iterable[str]) -> tuple[Path, ...]:
+    """The folders of the files that an `import=` among words names, of those that are there.
+
+    Nothing is imported, nor looked for by its name: a result's words may say where the source lies by which
+    its code is known again, and no more.
+    """
+    texts = [word.partition("=")[2].strip("'\"[]") for word in words if word.startswith("import=")]
+    found = []
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        if _is_path(part):
+            with suppress(UserError):
+                found.append(_folder(_found(part)))
+    return tuple(dict.fromkeys(found))
+
+
+def _is_path(part: str) -> bool:
+    return part.endswith(".py") or "/" in part
+
+
+@contextmanager
+def looking_in(places: tuple[Path, ...]) -> Iterator[None]:
+    """Let `source` look in some folders too, before the current one."""
+    before = list(_places)
+    _places[:] = places
+    try:
+        yield
+    finally:
+        _places[:] = before
+
+
 def source(module: str) -> Path | None:
     """The file of a module of the user's own, whether it is imported or not; None where there is none.
 
-    It is looked for where `import=` found its own, and in the current folder.
+    It is looked for where `import=` found its own, where `looking_in` says, and in the current folder.
     """
     folders = [folder for folder in _opted.values() if folder is not None]
-    for folder in dict.fromkeys([*folders, Path.cwd()]):
+    for folder in dict.fromkeys([*folders, *_places, Path.cwd()]):
         file = _file_in(folder, module)
         if file is not None and file.is_file():
             return file

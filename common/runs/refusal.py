@@ -1,6 +1,7 @@
 """What is refused by its words alone, before Hydra or torch are imported."""
 
 import difflib
+import shlex
 from collections.abc import Collection
 
 from common.base.errors import UserError
@@ -8,8 +9,11 @@ from common.runs import catalogue, own
 from common.runs.evidence import key_of, neutral, values_of
 from common.runs.objective import check_search
 from common.runs.plugins import check_plugins
+from common.runs.words import text_of
 from common.tables.tables import papers
 
+# keys whose values are words of another run
+NAMES_A_RUN = ("teacher", "start")
 # quotes that text processors put in the place of ' and "
 TYPOGRAPHIC = "“”„‘’‚«»"
 
@@ -29,6 +33,27 @@ def check_words(words: list[str]) -> None:
     check_search(given)
     own.named(given.get("import", "").strip("'"))
     catalogue.wanted_entries(words)
+    for word in words:
+        if key_of(word).rpartition(".")[2] in NAMES_A_RUN:
+            _check_named_run(word)
+
+
+def _check_named_run(word: str) -> None:
+    """Refuse a run that a word names by others, as a teacher, where these choose what is not there.
+
+    Raises:
+        UserError: the choice or the entry.
+    """
+    inner = text_of(word.partition("=")[2]) or ""
+    try:
+        words = shlex.split(inner) if "=" in inner else []
+    except ValueError:
+        return
+    try:
+        catalogue.check_choices(words)
+        catalogue.wanted_entries(words)
+    except UserError as error:
+        raise UserError(f"{key_of(word)}={inner}: {error}") from error
 
 
 def check_passed_on(words: list[str], fixed: str, valid: str, besides: Collection[str] = ()) -> None:
@@ -47,6 +72,8 @@ def check_passed_on(words: list[str], fixed: str, valid: str, besides: Collectio
     for word in words:
         if not neutral(word) or key_of(word) in besides:
             raise UserError(f"{word}: {fixed} (valid: {valid})")
+        if word.endswith("="):
+            raise UserError(f"{word} has no value")
     catalogue.check_choices(words)
     check_plugins(words)
     for key in ("force", "record"):

@@ -102,7 +102,7 @@ def unknown(what: str, value: str, valid: list[str]) -> str:
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     lists = {"entry": "make -s entries", "claim": "python claims.py --list"}.get(what, "run.py --help")
     shown = ", ".join(valid) if len(valid) <= 40 else f"{len(valid)} names: {lists} lists them"
-    return f"unknown {what}={value}{hint} (valid: {shown})"
+    return f"unknown {what}={value}{hint} (valid: {shown or 'none'})"
 
 
 def entries(paper: str) -> Iterator[Entry]:

@@ -67,6 +67,7 @@ def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
         ({"method": {"weight_decay": float("nan")}}, r"method\.weight_decay=nan: must be at least 0"),
         ({"paper": {"epochs": "three"}}, r"paper\.epochs=three: must be a number"),
         ({"dataset": {"batch_size": "big"}}, r"dataset\.batch_size=big: must be a number"),
+        ({"dataset": {"batch_size": 1000.0}}, r"dataset\.batch_size=1000\.0: must be a whole number"),
         ({"dataset": {"limit": 0}}, r"dataset\.limit=0: give at least 1, or null"),
         ({"dataset": {"limit": "few"}}, r"dataset\.limit=few: must be a number"),
         ({"dataset": {"validation": 1.5}}, r"dataset\.validation=1\.5: give a fraction"),
@@ -196,3 +197,9 @@ def test_what_a_command_hands_to_a_data_set_is_no_setting_of_it(name: str) -> No
     target = load_target(f"common.data.{name}", "dataset")
     assert "origin" in inspect.signature(target).parameters
     assert "origin" not in accepted(target) and "path" in accepted(target)
+
+
+@pytest.mark.parametrize("key", ["output_dir", "data_dir", "results_dir"])
+def test_a_folder_without_a_name_is_refused(key: str) -> None:
+    with pytest.raises(UserError, match=f"{key}=: name a folder"):
+        check_top_level(OmegaConf.create({key: ""}))

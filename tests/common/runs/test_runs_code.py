@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,27 @@ def test_the_settings_of_a_row_are_what_it_sets_and_not_what_was_reported(
         assert (found({}) != found({key: {"a": "b"}})) == changes
     finally:
         code._settings.cache_clear()
+
+
+def test_a_network_of_ones_own_is_known_again_where_its_import_says_and_nothing_is_imported(
+    project: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "of mine" / "far_nets.py"
+    file.parent.mkdir()
+    file.write_text("raise SystemExit\nclass Net:\n    width = 1\n")
+    config = {**RUN, "model": {"_target_": "far_nets.Net"}}
+    words = [f"import='{file}'", "seed=0"]
+
+    def run(where: tuple[Path, ...]) -> dict[str, Any]:
+        code._project.cache_clear()
+        found = code_hash("yogi", {"dataset": "digits"}, config, where)
+        return {
+            "paper": "yogi", "choices": {"dataset": "digits"}, "config": config, "code": found,
+            "overrides": words, "scale": "laptop",
+        }  # fmt: skip
+
+    made = run((file.parent,))
+    assert not code.stale(made) and "far_nets" not in sys.modules
+    code._project.cache_clear()
+    file.write_text("raise SystemExit\nclass Net:\n    width = 2\n")
+    assert code.stale(made)

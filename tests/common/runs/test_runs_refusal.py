@@ -71,6 +71,7 @@ def test_a_key_without_its_group_is_told_with_it(key: str, places: str) -> None:
         ("trainer=cpuu", "unknown trainer=cpuu; did you mean cpu"),
         ("logger=wndb", "unknown logger=wndb; did you mean wandb"),
         ("hydra/launcher=jobl", "unknown hydra/launcher=jobl; did you mean joblib"),
+        ("output_dir=", "output_dir= has no value"),
         ("record=yes", "record=yes; valid: true, false"),
         ("force=true", r"force=true: fixed \(valid: others\)"),
     ],
@@ -94,3 +95,18 @@ def test_a_word_near_to_one_of_the_commands_own_is_told_which_is_meant() -> None
             refuse_near([word], own, strange)
     with pytest.raises(UserError, match=r"unknown word xyzzy=3 \(valid: evaluations, top, and the words"):
         refuse_near(["xyzzy=3"], own)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("teacher=model=resnet8x method=distillation/none", "teacher=model=resnet8x .*did you mean resnet8"),
+        ("teacher='model=resnet8x'", "unknown model=resnet8x"),
+        ("start=entry=yogi.table_ae.nope", "start=entry=yogi.table_ae.nope: unknown entry"),
+        ("method.inner.teacher=method=optimizer/adm", "unknown method=optimizer/adm; did you mean"),
+    ],
+)
+def test_a_mistyped_word_of_a_run_that_another_needs_is_refused_at_once(word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_words(["paper=moonshine", word])
+    check_words(["paper=moonshine", "teacher=model=resnet8 method=distillation/none", "start=net.pt"])

@@ -25,6 +25,8 @@ from common.models.features import forward_features
 from common.models.resnet import CifarResNet
 from common.models.vgg import VGG
 from common.models.wide_resnet import WideResNet
+from common.runs.compose import compose
+from common.runs.inheritance import stage_run, stage_words
 from papers.factor_transfer.factor_transfer import (
     FactorTransfer,
     Paraphraser,
@@ -391,3 +393,29 @@ def test_the_wide_resnets_have_the_parameters_of_table_1(
     assert count_parameters(model) == parameters
     last_digit = 1.0 if isinstance(printed, int) else 0.01
     assert 0 <= parameters / 1e6 - printed < last_digit
+
+
+@pytest.mark.parametrize(("scale", "clip"), [("smoke", 1.0), ("laptop", None)])
+def test_only_at_smoke_scale_the_paraphrasers_gradients_are_limited(scale: str, clip: float | None) -> None:
+    words = ["entry=factor_transfer.table1.c10_resnet20_from_resnet56_ft", f"scale={scale}", "logger=none"]
+    config, request = compose(words)
+    text = stage_words(config, "method", "paraphraser")
+    assert text is not None
+    its, _ = stage_run(text, "paraphraser", config, request)
+    assert (its.clip, config.clip) == (clip, None)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_with_limited_gradients_a_paraphraser_survives_features_of_any_size(size: float) -> None:
+    """After a step or two a deep teacher has no statistics yet, and its features grow with its depth."""
+    torch.manual_seed(0)
+    model = Paraphraser(8, 0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    features = size * torch.randn(16, 8, 8, 8).relu()
+    for _ in range(6):
+        loss = functional.l1_loss(model(features), features)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        assert loss.isfinite() and loss < 10 * size
