@@ -140,7 +140,7 @@ def _parsed(cell: str) -> float | None:
 def _absent(what: str, file: Path) -> str:
     """A line on a file that is not there."""
     there = names_beside(file, ())
-    return f"{what}: no such file or folder{from_here(file)}; there is {there} (valid: CSV, Parquet or LIBSVM)"
+    return f"{what}: no such file{from_here(file)}; there is {there} (valid: CSV, Parquet or LIBSVM)"
 
 
 def sheet(

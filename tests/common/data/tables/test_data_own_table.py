@@ -200,7 +200,7 @@ def test_a_relative_path_that_leads_nowhere_is_told_with_the_folder_that_it_begi
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=rf"dataset\.path=rows\.csv: no such file or folder, from {tmp_path}; there is .* \(valid"
+        UserError, match=rf"dataset\.path=rows\.csv: no such file, from {tmp_path}; there is .* \(valid"
     ):
         table(Path("rows.csv"))
 
