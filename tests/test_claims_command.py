@@ -191,7 +191,7 @@ def test_a_claim_is_shown_with_its_sentence_its_entries_and_what_it_would_run(
     [
         ("yogi.fater", "unknown claim yogi.fater; did you mean yogi.faster"),
         ("spider.*", "unknown claim spider.*"),
-        ("--lst", "--lst: no such option (valid: --list, --help, and words)"),
+        ("--lst", "--lst: no such option (valid: --list, --show, --help, and words)"),
         ("scale=laptop", "scale=laptop: a claim fixes its runs in claims.yaml"),
         ("hydra/sweeper=optuna", "a claim fixes its runs"),
         ("hydra/launcher=jobl", "unknown hydra/launcher=jobl; did you mean joblib?"),

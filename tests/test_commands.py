@@ -218,7 +218,7 @@ REFUSED = {
     "paper=yogi dataset=synthetic_stream_sigma1": "kind stream; valid: a9a, bc5cdr, bccd, blog",
     "paper=yogi method=variance_reduction/svrg": "does not take method=variance_reduction/svrg",
     "paper=yogi paper.epochz=3": "unknown key paper.epochz; did you mean epochs",
-    "paper=yogi paper.epochs=many": "paper.epochs=many: Input should be a valid number",
+    "paper=yogi paper.epochs=many": "paper.epochs=many: must be a number",
     "paper=yogi paper.epochs=-1": "paper.epochs=-1: must be positive",
     "paper=yogi +method.momentum=0.9": "takes no 'momentum'",
     "paper=yogi seed=x": "seed=x: Input should be a valid integer",

@@ -20,7 +20,8 @@ from common.claims.claims import Claim, load_claims
 from common.claims.judge import State, Verdict, judge, mean_interval
 from common.runs.code import stale
 from common.runs.evidence import Evidence, asked_forms
-from common.runs.keys import NEUTRAL_IN, OPTIONAL, STAGED
+from common.runs.keys import OPTIONAL, STAGED
+from common.runs.neutral import NEUTRAL_IN
 from common.runs.result import number
 from common.tables.fits import slope
 from common.tables.tables import SCALES, SOURCES, Entry, entries, in_roots, load_tables, metric_keys, papers

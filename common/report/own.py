@@ -18,8 +18,8 @@ from common.report.figures import CURVES, PANEL_SERIES, Figure, Line, comparable
 from common.report.selection import Chosen, Selection
 from common.report.written import footnotes, is_best, texts
 from common.runs.evidence import Evidence, key_of, neutral
-from common.runs.keys import NEUTRAL_IN
 from common.runs.matching import NOTHING, without_seed
+from common.runs.neutral import NEUTRAL_IN
 
 # metrics of a section, and rows that a table of it may have with committed ones beside
 METRICS, ROWS = 3, 40

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.runs.keys import NEUTRAL_IN
+from common.runs.neutral import NEUTRAL_IN
 from common.runs.result import read_result
 from common.runs.words import quoted
 from common.tables.tables import ROOT

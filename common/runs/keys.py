@@ -12,25 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-# what a run may change without changing its result
-NEUTRAL = {
-    "hydra",
-    "accepts",
-    "scale",
-    "data_dir",
-    "output_dir",
-    "force",
-    "checkpoint_every",
-    "record",
-    "results_dir",
-    "logger",
-    "objective",
-    "pause",
-    "teacher",
-    "gpu_precision",
-    # the code of what it names enters the code hash
-    "import",
-}
+from common.runs.neutral import NEUTRAL, NEUTRAL_IN
+
 # off by default: a run without them has the key that it had before there were any
 OPTIONAL = ("stop", "clip", "ema", "start", "test_limit")
 # the same of keys that some files of a group have got since: null is what was before
@@ -41,13 +24,6 @@ STAGED = ("method", "model")
 START = "start"
 # the key of a method that holds another one
 INNER = "inner"
-NEUTRAL_IN = {
-    "dataset": {"data_dir", "output_dir", "launcher", "verify", "workers"},
-    "model": {"data_dir"},
-    "trainer": {"accelerator", "devices", "strategy", "_target_"},
-    # of searches: who trains what they propose
-    "paper": {"processes", "launcher", "threads"},
-}
 
 
 def identity(config: DictConfig) -> dict[str, Any]:

@@ -132,10 +132,10 @@ class NetworkSearchModule(ArchitectureSearchModule[Network]):
 
     def on_fit_start(self) -> None:
         if isinstance(self.objective, TrainedObjective):
-            self.objective.folder = self.folder.parent / TRAININGS
             self.objective.recipe = self.objective.recipe._replace(device=str(self.device))
             # raises now what would fail later; the data are read to the device of the recipe
             self.objective.data.size("validation")
+            self.objective.folder = self.folder.parent / TRAININGS
 
     def results(self) -> dict[str, Any]:
         """The shared results, and what the paper's tables print.

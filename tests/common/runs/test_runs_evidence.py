@@ -65,8 +65,8 @@ def test_the_last_of_two_words_with_one_key_counts() -> None:
 
 def test_every_neutral_key_of_the_run_key_is_a_neutral_word() -> None:
     """Two lists say what changes no result: one of config keys, one of words."""
-    from common.runs.keys import NEUTRAL as KEYS
-    from common.runs.keys import NEUTRAL_IN
+    from common.runs.neutral import NEUTRAL as KEYS
+    from common.runs.neutral import NEUTRAL_IN
 
     # these count through the nodes that use them
     by_name = KEYS - {"scale", "accepts", "teacher", "gpu_precision"}

@@ -66,7 +66,7 @@ def test_a_folder_of_clouds_is_trained_on_and_another_one_judged(
     assert "the clouds of new" in judged.out + judged.errors
     (tmp_path / "mine" / "flat" / "bad.xyz").write_text("0 0 0\n1 nan 0\n")
     refused = quick(*words, "trainer=cpu", "model.width=8", "seed=1")
-    assert refused.returncode == 1 and "bad.xyz: line 2 holds 1 nan 0" in refused.stderr
+    assert refused.returncode == 1 and "bad.xyz (line 2 holds 1 nan 0" in refused.stderr
     assert refused.stderr.strip().count("\n") <= 2
 
 
