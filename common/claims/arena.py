@@ -235,8 +235,9 @@ def runs_of(arena: Arena) -> list[Words]:
     numbered = [
         (number, words)
         for field in arena.fields.values()
+        for here in [playing(field)[0]]
         for ground in field.grounds
-        for contestant in playing(field)[0]
+        for contestant in here
         for option in field.options(contestant)
         for number, words in enumerate(field.runs(ground, contestant, option))
     ]

@@ -63,7 +63,7 @@ def _claims(words: list[str]) -> int:
     # those that are named in full; of globs the runs alone would fill the terminal
     for claim in claims:
         if SHOW in words or claim.name in names:
-            print("\n".join(shown(claim, evidence, "force=true" in passed_on)))
+            print("\n".join(shown(claim, evidence, is_asked("force", passed_on))))
     if SHOW in words:
         return 0
     code = _make(claims, evidence, passed_on)

@@ -271,7 +271,7 @@ class Paper:
     @property
     def experiments(self) -> bool:
         """Whether the paper has any that can be run; where it has none all sizes are ours."""
-        return any(not table.ours and any(row.runnable for row in table.rows) for table in self.tables)
+        return _has_experiments(self.tables)
 
     def size(self, row: Row, scale: str) -> str:
         """What the size of a row's run at a scale is (`SIZES`)."""
@@ -359,9 +359,13 @@ def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -
     )
 
 
+def _has_experiments(tables: Iterable[Table]) -> bool:
+    return any(not table.ours and any(row.runnable for row in table.rows) for table in tables)
+
+
 def _counts(tables: list[Table], claims: list[tuple[Claim, Verdict]]) -> Counts:
     rows = [row for table in tables for row in table.rows]
-    experiments = any(not table.ours and any(row.runnable for row in table.rows) for table in tables)
+    experiments = _has_experiments(tables)
     states = [verdict.state for _, verdict in claims]
     exact = [verdict.state for claim, verdict in claims if claim.kind in EXACT]
     return Counts(

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from common.claims.arena import ArenaField, FieldStandings
 from common.claims.judge import Interval
-from common.report.figures import scale_of
+from common.report.figures import far_apart, scale_of
 from common.runs.result import number
 
 WIDTH, LEFT, RIGHT, ROW, FOOT = 380, 150, 366, 20, 24
-# of positive values, how far apart they stand on a logarithmic axis
-FAR_APART = 20.0
 # characters of a contestant's name that fit beside its row
 NAME = 24
 
@@ -68,7 +66,7 @@ def whiskers(title: str, intervals: dict[str, Interval], bend: bool = True) -> W
     }
     values = [value for pair in ends.values() for value in pair]
     low, high = min(values), max(values)
-    log = bend and low > 0 and high / low >= FAR_APART
+    log = bend and far_apart(values)
     place = scale_of(values, LEFT + 8, RIGHT - 8, log)
     rows = [
         Row(shortened(name), ROW * index + 14, place(one.mean), *map(place, ends[name]))

@@ -58,11 +58,8 @@ def read(group: str, name: str) -> dict[str, Any]:
     path = _file(group, name)
     if not path.exists():
         raise UserError(unknown(group, name, names(group)))
-    return _parsed(path)
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    return read_yaml(path)
+    found: dict[str, Any] = read_yaml(path)
+    return found
 
 
 def check_choices(words: Iterable[str]) -> None:
@@ -242,7 +239,7 @@ def _wanted_datasets(words: list[str], wanted: list[Entry]) -> list[str]:
 @cache
 def _default_dataset(path: Path) -> str | None:
     """The data set that the defaults of a config file choose, if they choose one."""
-    for item in _parsed(path).get("defaults", []):
+    for item in read_yaml(path).get("defaults", []):
         for key, choice in item.items() if isinstance(item, dict) else ():
             if key in ("dataset", "override /dataset"):
                 return str(choice)

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.base.errors import UserError
 from common.base.files import names_beside
+from common.data.shared.text_file import from_here
 from common.runs.own import opted_in, where
 from common.tables.tables import unknown
 
@@ -204,10 +205,9 @@ def check_paths(dataset: DictConfig, about: str) -> None:
             raise UserError(f"dataset.{key}=: give a path (valid: {about})")
         path = Path(given).expanduser()
         if not path.exists():
-            here = "" if path.is_absolute() else f", from {Path.cwd()}"
             raise UserError(
-                f"dataset.{key}={given}: no such file or folder{here}; there is {names_beside(path, ())} "
-                f"(valid: {about})"
+                f"dataset.{key}={given}: no such file or folder{from_here(path)}; there is "
+                f"{names_beside(path, ())} (valid: {about})"
             )
 
 

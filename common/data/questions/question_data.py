@@ -4,18 +4,18 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.base.dataset import Batch, DataSet, Source, SplitName, check
+from common.base.dataset import SplitName, check
 from common.base.errors import UserError
-from common.base.loader import IndexLoader
 from common.base.passages import SPECIAL, UNKNOWN, joined
 from common.data.questions.passages import Asked, Passage, Question, Splits
-from common.data.shared.subsets import stratified_subset
+from common.data.shared.sequences import Sequences
+from common.data.shared.word_data import WordData, WordOptions
 from common.data.shared.word_vectors import first_words, word_vectors
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -24,25 +24,15 @@ SYNTHETIC_SIZES: dict[SplitName, int] = {"train": 256, "validation": 64, "test":
 SYNTHETIC_WORDS, SYNTHETIC_LENGTH = 40, 8
 
 
-class QuestionOptions(TypedDict):
+class QuestionOptions(WordOptions):
     """The constructor arguments that all sets share, for subclasses that add their own to them."""
 
-    kind: str
-    data_dir: str
-    seed: int
-    source: Source
-    limit: int | None
-    verify: bool
-    batch_size: int
-    words: int
-    kept_from: int
-    longest: int
     longest_passage: int
     longest_question: int
     vectors: str | None
 
 
-class QuestionData(DataSet):
+class QuestionData(WordData):
     """Questions whose answers are spans of passages.
 
     A batch of b questions is inputs `common.base.passages.joined` int64 [b, C + 1 + Q, 1 + L], C and Q the
@@ -58,20 +48,17 @@ class QuestionData(DataSet):
         shape: (longest_passage, 1 + longest); passages that are judged may be of any length.
 
     Args:
-        kind: must be question_answering.
-        data_dir: the folder of local files.
-        seed: of `limit`.
         source: "real", or "synthetic" for random words: 256 questions to train on, 64 to test on.
         limit: train on so many questions, drawn by `seed`; null for all.
         verify: whether an answer that does not stand at its place is refused, and sizes of published sets
             are compared.
         batch_size: questions of a step.
         words: so many numbers there are at most; rarer words are unknown, but for their letters.
-        kept_from: how often a word must occur in training to have a number.
         longest: bytes of a word that are read, the first ones; longer words are counted.
         longest_passage, longest_question: words; training questions with longer ones are left out and
             counted, what is judged may have any number.
         vectors: a file of word vectors in GloVe's format; null for none. Its first words are the vocabulary.
+        The others as in `WordData`.
 
     Raises:
         UserError: a value out of range, here; what `read` refuses and a `limit` above the size, in `setup`.
@@ -79,42 +66,26 @@ class QuestionData(DataSet):
 
     KIND: ClassVar = "question_answering"
     CLASSES: ClassVar = None
+    COUNTED: ClassVar = "questions"
+    FIRST: ClassVar = SPECIAL
     EVALUATION_BATCH: ClassVar = 60
 
     def __init__(
         self,
         *,
-        kind: str,
-        data_dir: str,
-        seed: int,
-        source: Source,
-        limit: int | None,
-        verify: bool,
-        batch_size: int,
-        words: int,
-        kept_from: int,
-        longest: int,
         longest_passage: int,
         longest_question: int,
         vectors: str | None,
+        **options: Unpack[WordOptions],
     ) -> None:
-        super().__init__()
-        check("kind", kind, kind == self.KIND, f"{self.NAME} is of kind {self.KIND}")
-        check("limit", limit, limit is None or limit >= 1, "give at least 1, or null for all questions")
-        check("words", words, words > SPECIAL, f"give at least {SPECIAL + 1}")
-        counts = {"batch_size": batch_size, "kept_from": kept_from, "longest": longest}
-        counts |= {"longest_passage": longest_passage, "longest_question": longest_question}
-        for key, value in counts.items():
+        super().__init__(**options)
+        check("words", self.words, self.words > SPECIAL, f"give at least {SPECIAL + 1}")
+        for key, value in {"longest_passage": longest_passage, "longest_question": longest_question}.items():
             check(key, value, value >= 1, "give at least 1")
-        self.data_dir, self.seed = Path(data_dir).expanduser(), seed
-        self.source, self.limit, self.verify = source, limit, verify
-        self.batch_size, self.words, self.kept_from, self.longest = batch_size, words, kept_from, longest
         self.longest_passage, self.longest_question = longest_passage, longest_question
         self.vectors = None if vectors is None else Path(vectors).expanduser()
-        self.shape, self.classes, self.normalise = (longest_passage, 1 + longest), None, "none"
-        self.vocabulary: list[str] = []
+        self.shape, self.classes = (longest_passage, 1 + self.longest), None
         self._asked: Splits = {}
-        self._encoded: dict[SplitName, Encoded] = {}
 
     @property
     def train_size(self) -> int:
@@ -146,7 +117,10 @@ class QuestionData(DataSet):
         found = self._synthetic() if self.source == "synthetic" else self.read()
         for split in SPLITS:
             self.repairs |= {f"{split} {what}": count for what, count in found[split].notes.items()}
-        found["train"] = self._limited(self._short(found["train"]))
+        found["train"] = self._short(found["train"])
+        kept = self.limited(len(found["train"].questions))
+        if kept is not None:
+            found["train"] = found["train"].take(kept)
         for split in ("validation", "test"):
             chosen = self.judged(len(found[split].questions))
             if chosen is not None:
@@ -179,14 +153,6 @@ class QuestionData(DataSet):
         ] = left
         return train.take(kept)
 
-    def _limited(self, train: Asked) -> Asked:
-        size = len(train.questions)
-        self.limit = self.within(self.limit, size, "questions")
-        if self.limit is None or self.limit == size:
-            return train
-        generator = torch.Generator().manual_seed(self.seed)
-        return train.take(stratified_subset(None, size, self.limit, generator).tolist())
-
     def _cut_words(self, found: Splits) -> None:
         words = {word for asked in found.values() for word in _counted(asked)}
         cut = [word for word in words if len(word.encode(errors="surrogatepass")) > self.longest]
@@ -199,17 +165,15 @@ class QuestionData(DataSet):
 
     def _numbered(self, train: Asked) -> list[str]:
         """The words that get numbers."""
-        most = self.words - SPECIAL
         if self.vectors is not None:
-            return first_words(self.vectors, most)
+            return first_words(self.vectors, self.words - SPECIAL)
         counts: Counter[str] = Counter()
         for word, count in _counted(train).items():
             counts[word.lower()] += count
-        kept = (word for word, count in counts.most_common() if count >= self.kept_from)
-        return [word for word, _ in zip(kept, range(most), strict=False)]
+        return self.frequent(counts)
 
     def _encode(self) -> None:
-        numbers = {word: number for number, word in enumerate(self.vocabulary, SPECIAL)}
+        numbers = self.numbers()
         self._encoded = {
             split: Encoded.of(asked.passages, asked.questions, numbers, self.longest)
             for split, asked in self._asked.items()
@@ -232,10 +196,6 @@ class QuestionData(DataSet):
             return found
 
         return {split: asked(size) for split, size in sizes.items()}
-
-    def move(self, device: torch.device | str) -> None:
-        self.device = torch.device(device)
-        self._encoded = {split: encoded.to(self.device) for split, encoded in self._encoded.items()}
 
     @property
     def has_validation(self) -> bool:
@@ -262,18 +222,6 @@ class QuestionData(DataSet):
         """How many questions a split has."""
         return len(self.asked(split).questions)
 
-    def batch(self, split: SplitName, index: Tensor | slice, augment: bool) -> Batch:
-        """Some of a split's questions, see the class; nothing is augmented."""
-        if isinstance(index, slice):
-            index = torch.arange(*index.indices(self.size(split)))
-        return self._encoded[split].batch(index.to(self.device))
-
-    def loader(self, seed: int) -> IndexLoader:
-        return IndexLoader(self.size("train"), self.batch_size, seed)
-
-    def ready(self, item: Tensor) -> Batch:
-        return self.batch("train", item, augment=True)
-
     def encoding(self) -> dict[str, Any]:
         """The words by their numbers, from 3 on, and how words become numbers."""
         self.setup()
@@ -293,8 +241,7 @@ class QuestionData(DataSet):
 
     def encoded(self, asked: Asked) -> "Encoded":
         """Questions that stand in no split, as batches of them are made; on the device."""
-        numbers = {word: number for number, word in enumerate(self.vocabulary, SPECIAL)}
-        return Encoded.of(asked.passages, asked.questions, numbers, self.longest).to(self.device)
+        return Encoded.of(asked.passages, asked.questions, self.numbers(), self.longest).to(self.device)
 
 
 def _counted(asked: Asked) -> Counter[str]:
@@ -305,38 +252,6 @@ def _counted(asked: Asked) -> Counter[str]:
     for question in asked.questions:
         counts.update(question.words())
     return counts
-
-
-class Runs:
-    """Sequences of numbers of different lengths, one after the other.
-
-    Args:
-        flat: int64 [all].
-        starts: int64 [sequences + 1].
-    """
-
-    def __init__(self, flat: Tensor, starts: Tensor) -> None:
-        self.flat, self.starts = flat, starts
-
-    @classmethod
-    def of(cls, rows: Iterable[Sequence[int]]) -> "Runs":
-        """Put rows one after the other."""
-        found = [np.asarray(row, np.int64) for row in rows]
-        starts = np.cumsum([0, *map(len, found)])
-        flat = np.concatenate(found) if found else np.zeros(0, np.int64)
-        return cls(torch.from_numpy(flat), torch.from_numpy(starts))
-
-    def padded(self, index: Tensor) -> Tensor:
-        """Some of them as rows, 0 behind the last number: int64 [b, longest of them]."""
-        starts = self.starts[index]
-        lengths = self.starts[index + 1] - starts
-        places = torch.arange(int(lengths.max()), device=index.device)
-        inside = places < lengths[:, None]
-        return self.flat[(starts[:, None] + places).where(inside, starts[:, None])] * inside
-
-    def to(self, device: torch.device) -> "Runs":
-        """The same on a device."""
-        return Runs(self.flat.to(device), self.starts.to(device))
 
 
 class Encoded:
@@ -350,7 +265,7 @@ class Encoded:
     """
 
     def __init__(
-        self, spelled: Tensor, passages: Runs, questions: Runs, about: Tensor, spans: Tensor
+        self, spelled: Tensor, passages: Sequences, questions: Sequences, about: Tensor, spans: Tensor
     ) -> None:
         self.spelled, self.passages, self.questions = spelled, passages, questions
         self.about, self.spans = about, spans
@@ -369,8 +284,8 @@ class Encoded:
         def run(words: Iterable[str]) -> list[int]:
             return [known.setdefault(word, len(known) + 1) for word in words]
 
-        passage_runs = Runs.of([run(one.words()) for one in passages])
-        question_runs = Runs.of([run(one.words()) for one in questions])
+        passage_runs = Sequences(run(one.words()) for one in passages)
+        question_runs = Sequences(run(one.words()) for one in questions)
         spelled = np.zeros((len(known) + 1, 1 + longest), np.int64)
         for word, row in known.items():
             letters = np.frombuffer(word.encode(errors="surrogatepass")[:longest], np.uint8)

@@ -10,8 +10,7 @@ from common.base.errors import UserError
 from common.data.questions.passages import Asked, Splits
 from common.data.questions.question_data import QuestionData, QuestionOptions
 from common.data.questions.squad_file import read_questions
-from common.data.shared.own_parts import trained_on
-from common.data.shared.text_file import from_here
+from common.data.shared.own_parts import file_of_part, require_path, trained_on
 
 # the names of the files of each part in a folder
 NAMES: dict[SplitName, tuple[str, ...]] = {
@@ -125,11 +124,8 @@ class OwnQuestions(QuestionData):
         synthetic = options["source"] == "synthetic"
         check("path", path, bool(path) or synthetic, "give your file of passages and questions")
         self.path, self.text_encoding, self.origin = Path(path).expanduser(), encoding, origin
-        if not synthetic and not self.path.exists():
-            raise UserError(
-                f"dataset.path={self.path}: no such file or folder{from_here(self.path)} (valid: a file in "
-                "SQuAD's format)"
-            )
+        if not synthetic:
+            require_path(self.path, "a file in SQuAD's format")
         super().__init__(**options)
         self.held_out = origin is None or trained_on(origin, self.sources())
 
@@ -196,5 +192,4 @@ def parted_in_order(found: Asked, path: str) -> Splits:
 
 
 def _file(folder: Path, split: SplitName) -> Path:
-    names = [folder / f"{name}.json" for name in NAMES[split]]
-    return next((name for name in names if name.is_file()), names[0])
+    return file_of_part(folder, NAMES[split], (".json",))

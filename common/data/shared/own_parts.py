@@ -74,6 +74,29 @@ def require_folder(root: Path, layout: str) -> None:
         )
 
 
+def require_path(path: Path, valid: str) -> None:
+    """Refuse a `dataset.path` that leads nowhere.
+
+    Args:
+        path: `dataset.path`, of a file or a folder.
+        valid: what is valid.
+
+    Raises:
+        UserError: see above.
+    """
+    if not path.exists():
+        raise UserError(f"dataset.path={path}: no such file or folder{from_here(path)} (valid: {valid})")
+
+
+def file_of_part(folder: Path, names: Sequence[str], endings: Sequence[str]) -> Path:
+    """The file of a part in a folder: of these names with these endings the first that is there.
+
+    Where none is there it is the first of all, so that a line can say which one is missing.
+    """
+    paths = [folder / f"{name}{ending}" for name in names for ending in endings]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def folders_of_parts(root: Path, layout: str, judged: bool) -> dict[SplitName, Path]:
     """The folder of each part that is there.
 

@@ -8,8 +8,7 @@ from typing import ClassVar, Unpack
 
 from common.base.dataset import Origin, SplitName, check
 from common.base.errors import UserError
-from common.data.shared.own_parts import as_trained, trained_on
-from common.data.shared.text_file import from_here
+from common.data.shared.own_parts import as_trained, file_of_part, require_path, trained_on
 from common.data.tagging.schemes import OUTSIDE, FileScheme, Scheme, check_types, split_tag
 from common.data.tagging.tagged_file import Sentence, read_sentences
 from common.data.tagging.tagging_data import Splits, TaggingData, TaggingOptions
@@ -53,11 +52,7 @@ class OwnTags(TaggingData):
     ) -> None:
         check("path", path, bool(path), "give your file of words and tags")
         self.path, self.origin = Path(path).expanduser(), origin
-        if not self.path.exists():
-            raise UserError(
-                f"dataset.path={self.path}: no such file or folder{from_here(self.path)} (valid: a file of "
-                "words and tags)"
-            )
+        require_path(self.path, "a file of words and tags")
         scheme, longest = options["scheme"], options["longest"]
         self.held_out = origin is None or trained_on(origin, self.sources())
         self._splits = splits_of(str(self.path), file_scheme, scheme, encoding, longest, self.held_out)
@@ -151,5 +146,4 @@ def splits_of(
 
 
 def _file(folder: Path, split: SplitName) -> Path:
-    names = [folder / f"{name}{ending}" for name in NAMES[split] for ending in ENDINGS]
-    return next((name for name in names if name.is_file()), names[0])
+    return file_of_part(folder, NAMES[split], ENDINGS)

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.base.dataset import Batch, SplitName, check
+from common.base.dataset import SplitName, check
 from common.base.errors import UserError
-from common.base.loader import IndexLoader
-from common.data.shared.subsets import stratified_subset
-from common.data.shared.token_data import TokenData, TokenOptions
+from common.data.shared.sequences import Sequences
+from common.data.shared.word_data import WordData, WordOptions
 from common.data.tagging.schemes import Scheme, tag_list
 from common.data.tagging.tagged_file import Sentence
 
@@ -28,17 +27,13 @@ SYNTHETIC_SIZES: dict[SplitName, int] = {"train": 256, "validation": 64, "test":
 Splits = dict[SplitName, Sequence[Sentence]]
 
 
-class TaggingOptions(TokenOptions):
+class TaggingOptions(WordOptions):
     """The constructor arguments that all sets of tagged sentences share, for subclasses that add theirs."""
 
-    seed: int
     scheme: Scheme
-    words: int
-    kept_from: int
-    longest: int
 
 
-class TaggingData(TokenData):
+class TaggingData(WordData):
     """Named entities: each word has a tag, in a scheme of `common.data.tagging.schemes`.
 
     A batch of b sentences, the longest of T words, the longest word of L bytes, is inputs int64
@@ -53,16 +48,14 @@ class TaggingData(TokenData):
         shape: (32, 1 + longest); sentences may be of any length.
 
     Args:
-        seed: of `limit`.
         source: "synthetic" gives random words and tags: 256 sentences to train on, 64 to test on.
         limit: train on so many sentences, drawn by `seed`.
         verify: whether sizes of published sets are compared.
         batch_size: sentences of a step.
         scheme: of the tags that are learned, "bio" or "bioes".
         words: so many numbers there are at most; rarer words are unknown.
-        kept_from: how often a word must occur in training to have a number.
         longest: bytes that a word may have.
-        The others as in `TokenData`.
+        The others as in `WordData`.
 
     The validation split is the official one, or as the set says.
 
@@ -72,31 +65,18 @@ class TaggingData(TokenData):
 
     KIND: ClassVar = "sequence_tagging"
     COUNTED: ClassVar = "sentences"
+    FIRST: ClassVar = UNKNOWN + 1
     TYPES: ClassVar[tuple[str, ...]] = ()
     EVALUATION_BATCH: ClassVar = 256
 
-    def __init__(
-        self,
-        *,
-        seed: int,
-        scheme: Scheme,
-        words: int,
-        kept_from: int,
-        longest: int,
-        **options: Unpack[TokenOptions],
-    ) -> None:
+    def __init__(self, *, scheme: Scheme, **options: Unpack[WordOptions]) -> None:
         super().__init__(**options)
-        check("words", words, words > UNKNOWN, "give at least 2")
-        check("kept_from", kept_from, kept_from >= 1, "give at least 1")
-        check("longest", longest, longest >= 1, "give at least 1 byte")
-        self.seed, self.scheme = seed, scheme
-        self.words, self.kept_from, self.longest = words, kept_from, longest
-        self.shape, self.normalise = (USUAL_LENGTH, 1 + longest), "none"
+        check("words", self.words, self.words > UNKNOWN, "give at least 2")
+        self.scheme = scheme
+        self.shape = (USUAL_LENGTH, 1 + self.longest)
         self.tags = tag_list(self.types, scheme)
         self.classes = len(self.tags)
-        self.vocabulary: list[str] = []
         self._sentences: Splits = {}
-        self._encoded: dict[SplitName, Encoded] = {}
 
     @property
     def types(self) -> Sequence[str]:
@@ -121,7 +101,9 @@ class TaggingData(TokenData):
         if self._sentences:
             return
         found = self._synthetic() if self.source == "synthetic" else dict(self.read())
-        found["train"] = self._limited(found["train"])
+        kept = self.limited(len(found["train"]))
+        if kept is not None:
+            found["train"] = [found["train"][n] for n in kept]
         for split in ("validation", "test"):
             chosen = self.judged(len(found[split]))
             if chosen is not None:
@@ -129,19 +111,11 @@ class TaggingData(TokenData):
         self._sentences = found
         if not self.vocabulary:
             counts = Counter(plain(word) for sentence in found["train"] for word in sentence.words)
-            kept = (word for word, count in counts.most_common() if count >= self.kept_from)
-            self.vocabulary = [word for word, _ in zip(kept, range(self.words - UNKNOWN - 1), strict=False)]
+            self.vocabulary = self.frequent(counts)
         self._encode()
 
-    def _limited(self, train: Sequence[Sentence]) -> Sequence[Sentence]:
-        self.limit = self.within(self.limit, len(train), "sentences")
-        if self.limit is None or self.limit == len(train):
-            return train
-        generator = torch.Generator().manual_seed(self.seed)
-        return [train[n] for n in stratified_subset(None, len(train), self.limit, generator).tolist()]
-
     def _encode(self) -> None:
-        numbers = {word: number for number, word in enumerate(self.vocabulary, UNKNOWN + 1)}
+        numbers = self.numbers()
         tags = {tag: number for number, tag in enumerate(self.tags)}
         self._encoded = {
             split: Encoded.of(sentences, numbers, tags) for split, sentences in self._sentences.items()
@@ -162,10 +136,6 @@ class TaggingData(TokenData):
 
         return {split: [sentence() for _ in range(size)] for split, size in sizes.items()}
 
-    def move(self, device: torch.device | str) -> None:
-        self.device = torch.device(device)
-        self._encoded = {split: encoded.to(self.device) for split, encoded in self._encoded.items()}
-
     @property
     def has_validation(self) -> bool:
         return bool(self._sentences.get("validation"))
@@ -178,18 +148,6 @@ class TaggingData(TokenData):
 
     def size(self, split: SplitName) -> int:
         return len(self.sentences(split))
-
-    def batch(self, split: SplitName, index: Tensor | slice, augment: bool) -> Batch:
-        """Sentences of a split, see the class; nothing is augmented."""
-        if isinstance(index, slice):
-            index = torch.arange(*index.indices(self.size(split)))
-        return self._encoded[split].batch(index.to(self.device))
-
-    def loader(self, seed: int) -> IndexLoader:
-        return IndexLoader(self.size("train"), self.batch_size, seed)
-
-    def ready(self, item: Tensor) -> Batch:
-        return self.batch("train", item, augment=True)
 
     def class_names(self) -> list[str]:
         """The tags, O first."""
@@ -226,17 +184,16 @@ def plain(word: str) -> str:
 
 
 class Encoded:
-    """The words of many sentences, one after the other, and where each sentence begins.
+    """The words of sentences in numbers.
 
     Args:
-        numbers: int64 [n], of the words.
-        letters: uint8 or int16 [n, L], bytes plus 1.
-        tags: int64 [n].
-        starts: int64 [sentences + 1].
+        numbers: of the words of each sentence.
+        letters: uint8 or int16 [n, L], bytes plus 1, of all words one after the other.
+        tags: int64 [n], alike.
     """
 
-    def __init__(self, numbers: Tensor, letters: Tensor, tags: Tensor, starts: Tensor) -> None:
-        self.numbers, self.letters, self.tags, self.starts = numbers, letters, tags, starts
+    def __init__(self, numbers: Sequences, letters: Tensor, tags: Tensor) -> None:
+        self.numbers, self.letters, self.tags = numbers, letters, tags
 
     @classmethod
     def of(cls, sentences: Sequence[Sentence], numbers: dict[str, int], tags: dict[str, int]) -> "Encoded":
@@ -246,27 +203,21 @@ class Encoded:
         letters = np.zeros((len(words), max(map(len, spelled), default=1)), np.int16)
         for row, found in zip(letters, spelled, strict=True):
             row[: len(found)] = found.astype(np.int16) + 1
-        lengths = [len(sentence.words) for sentence in sentences]
         return cls(
-            torch.tensor([numbers.get(plain(word), UNKNOWN) for word in words], dtype=torch.int64),
+            Sequences([numbers.get(plain(word), UNKNOWN) for word in one.words] for one in sentences),
             torch.from_numpy(letters),
             torch.tensor([tags[tag] for sentence in sentences for tag in sentence.tags], dtype=torch.int64),
-            torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64),
         )
 
     def to(self, device: torch.device) -> "Encoded":
         """The same on a device."""
-        return Encoded(*(part.to(device) for part in (self.numbers, self.letters, self.tags, self.starts)))
+        return Encoded(self.numbers.to(device), self.letters.to(device), self.tags.to(device))
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs int64 [b, T, 1 + L] and targets int64 [b, T] of sentences."""
-        starts = self.starts[index]
-        lengths = self.starts[index + 1] - starts
-        places = torch.arange(int(lengths.max()), device=index.device)
-        inside = places < lengths[:, None]
         # any word stands for padding until it is blanked
-        words = (starts[:, None] + places).where(inside, starts[:, None])
+        words, inside = self.numbers.places(index)
         letters = self.letters[words].long()
         letters = letters[:, :, : int((letters != 0).sum(2).max())]
-        inputs = torch.cat([self.numbers[words][:, :, None], letters], 2) * inside[:, :, None]
+        inputs = torch.cat([self.numbers.flat[words].long()[:, :, None], letters], 2) * inside[:, :, None]
         return inputs, self.tags[words].where(inside, IGNORE)

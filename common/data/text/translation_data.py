@@ -2,8 +2,7 @@
 
 import unicodedata
 from abc import abstractmethod
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import ClassVar, Unpack
 
@@ -13,7 +12,8 @@ from torch import Tensor
 from common.base.dataset import JUDGING, Batch, SplitName, check
 from common.base.errors import UserError
 from common.base.phases import counted, phase
-from common.base.sequence import EOS, PAD, SPECIAL, TOKENISATIONS, Tokenisation, packed
+from common.base.sequence import EOS, SPECIAL, TOKENISATIONS, Tokenisation, packed
+from common.data.shared.sequences import Sequences
 from common.data.shared.token_data import TokenData, TokenOptions
 from common.data.text.bucketing import BucketLoader, by_length, cuts
 from common.data.text.parallel_text import Pairs, Splits, cut
@@ -35,37 +35,6 @@ class TranslationOptions(TokenOptions):
     vocabulary: int
     longest: int
     bleu: Tokenisation
-
-
-class Sequences:
-    """Sequences of tokens, one after the other.
-
-    Args:
-        tokens: of each; asked for one by one, as lists of millions of them would not fit into memory.
-
-    Attributes:
-        lengths: int64 [n].
-    """
-
-    def __init__(self, tokens: Iterable[list[int]]) -> None:
-        flat, lengths = array("i"), array("q")
-        for one in tokens:
-            flat.extend(one)
-            lengths.append(len(one))
-        self.lengths = torch.tensor(lengths, dtype=torch.int64)
-        self.starts = self.lengths.cumsum(0) - self.lengths
-        self.flat = torch.tensor(flat, dtype=torch.int32)
-
-    def keep(self, kept: Tensor) -> None:
-        """Leave out all but those at some places, int64 [m], which are in that order from now on."""
-        self.lengths, self.starts = self.lengths[kept], self.starts[kept]
-
-    def padded(self, index: Tensor) -> Tensor:
-        """Some of them as rows, padded on the right: int64 [b, longest of them]."""
-        lengths = self.lengths[index]
-        places = torch.arange(int(lengths.max()) if len(index) else 0)
-        found = self.flat[(self.starts[index][:, None] + places).clamp_max(len(self.flat) - 1)].long()
-        return torch.where(places < lengths[:, None], found, PAD)
 
 
 class TranslationData(TokenData):

@@ -13,7 +13,6 @@ from common.base.sequence import BOS, EOS, PAD, SPECIAL, UNKNOWN, parted
 from common.data.text.bucketing import BucketLoader, by_length, cuts, padding
 from common.data.text.parallel_text import Pairs, core, divided
 from common.data.text.pieces import learned
-from common.data.text.translation_data import Sequences
 
 Make = Callable[..., Any]
 NAMES = ["iwslt15_en_vi", "wmt14_en_de", "text_pair", "messages"]
@@ -116,15 +115,6 @@ def test_neighbours_are_alike_in_sources_too() -> None:
     sources, targets = torch.tensor([5, 1, 5, 1, 3]), torch.tensor([2, 2, 3, 3, 2])
     order = by_length(sources, targets, torch.arange(5))
     assert sources[order].tolist() == [1, 3, 5, 5, 1] and targets[order].tolist() == [2, 2, 2, 3, 3]
-
-
-def test_sequences_are_padded_on_the_right() -> None:
-    sequences = Sequences([[5, 6], [7], [8, 9, 4]])
-    assert sequences.padded(torch.tensor([1, 0])).tolist() == [[7, PAD], [5, 6]]
-    assert sequences.padded(torch.tensor([2, 1])).tolist() == [[8, 9, 4], [7, PAD, PAD]]
-    sequences.keep(torch.tensor([2, 0]))
-    assert sequences.lengths.tolist() == [3, 2]
-    assert sequences.padded(torch.tensor([0, 1])).tolist() == [[8, 9, 4], [5, 6, PAD]]
 
 
 # --- vocabularies -----------------------------------------------------------------------------------------
