@@ -8,7 +8,7 @@ TESTS ?= tests
 # each begins with a half of the tests as they stand, so that what a file's tests share is made once
 WORKERS := -n 2 --dist worksteal
 
-.PHONY: help setup setup-full demo claims report test test-fast soak check bench bench-tune entries check-entries hooks image clean
+.PHONY: help setup setup-full demo claims report test test-fast slow soak check bench bench-tune entries check-entries hooks image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -40,13 +40,16 @@ report: setup  ## the site in report/: claims, tables and figures from the resul
 	$(PY) report.py
 
 # the tests start processes by the hundred, which need not compile the same sources each
-test test-fast soak: export PYTHONDONTWRITEBYTECODE =
+test test-fast slow soak: export PYTHONDONTWRITEBYTECODE =
 
 test: setup-full  ## all tests (some use real data under DATA_DIR and are skipped without)
 	$(PY) -m pytest $(WORKERS) $(TESTS)
 
-test-fast: setup-full  ## the tests for daily work: all but the slow ones, which start processes or train for seconds
+test-fast: setup-full  ## the tests for daily work: all but the slow ones (tests/slow.txt)
 	$(PY) -m pytest $(WORKERS) -m 'not slow' $(TESTS)
+
+slow: setup-full  ## time all tests and write down which are slow (tests/slow.txt)
+	$(PY) -m pytest $(WORKERS) --write-slow
 
 soak: setup-full  ## the long form of the tests of reliability: 200 kills, 5,000 mistyped commands, memory; an hour
 	SOAK=1 $(PY) -m pytest $(WORKERS) tests/reliability

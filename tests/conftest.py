@@ -17,11 +17,19 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 from calls import HANGS, Calls
+from slow import NAMES, Timed, function_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-slow", action="store_true", help="time all tests and write tests/slow.txt")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    # of several processes the one that hears of all tests
+    if config.getoption("write_slow") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Timed())
     os.environ.setdefault("WANDB_MODE", "offline")
     # what is known of folders of pictures is kept for these tests alone
     if "REPRISE_CACHE" not in os.environ:
@@ -40,76 +48,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # what a test asks for when it starts processes
 STARTS = {"run", "quick", "calls", "ray_alone"}
-# files and folders of which every test starts processes, or takes seconds
-SLOW = (
-    "reliability",
-    "test_claims_command.py",
-    "test_commands.py",
-    "test_evidence.py",
-    "test_floors.py",
-    "test_launchers.py",
-    "test_report_command.py",
-    "test_results.py",
-    "test_stages_command.py",
-    "test_steady.py",
-    "common/report/test_report_wandb.py",
-    "common/data/images/test_data_curves.py",
-    "common/models/test_models_configs.py",
-    "common/models/test_models_resnets.py",
-    "common/pruning/test_pruning_pruned.py",
-    "common/pruning/test_pruning_shelf.py",
-    "common/pruning/test_pruning_slicing.py",
-    "common/runs/test_runs_as_objective.py",
-    "common/runs/test_runs_evaluate.py",
-    "common/runs/test_runs_export.py",
-    "common/runs/test_runs_pipeline.py",
-    "common/runs/test_runs_pruned.py",
-    "common/runs/test_runs_record.py",
-    "common/runs/test_runs_starting.py",
-    "common/runs/test_runs_tune.py",
-    "common/search/test_search_module.py",
-    "common/training/test_training_early_stopping.py",
-    "common/training/test_training_supervised.py",
-    "papers/accelegrad/test_accelegrad_module.py",
-    "papers/dcp/test_dcp_complexity.py",
-    "papers/ablr/test_ablr_search.py",
-    "papers/dpc/test_dpc_search.py",
-    "papers/nao/test_nao_search.py",
-    "papers/factor_transfer/test_factor_transfer_claims.py",
-    "papers/int8_training/test_int8_training_runs.py",
-    "papers/maxacq/test_maxacq_search.py",
-    "papers/mgda/test_mgda_runs.py",
-    "papers/moonshine/test_moonshine_claims.py",
-    "papers/moonshine/test_moonshine_erfnet.py",
-    "papers/moonshine/test_moonshine_networks.py",
-    "papers/moonshine/test_moonshine_tables.py",
-    "papers/one/test_one_costs.py",
-    "papers/one/test_one_runs.py",
-    "papers/qff/test_qff_models.py",
-    "papers/saddle/test_saddle_module.py",
-    "papers/saddle/test_saddle_units.py",
-    "papers/sdp_cert/test_sdp_cert_bounds.py",
-    "papers/sdp_cert/test_sdp_cert_module.py",
-    "papers/sdp_cert/test_sdp_cert_units.py",
-    "papers/sensitivity/test_sensitivity_runs.py",
-    "papers/yogi/test_yogi_claims.py",
-)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `slow` what starts processes by a fixture or stands in a slow file; others say so.
+    """Mark as `slow` what starts processes by a fixture or was slow when it was timed; others say so.
 
     Files with slow tests come first: of two workers none then begins a long one when the other is done.
     """
-    tests = Path(__file__).parent
-    slow = {
-        path
-        for path in {item.path for item in items}
-        if any(path.is_relative_to(tests / name) for name in SLOW)
-    }
+    slow = set(NAMES.read_text().split())
     for item in items:
-        if item.path in slow or STARTS & set(getattr(item, "fixturenames", ())):
+        if function_of(item.nodeid) in slow or STARTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     first = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in first)

@@ -216,6 +216,20 @@ def test_the_criterion_of_tasks_of_any_sizes_is_the_sum_of_each_alone(sizes: tup
     torch.testing.assert_close(slopes[0], by_z, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("at_once", [1, 10, 40])
+def test_a_fit_in_parts_is_that_of_all_tasks_at_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    found = []
+    for limit in (10_000, at_once):
+        monkeypatch.setattr("papers.ablr.model.AT_ONCE", limit)
+        network = Network(width=8, layers=2, precision="float64")
+        one = SharedRegression(network, tasks(7, 0, 30, 12, 0, 9), torch.Generator().manual_seed(0))
+        value = one.fit(4)
+        assert value == pytest.approx(float(one.criterion(one.z, one.log_scale, one.log_beta)), rel=1e-10)
+        found.append((value, one.fit_heads(4), *one.state_dict().values()))
+        assert len(one.parts) == {10_000: 1, 1: 6, 10: 4, 40: 2}[limit]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
+
+
 def test_a_fit_lowers_the_criterion_and_single_precision_is_near() -> None:
     values = {}
     for precision in ("float64", "float32"):
