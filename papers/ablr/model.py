@@ -5,8 +5,9 @@ tasks' criteria (`papers.ablr.regression`), by L-BFGS-B. Cost of one value: O(su
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from papers.ablr.regression import Form, heads
 # features hardly move in hundreds of iterations
 INVERSE_ALPHA, BETA = (1e-3, 1e3), (1.0, 1e6)
 FIRST_INVERSE_ALPHA, FIRST_BETA = 1.0, 10.0
+# points whose features are computed at once: what a core's cache holds
+AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,78 @@ class _Group:
         return phi.new_zeros(self.valid.numel(), phi.shape[1]).index_copy(0, self.rows, phi).view(shape)
 
 
+class _Part:
+    """Some tasks, whose features are computed together.
+
+    Tasks with more points than features stand in the primal form, the others in the dual one.
+
+    Args:
+        places: the numbers of the tasks. tasks: all of them. dim: D.
+
+    Attributes:
+        groups: by their form; inputs: of the groups, one after the other, [points, P].
+    """
+
+    def __init__(self, places: list[int], tasks: Sequence[Points], dim: int) -> None:
+        own: dict[Form, list[int]] = {
+            "primal": [t for t in places if len(tasks[t].y) > dim],
+            "dual": [t for t in places if len(tasks[t].y) <= dim],
+        }
+        self.groups = [_Group(form, found, tasks) for form, found in own.items() if found]
+        self.inputs = torch.cat([tasks[t].x for group in self.groups for t in group.places])
+
+    def criterion(self, phi: Tensor, log_scale: Tensor, log_beta: Tensor) -> Tensor:
+        """The sum of the criteria of its tasks by the features of `inputs`, [points, D]."""
+        total = phi.new_zeros(())
+        # the gradient of one piece that is all would be copied
+        pieces = [phi] if len(self.groups) == 1 else phi.split([group.points for group in self.groups])
+        for group, piece in zip(self.groups, pieces, strict=True):
+            alpha, beta = torch.exp(-log_scale[group.own]), log_beta[group.own].exp()
+            found = heads(group.padded(piece), group.y, group.valid, alpha, beta, group.form)
+            total = total + found.criterion.sum()
+        return total
+
+
+def _parted(tasks: Sequence[Points]) -> list[list[int]]:
+    """The tasks' numbers in order, cut before a part would have more than `AT_ONCE` points."""
+    parts: list[list[int]] = [[]]
+    points = 0
+    for place, task in enumerate(tasks):
+        if parts[-1] and points + len(task.y) > AT_ONCE:
+            parts.append([])
+            points = 0
+        parts[-1].append(place)
+        points += len(task.y)
+    return parts
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next evaluation, up to 62 MB.
+
+    Once a block has been freed, smaller ones (of at most 32 MB) are not given back to the system one by one,
+    and twice its size stays. Where each part's memory is fetched anew, that takes a fifth of the whole time.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
+
+
+def _downhill(
+    parts: Sequence[Callable[[Tensor], Tensor]],
+) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """The sum of `parts` and its gradient, as SciPy wants them; each part's graph is gone before the next."""
+
+    def downhill(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        at = torch.from_numpy(flat).requires_grad_()
+        values: list[float] = []
+        slopes: list[Tensor] = []
+        for part in parts:
+            value = part(at)
+            slopes += torch.autograd.grad(value, at)
+            values.append(float(value.detach()))
+        return sum(values), torch.stack(slopes).sum(0).numpy()
+
+    return downhill
+
+
 class SharedRegression:
     """The model of T tasks.
 
@@ -104,42 +179,26 @@ class SharedRegression:
         self._group()
 
     def _group(self) -> None:
-        """Tasks with more points than features in the primal form, the others in the dual one.
-
-        `inputs` are those of the groups, one after the other.
-        """
-        D = self.features.dim
-        own: dict[Form, list[int]] = {
-            "primal": [t for t, task in enumerate(self.tasks) if len(task.y) > D],
-            "dual": [t for t, task in enumerate(self.tasks) if len(task.y) <= D],
-        }
-        self.groups = [_Group(form, places, self.tasks) for form, places in own.items() if places]
-        self.inputs = torch.cat([self.tasks[t].x for group in self.groups for t in group.places])
+        """Tasks in parts of so few points that a core's cache holds what is computed of them."""
+        self.parts = [_Part(places, self.tasks, self.features.dim) for places in _parted(self.tasks)]
 
     def criterion(self, z: Tensor, log_scale: Tensor, log_beta: Tensor) -> Tensor:
         """The sum of the tasks' criteria."""
-        return self._sum(self.features.map(z, self.inputs), log_scale, log_beta)
-
-    def _sum(self, phi: Tensor, log_scale: Tensor, log_beta: Tensor) -> Tensor:
-        """The same by the features of `inputs`, [n, D]."""
-        total = phi.new_zeros(())
-        parts = phi.split([group.points for group in self.groups])
-        for group, part in zip(self.groups, parts, strict=True):
-            alpha, beta = torch.exp(-log_scale[group.own]), log_beta[group.own].exp()
-            found = heads(group.padded(part), group.y, group.valid, alpha, beta, group.form)
-            total = total + found.criterion.sum()
-        return total
+        return torch.stack(
+            [part.criterion(self.features.map(z, part.inputs), log_scale, log_beta) for part in self.parts]
+        ).sum()
 
     def fit(self, iterations: int) -> float:
         """So many iterations of L-BFGS-B from the parameters as they are; the criterion at the end."""
         k, T = len(self.z), len(self.tasks)
 
-        def downhill(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            at = torch.from_numpy(flat).requires_grad_()
-            value = self.criterion(at[:k], at[k : k + T], at[k + T :])
-            (slope,) = torch.autograd.grad(value, at)
-            return float(value.detach()), slope.numpy()
+        def part_of(part: _Part, at: Tensor) -> Tensor:
+            z, log_scale, log_beta = at.split([k, T, T])
+            return part.criterion(self.features.map(z, part.inputs), log_scale, log_beta)
 
+        downhill = _downhill([partial(part_of, part) for part in self.parts])
+
+        _keep_freed_memory()
         start = torch.cat([self.z, self.log_scale, self.log_beta]).numpy()
         largest = np.full(k, self.features.largest)
         scales = _bounds_of_scales(T)
@@ -158,14 +217,12 @@ class SharedRegression:
         """As `fit`, the features staying as they are: alpha and beta alone; features are computed once."""
         T = len(self.tasks)
         with torch.no_grad():
-            phi = self.features.map(self.z, self.inputs)
+            features = [self.features.map(self.z, part.inputs) for part in self.parts]
 
-        def downhill(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            at = torch.from_numpy(flat).requires_grad_()
-            value = self._sum(phi, at[:T], at[T:])
-            (slope,) = torch.autograd.grad(value, at)
-            return float(value.detach()), slope.numpy()
+        def part_of(part: _Part, phi: Tensor, at: Tensor) -> Tensor:
+            return part.criterion(phi, *at.chunk(2))
 
+        downhill = _downhill([partial(part_of, *one) for one in zip(self.parts, features, strict=True)])
         found = minimize(
             downhill, torch.cat([self.log_scale, self.log_beta]).numpy(), jac=True, method="L-BFGS-B",
             bounds=_bounds_of_scales(T), options={"maxiter": iterations},
