@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +12,7 @@ from numba.core import caching
 
 from common.numerics.compiled import compiled
 
+ROOT = Path(__file__).resolve().parents[3]
 SOURCE = '''
 def share(part: float, whole: float) -> float:
     """What a part is of a whole."""
@@ -65,3 +68,10 @@ def test_code_whose_file_was_cut_off_is_made_anew(share: Callable[..., Any], tmp
     for path in (tmp_path / "__pycache__").iterdir():
         path.write_bytes(b"")
     assert compiled(share)(1.0, 4.0) == 0.25
+
+
+@pytest.mark.slow
+def test_numba_is_imported_by_what_calls_its_loops_alone() -> None:
+    names = "common.detection.nms, common.data.detection.voc"
+    check = f"import sys, {names}; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
