@@ -55,10 +55,10 @@ def suppress(boxes: Tensor, there: Tensor, iou: float) -> Tensor:
     Returns:
         bool [..., k]; padding never stays.
     """
-    # Numba is for what finds boxes alone to import
+    # a run that finds no boxes is not to wait for Numba
     from common.detection.suppression import mark_kept
 
-    # what a CPU takes some milliseconds for, whatever device the boxes are on
+    # boxes of another device are brought here, too: for a batch it takes some milliseconds
     dtype = torch.promote_types(boxes.dtype, torch.float32)
     groups = boxes.detach()[None].flatten(0, -3).to("cpu", dtype).contiguous().numpy()
     given = there[None].flatten(0, -2).cpu().contiguous().numpy()
