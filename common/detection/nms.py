@@ -1,4 +1,4 @@
-"""Non-maximum suppression of whole batches, images and classes at once, and what a detector has found."""
+"""Non-maximum suppression of whole batches, and what a detector has found."""
 
 from typing import Final, NamedTuple, TypedDict
 
@@ -7,13 +7,6 @@ from torch import Tensor
 
 from common.detection.boxes import to_corners
 from common.detection.coding import decode
-
-# pairs of boxes that are compared at once on a CPU: what is computed of them stays in a core's cache
-TILE = 2**16
-# boxes of a group that are compared at once with those after them
-ROWS = 16
-# the part of its boxes that a group has left at most where it is worth packing
-WORTH = 0.7
 
 
 class Limits(TypedDict):
@@ -50,128 +43,28 @@ class Detections(NamedTuple):
 def suppress(boxes: Tensor, there: Tensor, iou: float) -> Tensor:
     """Which boxes stay when each suppresses those after it that overlap it by more than `iou`.
 
-    A box that is itself suppressed suppresses none. Groups (images, classes) know nothing of each other.
-    The same as a loop over the boxes of each group.
+    A box that is itself suppressed suppresses none. Groups (images, classes) know nothing of each other. A
+    box with a coordinate that is NaN overlaps none.
 
     Args:
-        boxes: corners, [..., k, 4], each group in the order of its scores, the best first.
+        boxes: corners, [..., k, 4], each group in the order of its scores, the best first; overlaps are
+            computed in float64 where they are, else in float32.
         there: which are boxes and not padding, bool [..., k].
         iou: in [0, 1].
 
     Returns:
         bool [..., k]; padding never stays.
     """
-    groups = boxes.flatten(0, -3)
-    kept = torch.zeros(groups.shape[:2], dtype=torch.bool, device=boxes.device)
-    left = Left(
-        boxes=torch.cat([groups, _areas(groups)], dim=2).permute(2, 1, 0).contiguous(),
-        there=there.reshape(groups.shape[:2]).t().contiguous(),
-        group=torch.arange(len(groups), device=boxes.device),
-        place=torch.arange(groups.shape[1], device=boxes.device)[:, None].expand(groups.shape[1::-1]),
-    )
-    # written over by all steps, as fresh memory would cost as much as they do
-    size = TILE if boxes.device.type == "cpu" else ROWS * kept.numel()
-    space = boxes.new_empty(3, max(size, ROWS * len(groups)))
-    while (left := _packed(left)).there.numel():
-        done = _resolve_first(left, iou, space)
-        kept[left.group, left.place[:done]] = left.there[:done]
-        left = left.after(done)
-    return kept.view_as(there)
+    # a run that finds no boxes is not to wait for Numba
+    from common.detection.suppression import mark_kept
 
-
-class Left(NamedTuple):
-    """Boxes of each group in order, neither kept nor suppressed yet; groups side by side, so that what is
-    done to one is done to many at once.
-
-    Shapes: boxes [5, k, g], corners and area, the numbers of each kind together; there bool [k, g], False for
-    padding and for what is suppressed; group int64 [g] and place int64 [k, g], where they were at first.
-    """
-
-    boxes: Tensor
-    there: Tensor
-    group: Tensor
-    place: Tensor
-
-    def after(self, done: int) -> "Left":
-        """Those after the first `done` of each group."""
-        return Left(self.boxes[:, done:], self.there[done:], self.group, self.place[done:])
-
-
-def _packed(left: Left) -> Left:
-    """The same without groups that are empty, and with each group's boxes before its padding."""
-    counts = left.there.sum(dim=0)
-    most, least = (int(counts.max()), int(counts.min())) if counts.numel() else (0, 0)
-    if least == len(left.there):
-        return left
-    if least == 0:
-        some = counts > 0
-        left = Left(left.boxes[..., some], left.there[:, some], left.group[some], left.place[:, some])
-    order = left.there.byte().argsort(dim=0, descending=True, stable=True)[:most]
-    boxes = left.boxes.gather(1, order.expand(len(left.boxes), -1, -1))
-    return Left(boxes, left.there.gather(0, order), left.group, left.place.gather(0, order))
-
-
-def _resolve_first(left: Left, iou: float, space: Tensor) -> int:
-    """Mark in `left.there` what stays of the first boxes of each group, and what they suppress.
-
-    It goes on until so many are suppressed that those that are left are worth packing; the rest is not
-    looked at.
-
-    Returns:
-        Of how many boxes of each group it is known whether they stay.
-    """
-    boxes, there = left.boxes, left.there
-    count = len(there)
-    for first in range(0, count, ROWS):
-        done = min(first + ROWS, count)
-        rows, after = boxes[:, first:done], there[done:]
-        _resolve(rows, there[first:done], iou)
-        after &= ~_hit(rows, there[first:done], boxes[:, done:], iou, space)
-        if int(after.sum(dim=0).max() if len(after) else 0) <= WORTH * (count - done):
-            return done
-    return count
-
-
-def _resolve(rows: Tensor, there: Tensor, iou: float) -> None:
-    """Mark which of a few boxes stay, one after the other: [5, n, g], bool [n, g], written over."""
-    space = rows.new_empty(3, len(there), *there.shape)
-    over = _overlaps(rows[:, :, None], rows[:, None], space) > iou
-    for row in range(len(there) - 1):
-        there[row + 1 :] &= ~(over[row, row + 1 :] & there[row])
-
-
-def _hit(rows: Tensor, stay: Tensor, after: Tensor, iou: float, space: Tensor) -> Tensor:
-    """Whether one of those of `rows` that stay overlaps a box by more than `iou`.
-
-    Shapes: rows [5, n, g], stay bool [n, g], after [5, m, g], space [3, some] -> bool [m, g].
-    """
-    count, groups = after.shape[1:]
-    step = max(1, space.shape[1] // stay.numel())
-    # in an area without end nothing overlaps: so pairs need no limits of their own, as to compare costs torch
-    # ten times as much as to divide
-    rows = torch.cat([rows[:4], torch.where(stay, rows[4], torch.inf)[None]])[:, :, None]
-    hit = torch.empty(count, groups, dtype=torch.bool, device=rows.device)
-    for first in range(0, count, step):
-        part = after[:, None, first : first + step]
-        own = space[:, : len(stay) * part[0].numel()].view(3, len(stay), *part.shape[2:])
-        torch.gt(_overlaps(rows, part, own).amax(dim=0), iou, out=hit[first : first + step])
-    return hit
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    """Of corners: [..., 4] -> [..., 1]."""
-    return ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))[..., None]
-
-
-def _overlaps(a: Tensor, b: Tensor, space: Tensor) -> Tensor:
-    """IoU of corners and areas [5, ...] that broadcast to [...]; `space`, three such, is written over."""
-    shared, height, other = space
-    torch.minimum(a[2], b[2], out=shared)
-    shared.sub_(torch.maximum(a[0], b[0], out=other)).clamp_min_(0)
-    torch.minimum(a[3], b[3], out=height)
-    height.sub_(torch.maximum(a[1], b[1], out=other)).clamp_min_(0)
-    shared.mul_(height)
-    return shared.div_(torch.add(a[4], b[4], out=other).sub_(shared))
+    # boxes of another device are brought here, too: for a batch it takes some milliseconds
+    dtype = torch.promote_types(boxes.dtype, torch.float32)
+    groups = boxes.detach()[None].flatten(0, -3).to("cpu", dtype).contiguous().numpy()
+    given = there[None].flatten(0, -2).cpu().contiguous().numpy()
+    kept = torch.zeros(given.shape, dtype=torch.bool)
+    mark_kept(groups, given, groups.dtype.type(iou), kept.numpy())
+    return kept.view_as(there).to(boxes.device)
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 In order: colours are distorted, the image is put on a larger canvas, a window is cut out of that, and is
 stretched with a random interpolation. Windows are found in the coordinates of the image before any pixel is
 touched, and may reach outside it: pixels are made only once, at the size that is asked for.
+
+This module is imported where images are augmented so, as it imports Numba.
 """
 
 from typing import NamedTuple
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from common.data.detection.augment_loops import distort, largest_overlaps, take_nearest
 from common.data.detection.boxes import LABEL
 from common.data.shared.decode import Box, packed
 
@@ -33,7 +36,6 @@ INTERPOLATIONS = (
     ("bicubic", False),
     ("bicubic", True),
 )
-LEVELS = 256
 
 
 def sides(window: Box) -> tuple[int, int]:
@@ -76,32 +78,6 @@ def sampled_window(boxes: np.ndarray, frame: Box, generator: np.random.Generator
         if len(found):
             return Box(*map(int, found[0]))
     return frame
-
-
-def largest_overlaps(windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The largest IoU of each window with a box, the very numbers of `boxes.iou_matrix`.
-
-    It is written in NumPy as are all few numbers of one image here: torch takes many times as long to begin.
-
-    Shapes: windows int64 [n, 4], boxes float32 [k, 4 or more], k at least 1 -> float32 [n].
-    """
-    corners = windows.astype(np.float32)[:, None]
-    low = np.maximum(corners[..., :2], boxes[:, :2])
-    sides_of_both = np.minimum(corners[..., 2:], boxes[:, 2:4])
-    sides_of_both -= low
-    np.maximum(sides_of_both, 0, out=sides_of_both)
-    shared = sides_of_both[..., 0] * sides_of_both[..., 1]
-    union = _areas(corners) + _areas(boxes) - shared
-    overlaps = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    found: np.ndarray = overlaps.max(axis=1)
-    return found
-
-
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    """Of corners, 0 for boxes turned inside out: [..., 4 or more] -> [...]."""
-    across, down = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
-    area: np.ndarray = np.maximum(across, 0) * np.maximum(down, 0)
-    return area
 
 
 def boxes_seen(boxes: np.ndarray, window: Box, size: tuple[int, int], mirror: bool) -> np.ndarray:
@@ -176,18 +152,11 @@ def stretched(image: Tensor, size: tuple[int, int], generator: np.random.Generat
 def nearest(image: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 [3, h, w] to [3, *size], from each place the pixel that covers it, as torch has it.
 
-    In NumPy, whole rows and then whole pixels at once, it takes a third of the time.
+    That is floor(place * (old / new)) in each direction, in float32.
     """
-    pixels = image.permute(1, 2, 0).numpy()
-    # float32, as torch's: place * (old / new), rounded down
-    rows, columns = (
-        (np.arange(new, dtype=np.float32) * np.float32(old / new)).astype(np.int64).clip(max=old - 1)
-        for old, new in zip(pixels.shape[:2], size, strict=True)
-    )
-    chosen = np.take(pixels, rows, axis=0)
-    as_units = chosen.view(f"V{chosen.shape[2]}")[..., 0]
-    found = np.take(as_units, columns, axis=1).view(np.uint8).reshape(*size, chosen.shape[2])
-    return torch.from_numpy(found).permute(2, 0, 1)
+    found = torch.empty(*size, len(image), dtype=torch.uint8)
+    take_nearest(_pixels(image), found.numpy())
+    return found.permute(2, 0, 1)
 
 
 def distorted(image: Tensor, generator: np.random.Generator) -> Tensor:
@@ -202,84 +171,51 @@ def distorted(image: Tensor, generator: np.random.Generator) -> Tensor:
     saturation = _drawn(SATURATION, 1.0, generator)
     hue = _drawn((-HUE, HUE), 0.0, generator)
     before, after = (contrast, 1.0) if first else (1.0, contrast)
-    if saturation == 1 and not hue:
-        return _mapped(_mapped(image, before, delta), after, 0.0)
-    planes = _turn(_map(_planes(image), before, delta), saturation, hue)
-    return _packed_levels(_map(planes, after, 0.0))
+    return recoloured(image, delta=delta, before=before, saturation=saturation, hue=hue, after=after)
 
 
-def turned(image: Tensor, saturation: float, hue: float) -> Tensor:
-    """Saturation multiplied, and the hue turned by a part of its circle: uint8 [3, h, w] -> [3, h, w].
+def recoloured(
+    image: Tensor,
+    *,
+    delta: float = 0.0,
+    before: float = 1.0,
+    saturation: float = 1.0,
+    hue: float = 0.0,
+    after: float = 1.0,
+) -> Tensor:
+    """Levels changed, saturation multiplied, the hue turned, and levels changed again.
 
-    In the hexcone form, with v the largest channel and c = v - smallest: v stays, the spread becomes
-    c' = min(c saturation, v), and a channel is v - c' + c' times the brightness of the turned hue h in it,
-    |h - 3| - 1 for red, 2 - |h - 2| for green, 2 - |h - 4| for blue, within 0 to 1 and with h in 0..6.
+    Levels first become `before` (level + delta) and in the end `after` level, each time rounded (to the even
+    one of two that are as near) and within 0 to 255. In between, in the hexcone form, with v the largest
+    channel and c = v - smallest: v stays, the spread becomes c' = min(c saturation, v), and a channel is
+    v - c' + c' times the brightness of the turned hue h in it, |h - 3| - 1 for red, 2 - |h - 2| for green,
+    2 - |h - 4| for blue, within 0 to 1 and with h in 0..6, rounded too.
+
+    Args:
+        image: uint8 [3, h, w].
+        hue: the part of its circle that it turns by.
+
+    Returns:
+        uint8 [3, h, w]: the image itself where nothing is to be changed; else one with the channels of a
+        pixel side by side, as decoded images have them.
     """
-    return _packed_levels(_turn(_planes(image), saturation, hue))
+    if (delta, before, saturation, hue, after) == (0, 1, 1, 0, 1):
+        return image
+    channels, height, width = image.shape
+    found = torch.empty(height, width, channels, dtype=torch.uint8)
+    rows = (height, width * channels)
+    numbers = map(np.float32, (delta, before, saturation, 6 * hue, after))
+    distort(_pixels(image).reshape(rows), found.numpy().reshape(rows), *numbers)
+    return found.permute(2, 0, 1)
 
 
-def _planes(image: Tensor) -> Tensor:
-    """The levels as floats, each channel by itself: uint8 [3, h, w] -> float32 [3, h, w]."""
-    return image.contiguous().float()
-
-
-def _packed_levels(planes: Tensor) -> Tensor:
-    """uint8 [3, h, w] with the channels of a pixel side by side, as decoded images have them."""
-    found = torch.empty(*planes.shape[1:], len(planes), dtype=torch.uint8).permute(2, 0, 1)
-    # one by one, as all at once take twice the time
-    for channel, plane in zip(found, planes, strict=True):
-        channel.copy_(plane)
-    return found
-
-
-def _turn(planes: Tensor, saturation: float, hue: float) -> Tensor:
-    """`turned` of whole levels float32 [3, h, w], which are written over."""
-    red, green, blue = planes.unbind(0)
-    largest = torch.maximum(red, green)
-    torch.maximum(largest, blue, out=largest)
-    spread = torch.minimum(red, green)
-    torch.sub(largest, torch.minimum(spread, blue, out=spread), out=spread)
-    wanted = torch.minimum(spread * saturation, largest)
-    if not hue:
-        # grey has no spread, and stays
-        return planes.sub_(largest).mul_(wanted.div_(spread.clamp_min_(1))).add_(largest).round_()
-    angle = _hue(planes, largest, spread).add_(6 * hue)
-    angle.sub_((angle / 6).floor_(), alpha=6)
-    base = largest.sub_(wanted)
-    for plane, middle, inward in zip(planes, (3, 2, 4), (False, True, True), strict=True):
-        part = (angle - middle).abs_()
-        part = part.neg_().add_(2) if inward else part.sub_(1)
-        torch.addcmul(base, part.clamp_(0, 1), wanted, out=plane)
-    return planes.round_()
-
-
-def _hue(planes: Tensor, largest: Tensor, spread: Tensor) -> Tensor:
-    """The hue of whole levels in sixths of the circle, -1 to 5; of grey 0: [3, h, w] -> [h, w]."""
-    red, green, blue = planes.unbind(0)
-    # 1 where a channel is the largest, else 0: sums weighted so, and differences of whole levels cut at 1,
-    # take a fraction of the time that torch.where and comparisons take
-    is_red = (largest - red).clamp_max_(1).neg_().add_(1)
-    is_green = (largest - green).clamp_max_(1).neg_().add_(1).mul_(1 - is_red)
-    hue = (green - blue).mul_(is_red)
-    hue += (blue - red).add_(spread, alpha=2).mul_(is_green)
-    hue += (red - green).add_(spread, alpha=4).mul_(1 - is_red - is_green)
-    return hue.div_(spread.clamp_min(1))
+def _pixels(image: Tensor) -> np.ndarray:
+    """[3, h, w] -> [h, w, 3], all numbers side by side; a copy only where they were not."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
 def _drawn(between: tuple[float, float], unchanged: float, generator: np.random.Generator) -> float:
     return float(generator.uniform(*between)) if generator.random() < DISTORTED else unchanged
-
-
-def _mapped(image: Tensor, factor: float, delta: float) -> Tensor:
-    """factor * (level + delta), rounded and within 0 to 255, for each level of an image: uint8."""
-    return image if factor == 1 and delta == 0 else _map(image.float(), factor, delta).byte()
-
-
-def _map(levels: Tensor, factor: float, delta: float) -> Tensor:
-    """The same of whole levels as floats, which are written over."""
-    if factor == 1 and delta == 0:
-        return levels
-    return levels.add_(delta).mul_(factor).round_().clamp_(0, LEVELS - 1)
 
 
 def pasted(image: Tensor | None, place: Box, size: tuple[int, int], fill: tuple[int, ...]) -> Tensor:

@@ -16,16 +16,6 @@ from torch import Tensor
 
 from common.base.dataset import SplitName, check
 from common.base.errors import UserError
-from common.data.detection.augment import (
-    boxes_seen,
-    canvas,
-    distorted,
-    pasted,
-    placed,
-    sampled_window,
-    sides,
-    stretched,
-)
 from common.data.detection.boxes import (
     COLUMNS,
     clip_boxes,
@@ -163,6 +153,17 @@ class DetectionData(StreamedData):
         self, path: str, annotation: Annotation, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """As `example`, augmented as SSD does it (`common.data.detection.augment`)."""
+        from common.data.detection.augment import (
+            boxes_seen,
+            canvas,
+            distorted,
+            pasted,
+            placed,
+            sampled_window,
+            sides,
+            stretched,
+        )
+
         whole, distorts, size = annotation.size, self.augment == "ssd_distort", (self.shape[1], self.shape[2])
         frame = canvas(*whole, generator) if distorts else Box(0, 0, whole[1], whole[0])
         window = sampled_window(annotation.boxes, frame, generator)

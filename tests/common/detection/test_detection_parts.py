@@ -5,6 +5,7 @@ import torch
 from detection_toys import naive_iou, naive_loss, naive_match, naive_suppress, random_corners
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_device import DEVICE, Machine
 from torch import Tensor
 
 from common.data.detection.boxes import iou_matrix
@@ -205,24 +206,78 @@ def test_boxes_without_area_are_not_trained_on() -> None:
     assert counted(targets, True).tolist() == [[False, False, True]]
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 70), st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.booleans())
-def test_suppression_is_that_of_a_loop(seed: int, count: int, iou: float, on_grid: bool) -> None:
-    boxes = random_corners(generator(seed), 2, 3, count)
-    boxes = (boxes * 8).round() / 8 if on_grid else boxes
-    there = torch.rand(2, 3, count, generator=generator(seed + 1)) < 0.9
+def as_the_loop(boxes: Tensor, there: Tensor, iou: float) -> None:
+    """Suppression keeps of each group what the loop keeps, and no padding."""
     kept = suppress(boxes, there, iou)
-    for image in range(2):
-        for label in range(3):
-            some = boxes[image, label][there[image, label]].tolist()
-            assert kept[image, label][there[image, label]].tolist() == naive_suppress(some, iou)
-            assert not kept[image, label][~there[image, label]].any()
+    assert kept.shape == there.shape and kept.dtype == torch.bool and not kept[~there].any()
+    groups = zip(boxes.flatten(0, -3), there.flatten(0, -2), kept.flatten(0, -2), strict=True)
+    for some, present, stays in groups:
+        assert stays[present].tolist() == naive_suppress(some[present].tolist(), iou)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 70),
+    st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_suppression_is_that_of_a_loop(
+    seed: int, count: int, iou: float, on_grid: bool, dtype: torch.dtype
+) -> None:
+    boxes = random_corners(generator(seed), 2, 3, count).to(dtype)
+    boxes = (boxes * 8).round() / 8 if on_grid else boxes
+    as_the_loop(boxes, torch.rand(2, 3, count, generator=generator(seed + 1)) < 0.9, iou)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_suppression_asks_for_no_unit(scale: float) -> None:
+    boxes = random_corners(generator(11), 4, 60)
+    there = torch.ones(4, 60, dtype=torch.bool)
+    # powers of two change no rounding
+    power = 2.0 ** round(math.log2(scale))
+    assert torch.equal(suppress(power * boxes, there, 0.45), suppress(boxes, there, 0.45))
+    as_the_loop(scale * boxes.double(), there, 0.45)
+
+
+def test_suppression_reads_boxes_wherever_they_lie_and_of_any_type() -> None:
+    boxes = (16 * random_corners(generator(12), 4, 3, 40)).round()
+    there = torch.rand(4, 3, 40, generator=generator(13)) < 0.9
+    wanted = suppress(boxes, there, 0.3)
+    across = boxes.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0)
+    flags = there.transpose(0, 2).contiguous().transpose(0, 2)
+    assert not across.is_contiguous() and torch.equal(suppress(across, flags, 0.3), wanted)
+    for dtype in (torch.bfloat16, torch.float16, torch.float64, torch.int64):
+        assert torch.equal(suppress(boxes.to(dtype), there, 0.3), wanted)
+    assert torch.equal(suppress(boxes.clone().requires_grad_(), there, 0.3), wanted)
+    assert torch.equal(suppress(boxes[0, 0], there[0, 0], 0.3), wanted[0, 0])
+
+
+def test_suppression_of_boxes_elsewhere_is_given_there() -> None:
+    boxes, there = random_corners(generator(14), 2, 3, 40), torch.ones(2, 3, 40, dtype=torch.bool)
+    with Machine():
+        kept = suppress(boxes.to(DEVICE), there.to(DEVICE), 0.3)
+    assert kept.device.type == torch.device(DEVICE).type
+    assert kept.tolist() == suppress(boxes, there, 0.3).tolist()
 
 
 def test_suppression_takes_no_boxes_and_boxes_without_area() -> None:
-    assert suppress(torch.zeros(2, 3, 0, 4), torch.zeros(2, 3, 0, dtype=torch.bool), 0.5).shape == (2, 3, 0)
+    for shape in ((2, 3, 0), (0, 3, 5), (0,)):
+        assert suppress(torch.zeros(*shape, 4), torch.zeros(*shape, dtype=torch.bool), 0.5).shape == shape
     same = torch.zeros(1, 4, 4)
     assert suppress(same, torch.ones(1, 4, dtype=torch.bool), 0.5).all()
+    inside_out = torch.tensor([[0.8, 0.8, 0.2, 0.2], [0.2, 0.2, 0.8, 0.8], [0.5, 0.1, 0.5, 0.9]])
+    for iou in (0.0, 0.5):
+        as_the_loop(inside_out[None], torch.ones(1, 3, dtype=torch.bool), iou)
+
+
+def test_boxes_that_are_not_numbers_stay_and_suppress_none() -> None:
+    boxes = random_corners(generator(15), 4, 60)
+    for place, wrong in enumerate((math.nan, math.inf, -math.inf)):
+        boxes[:, place::20, place % 4] = wrong
+    as_the_loop(boxes, torch.ones(4, 60, dtype=torch.bool), 0.2)
+    assert suppress(boxes, torch.ones(4, 60, dtype=torch.bool), 0.2)[:, 0::20].all()
 
 
 def test_detections_are_those_of_plain_loops() -> None:

@@ -19,7 +19,8 @@ SMOKE = ["paper=yogi", "dataset=digits", "scale=smoke", "logger=none"]
 HEAVY = {"torch", "numpy", "scipy", "pytorch_lightning", "pydantic", "sklearn"}
 # of what a smoke run of the digits has no use for, and Lightning does not import by itself
 UNUSED = {
-    *("sklearn", "joblib", "pydantic", "pooch", "requests", "pandas", "wandb", "simplejpeg", "ray", "optuna"),
+    *("sklearn", "joblib", "pydantic", "pooch", "requests", "pandas", "wandb", "simplejpeg", "numba"),
+    *("ray", "optuna"),
     *("submitit", "hydra_plugins.hydra_joblib_launcher", "hydra_plugins.hydra_ray_launcher"),
     *("hydra_plugins.hydra_submitit_launcher", "hydra_plugins.hydra_optuna_sweeper"),
     *("common.training.segmentation", "common.training.multi_task", "common.data.shared.download"),

@@ -16,15 +16,15 @@ from common.data.detection.augment import (
     canvas,
     distorted,
     drawn_windows,
-    largest_overlaps,
     nearest,
     pasted,
     placed,
+    recoloured,
     sampled_window,
     sides,
     stretched,
-    turned,
 )
+from common.data.detection.augment_loops import largest_overlaps
 from common.data.detection.boxes import crop_boxes, flip_boxes, iou_matrix, is_box, resize_boxes
 from common.data.shared.decode import Box, resize
 
@@ -114,10 +114,29 @@ def test_distortions_are_those_of_the_formulas(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(distorted(colours, random), (1.5 * colours.double()).round().clamp(0, 255).byte())
 
 
+def test_levels_between_two_become_the_even_one_and_stay_within_bytes() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
+    assert torch.equal(recoloured(levels, before=0.5), (0.5 * levels.double()).round().byte())
+    assert torch.equal(recoloured(levels, after=0.5), (0.5 * levels.double()).round().byte())
+    assert torch.equal(recoloured(levels, delta=-40.5), (levels.double() - 40.5).round().clamp(0, 255).byte())
+    assert torch.equal(recoloured(levels, before=1e8), (255 * levels.sign()))
+
+
+def test_colours_are_read_wherever_they_lie_and_left_as_they_were() -> None:
+    whole = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    window, before = whole[3:20, 5:30].permute(2, 0, 1), whole.clone()
+    change = {"delta": 9.0, "before": 1.2, "saturation": 1.4, "hue": 0.05, "after": 0.8}
+    found = recoloured(window, **change)
+    assert torch.equal(found, recoloured(window.contiguous(), **change))
+    assert torch.equal(found[:, 4:5, 6:7], recoloured(window[:, 4:5, 6:7], **change))
+    assert torch.equal(whole, before)
+    assert recoloured(window) is window
+
+
 def test_grey_stays_grey_whatever_saturation_and_hue() -> None:
     grey = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
     for saturation, hue in ((0.5, 0.1), (1.5, -0.1), (1.0, 0.05)):
-        assert torch.equal(turned(grey, saturation, hue), grey)
+        assert torch.equal(recoloured(grey, saturation=saturation, hue=hue), grey)
 
 
 @pytest.mark.parametrize(("saturation", "hue"), [(1.0, 0.0), (0.5, 0.0), (1.5, 0.1), (0.7, -0.1), (1.0, 0.5)])
@@ -128,7 +147,7 @@ def test_saturation_and_hue_are_those_of_the_standard_library(saturation: float,
         h, s, v = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
         rgb = colorsys.hsv_to_rgb((h + hue) % 1, min(1, s * saturation), v)
         expected[:, place] = 255 * torch.tensor(rgb)
-    assert (turned(colours, saturation, hue).flatten(1) - expected).abs().max() <= 0.51
+    assert (recoloured(colours, saturation=saturation, hue=hue).flatten(1) - expected).abs().max() <= 0.51
 
 
 @pytest.mark.parametrize("mode", ["ssd", "ssd_distort"])
@@ -216,7 +235,7 @@ def test_turned_colours_are_those_of_the_hexcone_in_float64(
     # equal channels, black and white among them
     levels[0, :10], levels[:, 10, :20], levels[:, 10, 20:] = levels[1, :10], 0, 255
     hue = 0.0 if only_saturation else hue
-    found = turned(torch.from_numpy(levels), saturation, hue).numpy()
+    found = recoloured(torch.from_numpy(levels), saturation=saturation, hue=hue).numpy()
     assert np.abs(found - hexcone(levels.astype(np.float64), saturation, hue)).max() <= 0.5 + 1e-3
 
 
@@ -236,7 +255,8 @@ def test_all_distortions_together_are_those_of_their_parts(monkeypatch: pytest.M
         def mapped(levels: torch.Tensor, factor: float, more: float) -> torch.Tensor:
             return (factor * (levels.double() + more)).round().clamp(0, 255).byte()
 
-        wanted = turned(mapped(image, contrast if first else 1.0, delta), saturation, hue)
+        wanted = mapped(image, contrast if first else 1.0, delta)
+        wanted = recoloured(wanted, saturation=saturation, hue=hue)
         wanted = wanted if first else mapped(wanted, contrast, 0.0)
         found = distorted(image, np.random.default_rng(seed))
         assert ((found.int() - wanted.int()).abs() > 0).float().mean() < 1e-3
