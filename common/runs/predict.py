@@ -150,7 +150,7 @@ def _check_there(paths: list[Path]) -> None:
         if not path.exists():
             raise UserError(
                 f"{path}: no such file or folder; there is {names_beside(path, ())} (valid: a network of "
-                "outputs/PAPER/KEY or export.py, then pictures or folders of them)"
+                "outputs/PAPER/KEY or export.py, then files or folders of them)"
             )
 
 
@@ -195,13 +195,13 @@ def divided(words: list[str]) -> tuple[list[str], list[Path], Options]:
     if not any(word.startswith(("paper=", "entry=")) for word in network):
         if not paths:
             raise UserError(
-                "name a network first, then pictures (valid: paper=..., entry=..., outputs/PAPER/KEY, or a "
+                "name a network first, then files (valid: paper=..., entry=..., outputs/PAPER/KEY, or a "
                 "file of export.py)"
             )
         network.append(paths.pop(0))
     if not paths:
         raise UserError(
-            f"{' '.join(network)} is the network; name pictures after it (valid: files, or folders of them)"
+            f"{' '.join(network)} is the network; name files after it (valid: pictures, texts, folders)"
         )
     options = Options(
         to=Path(given["to"]).expanduser(),

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from common.runs.trained import Finished
 
 
+# what networks on data of these kinds take
+TAKES = {
+    "question_answering": "passages with questions, .json files",
+    "translation": "texts, a sentence a line",
+    "sequence_tagging": "texts, a sentence or a word a line",
+    "point_cloud_classification": "clouds of points",
+}
+
+
 @dataclass(frozen=True)
 class Asked:
     """What is to be answered, and how.

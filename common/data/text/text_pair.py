@@ -43,8 +43,8 @@ class TextPair(TranslationData):
         The others as in `TranslationData`.
 
     Raises:
-        UserError: no path, here; files that are missing, no text or no pairs, a judged sentence of more than
-            2,000 tokens, in `setup`.
+        UserError: no path, or a folder with a `target_path`, here; files that are missing, no text or no
+            pairs, a judged sentence of more than 2,000 tokens, in `setup`.
     """
 
     NAME: ClassVar = "text_pair"
@@ -69,6 +69,11 @@ class TextPair(TranslationData):
         self.path = Path(path).expanduser()
         self.target_path = None if target_path is None else Path(target_path).expanduser()
         self.languages, self.encoding_name, self.origin = languages, encoding, origin
+        if self.target_path is not None and self.path.is_dir():
+            raise UserError(
+                f"dataset.target_path={target_path}: dataset.path={path} is a folder, which has both "
+                "languages (valid: two files, or the folder alone)"
+            )
         super().__init__(**options)
         self.held_out = origin is None or trained_on(origin, self.sources())
 

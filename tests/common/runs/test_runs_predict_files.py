@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.base.errors import UserError
-from common.runs.predict_files import answerer, as_line, folders_of, run_on_files
+from common.runs.predict_files import TAKES, answerer, as_line, folders_of, run_on_files
+from common.runs.predictor import Told
 
 
 @pytest.mark.parametrize(
@@ -14,6 +15,9 @@ from common.runs.predict_files import answerer, as_line, folders_of, run_on_file
 )
 def test_texts_questions_and_clouds_have_somebody_who_answers(kind: str) -> None:
     assert callable(answerer(kind))
+    told = {"kind": kind, "task": "own", "shape": [70], "classes": 4}
+    with pytest.raises(UserError, match=rf"net takes {TAKES[kind]}, and no pictures"):
+        Told.of("net", told, None)
 
 
 def test_pictures_and_networks_on_pictures_are_left_to_others(tmp_path: Path) -> None:

@@ -435,6 +435,7 @@ REFUSED = [
     ({"longest": 1}, "dataset.longest=1"),
     ({"path": ""}, "dataset.path="),
     ({"languages": ["en"]}, "two languages"),
+    ({"path": "/", "target_path": "a.de"}, "dataset.target_path=a.de: dataset.path=/ is a folder"),
     ({"path": "/nonexistent/a.tsv", "target_path": None}, "dataset.path=/nonexistent/a.tsv"),
 ]
 
