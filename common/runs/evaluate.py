@@ -12,6 +12,7 @@ from common.base.command import refuse_options, run_or_help
 from common.base.errors import UserError
 from common.runs.cli import guarded
 from common.runs.evidence import key_of
+from common.runs.predict_translations import with_vocabulary
 from common.runs.trained import Finished, Trained, find, trained
 from common.runs.words import as_text
 
@@ -84,6 +85,8 @@ def evaluate(words: list[str]) -> tuple[Path, dict[str, float]]:
             f"{error}; {of_data[0]} names what to judge on (the run's own dataset=... stands before it)"
         ) from error
     found = trained(run)
+    if found.facts["kind"] == "translation":
+        found = with_vocabulary(run, found)
     data, settings = _data_set(run, found, of_data)
     _check(found, data)
     task = _task(found, run)
@@ -188,6 +191,8 @@ def _as_trained(run: Finished, found: Trained, words: list[str]) -> list[str]:
     elif choice == "question_file":
         keys = ("words", "kept_from", "longest", "longest_passage", "longest_question", "vectors")
         usual = {key: settings.get(key) for key in keys}
+    elif choice == "text_pair":
+        usual = {key: settings.get(key) for key in ("level", "vocabulary", "longest", "bleu")}
     elif choice == "text_file":
         usual = {key: settings.get(key) for key in ("level", "kept_from", "bptt")}
     given = {key_of(word).removeprefix("dataset.") for word in words}
@@ -217,6 +222,9 @@ def _changed_since(run: Finished, data: "DataSet", settings: dict[str, Any]) -> 
     own, given = run.config.dataset.get("path"), settings.get("path")
     parts = getattr(data, "folders", {})
     if getattr(data, "held_out", True) or "test" in parts or not own or not given:
+        return []
+    if not parts and Path(given).expanduser().is_dir():
+        # of texts, whose folders have a test part always
         return []
     if Path(own).expanduser().resolve() != Path(given).expanduser().resolve():
         return []

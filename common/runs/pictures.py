@@ -71,11 +71,11 @@ def listed(paths: list[Path], left_out: Path) -> tuple[list[Source], Counter[str
     others: Counter[str] = Counter()
     for path in paths:
         if path.is_dir():
-            inside = [file for file in _files_in(path, left_out.resolve()) if _is_picture(file)]
+            inside = [file for file in _files_in(path, left_out.resolve()) if is_picture(file)]
             others.update(
                 file.suffix.lower() or "without a suffix"
                 for file in _files_in(path, left_out.resolve())
-                if not _is_picture(file)
+                if not is_picture(file)
             )
             if not inside:
                 raise UserError(
@@ -103,7 +103,8 @@ def _files_in(folder: Path, left_out: Path) -> list[Path]:
     return files
 
 
-def _is_picture(file: Path) -> bool:
+def is_picture(file: Path) -> bool:
+    """Whether a file is a picture or a video, by its suffix."""
     return file.suffix.lower() in (*SUFFIXES, *VIDEOS)
 
 

@@ -1,4 +1,4 @@
-"""`predict.py`: what a network says of the user's own pictures, drawn and written down."""
+"""`predict.py`: what a network says of the user's own pictures, drawn and written down, and of texts."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from common.base.errors import UserError
 from common.base.files import names_beside
 from common.runs.cli import guarded
 from common.runs.export import SCORE, share
-from common.runs.predict_answers import predict_answers, reader_of
+from common.runs.predict_files import Asked, answerer, run_on_files
 from common.runs.refusal import refuse_near
 
 if TYPE_CHECKING:
@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     from common.pictures.answers import Answer
     from common.runs.pictures import Item, Source
     from common.runs.predictor import Predictor, Told
+    from common.runs.trained import Finished
 
-HELP = """What a network says of your pictures: the network first, then the pictures.
+HELP = """What a network says of your pictures, texts or clouds: the network first, then the files.
 
   python predict.py paper=yogi dataset=digits photos         a run by its words, a folder of pictures
   python predict.py outputs/yogi/0123456789ab cat.jpg b.png  a run by its folder (or a file in it), two files
   python predict.py network.onnx clip.gif                    an ONNX file of export.py, an animation
   python predict.py deployed photos to=answers top=3         a folder with a state dict of export.py
   python predict.py outputs/pmf_automl/0123456789ab new.csv  the pipeline of a table of yours, on new rows
+  python predict.py outputs/yogi/0123456789ab new.en         a translator (dataset=text_pair, ...), a text
+  python predict.py outputs/yogi/0123456789ab new.txt        a tagger (dataset=tagged_file, ...), a text
   python predict.py outputs/yogi/0123456789ab new.json       a reader (model=bidaf), passages with questions
+  python predict.py outputs/yogi/0123456789ab scans          a network on clouds of points, a folder of them
 
 Networks for classification give probabilities (the top=5 likeliest classes), detectors boxes of a probability
 above score=0.3, those for segmentation the class of each pixel. Written are each picture with its answer
@@ -48,9 +52,15 @@ done, and the exit code is 1.
 
 Pictures are prepared as in the run's own evaluation, but for the rounding of resized pixels. For rows of a
 table there is evaluate.py, and for a pipeline of paper=pmf_automl this command: it writes predictions.csv.
-Passages with questions are .json files in SQuAD's format, which need no answers: answers.jsonl has of each
-question its answer, where it stands and its probability, answers.json the texts by the questions' ids."""
-DEFAULTS = {"to": "predictions", "top": "5", "every": "1", "score": str(SCORE)}
+
+Texts are in UTF-8 or say what they are in by a mark; encoding=latin-1 reads others. A translator takes a
+sentence a line: translations.txt has as many lines, translations.jsonl both sides. A tagger takes a sentence
+a line, or a word a line and empty lines between sentences: tags.conll has words with tags, entities.jsonl the
+entities of each sentence and where they stand. Passages with questions are .json files in SQuAD's format,
+which need no answers: answers.jsonl has of each question its answer, where it stands and its probability,
+answers.json the texts by the questions' ids. Of clouds (.npy, .csv, .xyz, .pts, .txt, .off) clouds.jsonl has
+the likeliest classes. Of several texts each has a folder in to=, by its name."""
+DEFAULTS = {"to": "predictions", "top": "5", "every": "1", "score": str(SCORE), "encoding": "utf-8"}
 LINES = "predictions.jsonl"
 MASK = ".classes.png"
 # annotated pictures are JPEG where the picture was, else PNG
@@ -66,12 +76,14 @@ class Options:
         top: the classes that are named for a picture, at most.
         every: of animations and videos, each how manieth frame is taken.
         score: of detectors, the probability above which a box is given.
+        encoding: of texts.
     """
 
     to: Path = Path(DEFAULTS["to"])
     top: int = int(DEFAULTS["top"])
     every: int = int(DEFAULTS["every"])
     score: float = float(DEFAULTS["score"])
+    encoding: str = DEFAULTS["encoding"]
 
 
 @dataclass
@@ -104,14 +116,8 @@ def _predict(words: list[str]) -> int:
     if (folder := _pipeline_of(network)) is not None:
         _predict_rows(folder, pictures, options)
         return 0
-    # no picture is a .json file
-    in_json = all(path.suffix.lower() == ".json" for path in pictures)
-    if in_json and (run := reader_of(network)) is not None:
-        written, count = predict_answers(run, pictures, options.to)
-        for path in written:
-            print(f"answers: {path}")
-        print(f"{count} question{'s' * (count != 1)} answered")
-        return 0
+    if (run := run_on_files(network, pictures)) is not None:
+        return _predict_files(run, Asked(pictures, options.to, options.top, options.encoding))
     done = predict(network, pictures, options)
     if done.pictures:
         print(
@@ -120,6 +126,17 @@ def _predict(words: list[str]) -> int:
             f"{done.pictures / done.thinking:.3g})"
         )
     print(f"predictions: {done.lines}")
+    return 1 if done.faults else 0
+
+
+def _predict_files(run: "Finished", asked: Asked) -> int:
+    """Answer files that are no pictures, and say what was written; the exit code."""
+    answers = answerer(run.config.dataset.kind)
+    assert answers is not None
+    done = answers(run, asked)
+    for path in done.written:
+        print(f"answers: {path}")
+    print(f"{done.count} {done.what}{'s' * (done.count != 1)} answered")
     return 1 if done.faults else 0
 
 
@@ -133,7 +150,7 @@ def _check_there(paths: list[Path]) -> None:
         if not path.exists():
             raise UserError(
                 f"{path}: no such file or folder; there is {names_beside(path, ())} (valid: a network of "
-                "outputs/PAPER/KEY or export.py, then pictures or folders of them)"
+                "outputs/PAPER/KEY or export.py, then files or folders of them)"
             )
 
 
@@ -178,19 +195,20 @@ def divided(words: list[str]) -> tuple[list[str], list[Path], Options]:
     if not any(word.startswith(("paper=", "entry=")) for word in network):
         if not paths:
             raise UserError(
-                "name a network first, then pictures (valid: paper=..., entry=..., outputs/PAPER/KEY, or a "
+                "name a network first, then files (valid: paper=..., entry=..., outputs/PAPER/KEY, or a "
                 "file of export.py)"
             )
         network.append(paths.pop(0))
     if not paths:
         raise UserError(
-            f"{' '.join(network)} is the network; name pictures after it (valid: files, or folders of them)"
+            f"{' '.join(network)} is the network; name files after it (valid: pictures, texts, folders)"
         )
     options = Options(
         to=Path(given["to"]).expanduser(),
         top=_whole("top", given["top"]),
         every=_whole("every", given["every"]),
         score=share("score", given["score"]),
+        encoding=given["encoding"],
     )
     return network, [Path(path).expanduser() for path in paths], options
 

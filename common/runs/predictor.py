@@ -19,6 +19,7 @@ from common.data.images.prepared import prepared
 from common.models.normalised import Normalised
 from common.models.served import onnx_session
 from common.pictures.answers import Answer, Classes, Mask, Objects, WithPriors, answers_of
+from common.runs.predict_files import TAKES
 from common.runs.whole_onnx import ANSWERS, PICTURE
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ class Told:
         Raises:
             UserError: the network is not for pictures, or for another task.
         """
-        task = told.get("task")
+        task, kind = told.get("task"), told.get("kind")
+        if kind in TAKES:
+            raise UserError(
+                f"{what} takes {TAKES[kind]}, and no pictures (valid: the run itself, and such files)"
+            )
         if preparation is None:
             rows = "rows of a table" if len(told["shape"]) == 1 else "no pictures"
             raise UserError(

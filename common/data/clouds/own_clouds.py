@@ -207,7 +207,7 @@ class OwnClouds(PointClouds):
             raise UserError(f"{folder.resolve()} holds no cloud that can be read")
         return kept
 
-    def _read_all(self) -> dict[Path, "Cloud"]:
+    def _read_all(self) -> dict[Path, Cloud]:
         """The points of all clouds that count, once: all faults are found before anything is trained.
 
         Raises:
@@ -222,7 +222,7 @@ class OwnClouds(PointClouds):
         found, faults = {}, {}
         for path, name, _ in counted(files, "reading the clouds", len(files), "files"):
             try:
-                found[path] = self._read(path, name)
+                found[path] = read_centred(path, name, self.points)
             except UserError as error:
                 faults[str(path)] = str(error).removeprefix(f"{path}: ")
         if faults and self.unreadable is None:
@@ -235,18 +235,6 @@ class OwnClouds(PointClouds):
         if self._faults:
             self.repairs[LEFT_OUT] = len(self._faults)
         return found
-
-    def _read(self, path: Path, name: str) -> "Cloud":
-        """The points of a file as float32 with mean 0.
-
-        Raises:
-            UserError: it is no cloud; begins with its path.
-        """
-        found, available = read_points(path, self.points, generator_of(name))
-        moved = torch.from_numpy(found - found.mean(0)).float()
-        if not 0 < float(moved.abs().max()) < torch.inf:
-            raise UserError(f"{path}: coordinates that float32 cannot tell apart (valid: 1e-30 to 1e30)")
-        return Cloud(moved, available)
 
     def facts(self) -> dict[str, Any]:
         """See `DataSet`; where files were left out, how many: `left_out`."""
@@ -332,6 +320,24 @@ def listed(folders: Sequence[Path], names: Sequence[str], whole: bool = True) ->
     if not files:
         raise UserError(f"{folders[0].parent.resolve()} holds no cloud (valid: files {', '.join(SUFFIXES)})")
     return files
+
+
+def read_centred(path: Path, name: str, count: int) -> Cloud:
+    """The points of a file, moved as float64 so that their mean is 0; float32 [count, 3].
+
+    Args:
+        path: of the file.
+        name: by which points are drawn, see `generator_of`.
+        count: so many of them.
+
+    Raises:
+        UserError: it is no cloud; begins with its path.
+    """
+    found, available = read_points(path, count, generator_of(name))
+    moved = torch.from_numpy(found - found.mean(0)).float()
+    if not 0 < float(moved.abs().max()) < torch.inf:
+        raise UserError(f"{path}: coordinates that float32 cannot tell apart (valid: 1e-30 to 1e30)")
+    return Cloud(moved, available)
 
 
 def generator_of(name: str) -> np.random.Generator:

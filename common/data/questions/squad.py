@@ -1,16 +1,20 @@
 """SQuAD 1.1 from local files, and files of the user's own in its format."""
 
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from common.base.dataset import Origin, SplitName, check
+from common.base.dataset import JUDGING, Batch, Origin, SplitName, check
 from common.base.errors import UserError
+from common.base.phases import counted
 from common.data.questions.passages import Asked, Splits
 from common.data.questions.question_data import QuestionData, QuestionOptions
 from common.data.questions.squad_file import read_questions
 from common.data.shared.own_parts import file_of_part, require_path, trained_on
+from common.data.shared.sequences import in_order
+from common.data.shared.text_file import cut
 
 # the names of the files of each part in a folder
 NAMES: dict[SplitName, tuple[str, ...]] = {
@@ -102,7 +106,8 @@ class OwnQuestions(QuestionData):
     """Questions of a file in their order: the first 80% for training, 10% for validation, 10% for testing.
 
     A file is parted between articles (by their titles), or between passages where it has fewer than ten
-    articles, so that no passage is in two parts.
+    articles, so that no passage is in two parts; passages of a folder, or of two articles, that are in
+    training and in what is judged are counted in `repairs`.
 
     Args:
         path: of a file in SQuAD's format, or of a folder with train.json, valid.json (or dev) and test.json.
@@ -151,7 +156,21 @@ class OwnQuestions(QuestionData):
         if self.origin is None:
             sizes = ", ".join(f"{len(asked.questions)} {split}" for split, asked in found.items())
             print(f"dataset=question_file: {sizes} questions", file=sys.stderr)
+        known = {passage.text for passage in found["train"].passages}
+        for split in ("validation", "test"):
+            again = [passage.text for passage in found[split].passages if passage.text in known]
+            if again:
+                what = f"{split} passages that stand in training too (the first: {cut(again[0])!r})"
+                self.repairs[what] = len(again)
         return dict(found)
+
+    def batches(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
+        """The whole split in order; a long passage makes its batch a smaller one."""
+        asked = self.asked(split)
+        lengths = [len(asked.passages[question.passage].places) for question in asked.questions]
+        parts = in_order(lengths, batch_size, batch_size * self.longest_passage)
+        for part in counted(parts, JUDGING[split], len(parts), "batches"):
+            yield self.batch(split, part, augment=False)
 
 
 @cache

@@ -16,10 +16,10 @@ from typing import Any
 
 from common.base.errors import UserError
 from common.data.questions.passages import WORD, Asked, Passage, Question, Span, places_of, snapped
-from common.data.shared.text_file import read_text
+from common.data.shared.text_file import cut, read_text
 
-# characters of a text that is shown
-SHOWN = 40
+# words of a context
+MOST = 20_000
 IMPOSSIBLE = "questions that cannot be answered (SQuAD 2.0), left out"
 SPLIT = "answers that begin or end within a word, taken with the whole of it"
 MOVED = "answers that did not stand at their places, taken from the nearest place at which they do"
@@ -29,7 +29,9 @@ SHAPE = (
 )
 
 
-def read_questions(path: Path, encoding: str, verify: bool, answered: bool = True) -> Asked:
+def read_questions(
+    path: Path, encoding: str, verify: bool, answered: bool = True, of: str = "dataset."
+) -> Asked:
     """The passages and questions of a file, in their order.
 
     Questions with `is_impossible`, as SQuAD 2.0 has them, are left out and counted, and so are answers that
@@ -41,19 +43,22 @@ def read_questions(path: Path, encoding: str, verify: bool, answered: bool = Tru
         verify: whether an answer that does not stand at its place is refused; else it is taken from the
             nearest place at which it stands, and counted.
         answered: whether questions must have answers; else those that they have are not read.
+        of: see `read_text`.
 
     Raises:
         UserError: no such file, another encoding, no JSON (with the line), JSON of another shape, no
-            question, or (with the question's number and id) an empty context or question, no answer, an
-            empty one, or one that does not stand where it says.
+            question, or (with the question's number and id) an empty context or question, a context of more
+            than 20,000 words, no answer, an empty one, or one that does not stand where it says.
     """
-    text = read_text(path, encoding)
+    text = read_text(path, encoding, of)
     if not text.strip():
         raise UserError(f"{path}: an empty file ({SHAPE})")
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: no JSON ({error.msg}; {SHAPE})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: lists within lists without end ({SHAPE})") from error
     reader = _Reader(path, verify, answered)
     for article in _listed(path, content, "data", "the file"):
         for paragraph in _listed(path, article, "paragraphs", "an article"):
@@ -97,6 +102,8 @@ class _Reader:
         places = places_of(context)
         if not places:
             raise UserError(f"{where} has an empty context (valid: a text with words)")
+        if len(places) > MOST:
+            raise UserError(f"{where} has a context of {len(places)} words (valid: up to {MOST})")
         passage = Passage(context, places, title)
         self.found.passages.append(passage)
         self.found.questions += self._questions(passage, questions)
@@ -154,14 +161,14 @@ class _Reader:
         found = _occurrences(context, text)
         if not found:
             raise UserError(
-                f"{where}: its answer {_cut(text)!r} does not stand in its context (valid: a part of it, as "
+                f"{where}: its answer {cut(text)!r} does not stand in its context (valid: a part of it, as "
                 "it is spelled there)"
             )
         nearest = min(found, key=lambda place: abs(place - start))
         if self.verify:
             there = context[max(start, 0) : max(start, 0) + max(len(text), 1)]
             raise UserError(
-                f"{where}: at answer_start={start} stands {_cut(there)!r}, not its answer {_cut(text)!r} "
+                f"{where}: at answer_start={start} stands {cut(there)!r}, not its answer {cut(text)!r} "
                 f"(valid: {nearest}, counted in characters from 0; dataset.verify=false takes the nearest "
                 "place)"
             )
@@ -178,7 +185,3 @@ def _occurrences(context: str, text: str) -> list[int]:
         found.append(place)
         place = context.find(text, place + 1)
     return found
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

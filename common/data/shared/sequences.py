@@ -59,3 +59,20 @@ class Sequences:
             part.to(device) for part in (self.flat, self.lengths, self.starts)
         )
         return moved
+
+
+def in_order(lengths: Sequence[int], most: int, budget: int) -> list[slice]:
+    """Batches of neighbours in their order, so that a long one among them costs no memory for the others.
+
+    Args:
+        lengths: of the sequences.
+        most: how many a batch has at most.
+        budget: the most of their number times the longest of them; one that is longer has a batch of its own.
+    """
+    found, start, longest = [], 0, 0
+    for place, length in enumerate(lengths):
+        longest = max(longest, length)
+        if place > start and (place - start == most or (place - start + 1) * longest > budget):
+            found.append(slice(start, place))
+            start, longest = place, length
+    return [*found, slice(start, len(lengths))] if len(lengths) > start else found

@@ -9,49 +9,71 @@ from common.base.files import names_beside
 
 # names, classes and words that a line shows
 SHOWN = 10
-# what a file begins with that says its own encoding
+# characters of a line that is shown
+CUT = 40
+# what a file begins with that says its own encoding; the mark of UTF-32 begins with that of UTF-16
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
 
-def read_text(path: Path, encoding: str) -> str:
-    """The text of a file; where it begins with a mark of UTF-8 or UTF-16, by that.
+def read_text(path: Path, encoding: str, of: str = "dataset.") -> str:
+    """The text of a file; where it begins with a mark of UTF-8, UTF-16 or UTF-32, by that.
 
     Args:
         path: of the file.
         encoding: by a name that Python knows, as utf-8 or latin-1.
+        of: what stands before `path=` and `encoding=` on the command line, for messages.
 
     Raises:
-        UserError: no such file or encoding, or bytes that the encoding has not.
+        UserError: no such file or encoding, bytes that the encoding has not, or the character NUL, which
+            stands in no text, but in UTF-16 without a mark that is read by another encoding.
     """
-    try:
-        codecs.lookup(encoding)
-    except LookupError as error:
-        raise UserError(
-            f"dataset.encoding={encoding}: no such encoding (valid: utf-8, latin-1, ...)"
-        ) from error
+    _check_encoding(encoding, of)
+    name = f"{of}path={path}" if of else str(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         there = "" if path.exists() else f"; there is {names_beside(path, ())}"
-        raise UserError(
-            f"dataset.path={path}: {error.strerror}{from_here(path)}{there} (valid: a text file)"
-        ) from error
+        raise UserError(f"{name}: {error.strerror}{from_here(path)}{there} (valid: a text file)") from error
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
     try:
         text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+    except UnicodeError as error:
+        # some codecs do not say where
+        start = getattr(error, "start", 0)
+        line = content.count(b"\n", 0, start) + 1
         raise UserError(
-            f"dataset.path={path}: not {encoding.upper()} text (byte 0x{content[error.start]:02x} in line "
-            f"{line}); where it is Latin-1, as older spreadsheets are: dataset.encoding=latin-1 (or cp1252), "
+            f"{name}: not {encoding.upper()} text (byte 0x{content[start]:02x} in line "
+            f"{line}); where it is Latin-1, as older spreadsheets are: {of}encoding=latin-1 (or cp1252), "
             f"or convert it: iconv -f latin1 -t utf-8 {path.name} > new_{path.name}"
         ) from error
+    if "\0" in text:
+        place = text.index("\0")
+        wide = f"utf-16-{'be' if place % 2 == 0 else 'le'}"
+        raise UserError(
+            f"{name}: line {text.count(chr(10), 0, place) + 1} has the character NUL, which is in no "
+            f"text in {encoding.upper()}; where it is UTF-16, as Windows writes it: {of}encoding={wide}"
+        )
     # lines of old Macs
     return text.replace("\r", "\n") if "\r" in text and "\n" not in text else text
+
+
+def _check_encoding(encoding: str, of: str) -> None:
+    """Refuse what is no encoding of text.
+
+    Raises:
+        UserError: see above.
+    """
+    try:
+        # codecs as rot13 are found, and are none of text
+        "a".encode(encoding)
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{of}encoding={encoding}: no such encoding (valid: utf-8, latin-1, ...)") from error
 
 
 class FaultyLineError(Exception):
@@ -93,3 +115,8 @@ def shown(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def cut(line: str) -> str:
+    """The beginning of a line, to be shown."""
+    return line if len(line) <= CUT else line[:CUT] + "..."

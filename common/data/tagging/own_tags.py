@@ -1,17 +1,20 @@
 """A file of the user's own tagged sentences: what must be known of it is found from the file."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from common.base.dataset import Origin, SplitName, check
+from common.base.dataset import JUDGING, Batch, Origin, SplitName, check
 from common.base.errors import UserError
+from common.base.phases import counted
 from common.data.shared.own_parts import as_trained, file_of_part, require_path, trained_on
+from common.data.shared.sequences import in_order
+from common.data.shared.text_file import cut
 from common.data.tagging.schemes import OUTSIDE, FileScheme, Scheme, check_types, split_tag
 from common.data.tagging.tagged_file import Sentence, read_sentences
-from common.data.tagging.tagging_data import Splits, TaggingData, TaggingOptions
+from common.data.tagging.tagging_data import USUAL_LENGTH, Splits, TaggingData, TaggingOptions
 
 # the names of the files of each part in a folder, with any of these endings
 NAMES: dict[SplitName, tuple[str, ...]] = {
@@ -24,6 +27,8 @@ ENDINGS = (".txt", ".tsv", ".conll", ".iob", ".bio")
 
 class OwnTags(TaggingData):
     """Sentences of a file in their order: the first 80% for training, 10% for validation, 10% for testing.
+
+    Sentences of validation and testing that stand in training too are counted in `repairs`.
 
     Args:
         path: of a file, or of a folder with train.txt, valid.txt (or dev) and test.txt, also as .tsv, .conll,
@@ -98,7 +103,22 @@ class OwnTags(TaggingData):
                 f"dataset.path={self.path}: training has no entity of type {', '.join(sorted(foreign))}, and "
                 "what it is judged on has (valid: all types in training)"
             )
+        known = {sentence.words for sentence in self._splits["train"]}
+        for split in ("validation", "test"):
+            again = [sentence.words for sentence in self._splits[split] if sentence.words in known]
+            if again:
+                first = cut(" ".join(again[0]))
+                self.repairs[f"{split} sentences that stand in training too (the first: {first!r})"] = len(
+                    again
+                )
         return self._splits
+
+    def batches(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
+        """The whole split in order; a long sentence makes its batch a smaller one."""
+        lengths = [len(sentence.words) for sentence in self.sentences(split)]
+        parts = in_order(lengths, batch_size, batch_size * USUAL_LENGTH)
+        for part in counted(parts, JUDGING[split], len(parts), "batches"):
+            yield self.batch(split, part, augment=False)
 
 
 def _types(sentences: Sequence[Sentence]) -> list[str]:

@@ -1,5 +1,6 @@
 """Files of tagged sentences as CoNLL's: a word and its tag a line, other columns between them."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,10 @@ from common.data.tagging.schemes import OUTSIDE, FileScheme, Scheme, fault, span
 
 # what stands between documents in the place of a sentence
 DOCUMENT = "-DOCSTART-"
+# words of a sentence; a file without empty lines is a single one
+MOST = 5_000
+# what separates columns: other white space, as one that does not break, belongs to a word
+GAP = re.compile("[ \t]+")
 
 
 class Sentence(NamedTuple):
@@ -24,7 +29,7 @@ def read_sentences(
 ) -> list[Sentence]:
     """The sentences of a file; the first column is the word, the last its tag.
 
-    Columns are separated by tabs where a line has one, else by white space; a line without columns, or one
+    Columns are separated by tabs where a line has one, else by spaces; a line without columns, or one
     that begins with -DOCSTART-, ends a sentence.
 
     Args:
@@ -36,8 +41,8 @@ def read_sentences(
 
     Raises:
         UserError: no such file, another encoding, no sentence, or lines (by their numbers) with a single
-            column, a longer word, or a tag that the scheme does not allow there; of several the first is
-            told whole.
+            column, a longer word, a tag that the scheme does not allow there, or the begin of a sentence of
+            more than 5,000 words; of several the first is told whole.
     """
     found: list[Sentence] = []
     faults: list[FaultyLineError] = []
@@ -73,9 +78,14 @@ def _sentence(
     Raises:
         FaultyLineError: the first line that is none of it.
     """
+    if len(lines) > MOST:
+        raise FaultyLineError(
+            lines[0][0],
+            f"begins a sentence of {len(lines)} words (valid: up to {MOST}; an empty line ends a sentence)",
+        )
     words, tags, before = [], [], OUTSIDE
     for number, line in lines:
-        columns = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
+        columns = columns_of(line)
         if len(columns) < 2 or not columns[0] or not columns[-1]:
             raise FaultyLineError(number, f"is {line[:40]!r} (valid: a word, and its tag last)")
         word, tag = columns[0], columns[-1]
@@ -94,6 +104,15 @@ def _sentence(
     if wrong := fault(before, OUTSIDE, file_scheme):
         raise FaultyLineError(lines[-1][0], f"ends its sentence with {wrong}")
     return Sentence(tuple(words), tuple(tags_of(spans(tags), len(tags), scheme)))
+
+
+def columns_of(line: str) -> list[str]:
+    """The columns of a line: between tabs where it has one, else between spaces.
+
+    Other white space at the ends of a column is taken away, unless it has nothing else.
+    """
+    parts = [part.strip(" ") for part in line.split("\t")] if "\t" in line else GAP.split(line.strip(" "))
+    return [part.strip() or part for part in parts]
 
 
 def _advice(tag: str, file_scheme: FileScheme) -> str:

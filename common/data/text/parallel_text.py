@@ -42,13 +42,16 @@ class Pairs:
 Splits = dict[SplitName, Pairs]
 
 
-def lines_of(path: Path, encoding: str = "utf-8") -> list[str]:
+def lines_of(path: Path, encoding: str = "utf-8", of: str = "dataset.") -> list[str]:
     """The lines of a file; nothing but a line feed, with or without a carriage return, ends one.
+
+    Args:
+        path, encoding, of: see `read_text`.
 
     Raises:
         UserError: as `read_text`.
     """
-    lines = read_text(path, encoding).replace("\r\n", "\n").split("\n")
+    lines = read_text(path, encoding, of).replace("\r\n", "\n").split("\n")
     return lines[:-1] if not lines[-1] else lines
 
 

@@ -47,6 +47,30 @@ def learned(lines: Iterable[str], level: Level, vocabulary: int) -> Pieces:
     return _BytePairs(lines, vocabulary) if level == "bpe" else _Tokens(lines, level, vocabulary)
 
 
+def kept(pieces: Pieces) -> dict[str, Any]:
+    """A learned vocabulary as plain JSON data, from which `restored` makes it again.
+
+    Returns:
+        level: as in `learned`; tokenizer: what the package tokenizers writes of byte pairs, a text; names:
+        the words or characters by their numbers.
+    """
+    if isinstance(pieces, _BytePairs):
+        return {"level": "bpe", "tokenizer": pieces.tokenizer.to_str()}
+    assert isinstance(pieces, _Tokens)
+    return {"level": "word" if pieces.by_word else "character", "names": list(pieces.names)}
+
+
+def restored(told: dict[str, Any]) -> Pieces:
+    """The vocabulary that `kept` has written down.
+
+    Raises:
+        UserError: byte pairs without the package tokenizers.
+    """
+    if told["level"] == "bpe":
+        return _KnownBytePairs(told["tokenizer"])
+    return _KnownTokens(told["names"], told["level"])
+
+
 def _has_words(line: str) -> bool:
     """Whether no word of a line is longer than any is."""
     return max(map(len, line.split(" "))) <= LONGEST_WORD
@@ -101,6 +125,23 @@ class _BytePairs:
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+
+class _KnownTokens(_Tokens):
+    """Words or characters whose numbers are known: those of `names`, the special ones first."""
+
+    def __init__(self, names: Sequence[str], level: Level) -> None:
+        self.by_word, self.names = level == "word", list(names)
+        self.numbers = {name: number for number, name in enumerate(names) if number >= len(SPECIAL)}
+
+
+class _KnownBytePairs(_BytePairs):
+    """Byte pairs that were learned before, from what the package tokenizers wrote of them."""
+
+    def __init__(self, text: str) -> None:
+        self.tokenizer = _tokenizers().Tokenizer.from_str(text)
+        # the package does not write this down
+        self.tokenizer.encode_special_tokens = True
 
 
 def _tokenizers() -> Any:

@@ -1,4 +1,4 @@
-"""Which runs answer questions, and what is refused before their networks are loaded."""
+"""Questions of files, answered: what is refused before a network is loaded, and what is written."""
 
 import json
 from pathlib import Path
@@ -7,30 +7,33 @@ from typing import Any, cast
 import pytest
 
 from common.base.errors import UserError
-from common.runs.predict_answers import LINES, _write, predict_answers, reader_of
+from common.runs.predict_answers import LINES, _write, predict_answers
+from common.runs.predict_files import Asked
 
 
-def test_a_folder_without_a_run_or_with_one_of_pictures_is_no_reader(tmp_path: Path) -> None:
-    assert reader_of([str(tmp_path)]) is None and reader_of([str(tmp_path / "net.onnx")]) is None
-    result = {"config": {"dataset": {"kind": "image_classification"}}}
-    (tmp_path / "result.json").write_text(json.dumps(result))
-    assert reader_of([str(tmp_path)]) is None
+def asked(folder: Path, *files: Path) -> Asked:
+    return Asked(list(files), folder / "out", top=5, encoding="utf-8")
 
 
 def test_files_of_one_name_and_files_that_are_no_questions_are_refused_first(tmp_path: Path) -> None:
     none = cast(Any, None)
-    files = [tmp_path / "a" / "x.json", tmp_path / "b" / "x.json"]
     with pytest.raises(UserError, match="two files of one name"):
-        predict_answers(none, files, tmp_path / "out")
+        predict_answers(none, asked(tmp_path, tmp_path / "a" / "x.json", tmp_path / "b" / "x.json"))
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(UserError, match=r"x\.json: the file has no list 'data'"):
-        predict_answers(none, [tmp_path / "x.json"], tmp_path / "out")
+        predict_answers(none, asked(tmp_path, tmp_path / "x.json"))
+    (tmp_path / "x.json").write_bytes(b'{"data": "\xe9"}')
+    with pytest.raises(UserError, match=r"^\S*/x\.json: not UTF-8 text .* encoding=latin-1"):
+        predict_answers(none, asked(tmp_path, tmp_path / "x.json"))
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_written_never_replaces_what_was_given(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"would replace the file .*answers\.json itself"):
-        _write(tmp_path, [], tmp_path / "answers.json")
-    said = [{"id": "é", "answer": "Zürich"}, {"id": "2", "answer": "x"}]
-    assert _write(tmp_path / "out", said, tmp_path / "answers.json") == tmp_path / "out" / LINES
-    assert json.loads((tmp_path / "out" / "answers.json").read_text()) == {"é": "Zürich", "2": "x"}
+def test_answers_are_written_line_by_line_and_by_their_ids(tmp_path: Path) -> None:
+    said = [{"id": "é", "answer": "Zürich"}, {"id": "2", "answer": "half \ud83d"}]
+    assert _write(tmp_path / "out", said) == tmp_path / "out" / LINES
+    lines = (tmp_path / "out" / LINES).read_text().splitlines()
+    assert "Zürich" in lines[0] and [json.loads(line) for line in lines] == said
+    assert json.loads((tmp_path / "out" / "answers.json").read_text()) == {
+        "é": "Zürich",
+        "2": "half \ud83d",
+    }

@@ -64,6 +64,13 @@ def test_a_folder_of_clouds_is_trained_on_and_another_one_judged(
     )
     assert judged.code == 0, judged.errors
     assert "the clouds of new" in judged.out + judged.errors
+    (tmp_path / "new" / "one.xyz").write_text("1 2 3\n")
+    said = calls.run([folder, "new", "to=said", "top=1"], tmp_path, script=ROOT / "predict.py")
+    assert said.code == 1 and "new/one.xyz: a cloud of one point" in said.errors, said
+    assert "4 clouds answered" in said.out
+    lines = [json.loads(line) for line in (tmp_path / "said" / "clouds.jsonl").read_text().splitlines()]
+    assert [len(line.get("classes", [])) for line in lines] == [0, 1, 1, 1, 1]
+    assert {line["classes"][0]["class"] for line in lines[1:]} <= {"flat", "round"}
     (tmp_path / "mine" / "flat" / "bad.xyz").write_text("0 0 0\n1 nan 0\n")
     refused = quick(*words, "trainer=cpu", "model.width=8", "seed=1")
     assert refused.returncode == 1 and "bad.xyz (line 2 holds 1 nan 0" in refused.stderr

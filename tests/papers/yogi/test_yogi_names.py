@@ -63,6 +63,13 @@ def test_a_file_and_a_network_of_ones_own_go_and_another_file_is_judged(
     evaluate = ROOT / "evaluate.py"
     judged = calls.run([folder, "dataset=tagged_file", "dataset.path=new.conll"], tmp_path, script=evaluate)
     assert judged.code == 0 and "all sentences of new.conll" in judged.out + judged.errors, judged
+    (tmp_path / "new.txt").write_text("Bob met Anna3 in Ulm.\n")
+    said = calls.run([folder, "new.txt", "to=said"], tmp_path, script=ROOT / "predict.py")
+    assert said.code == 0 and "1 sentence answered" in said.out, said
+    (line,) = (tmp_path / "said" / "entities.jsonl").read_text().splitlines()
+    assert json.loads(line)["words"] == ["Bob", "met", "Anna3", "in", "Ulm", "."]
+    tags = (tmp_path / "said" / "tags.conll").read_text()
+    assert [row.split("\t")[0] for row in tags.splitlines()] == [*json.loads(line)["words"], ""]
     (tmp_path / "mine.conll").write_text("\n".join(lines) + "\nUlm I-LOC\n")
     refused = quick(*words, *SMALL[:4], "seed=1")
     assert refused.returncode == 1

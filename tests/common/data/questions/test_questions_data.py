@@ -152,10 +152,23 @@ def test_a_folder_has_its_three_files(make: Make, tmp_path: Path) -> None:
     data.setup()
     assert [data.size(split) for split in ("train", "validation", "test")] == [6, 6, 6]
     assert data.tested().endswith("test.json")
+    (note,) = [what for what in data.repairs if what.startswith("test passages that stand in training too")]
+    assert data.repairs[note] == 3 and "'Anna0 met Bob in Ulm 0 times." in note
     (tmp_path / "test.json").unlink()
     with pytest.raises(UserError, match="No such file"):
         other = make("question_file", path=str(tmp_path), verify=False)
         other.setup()
+
+
+def test_a_long_passage_makes_its_batch_a_smaller_one(make: Make, tmp_path: Path) -> None:
+    for name in ("train", "dev", "test"):
+        node = content(1, 3)
+        if name == "test":
+            node["data"][0]["paragraphs"][1]["context"] += " and again" * 8_000
+        (tmp_path / f"{name}.json").write_text(json.dumps(node))
+    data = make("question_file", path=str(tmp_path))
+    sizes = [inputs.shape[0] for inputs, _ in data.batches("test", 60)]
+    assert sizes == [2, 1, 1, 2]
 
 
 def test_what_is_no_own_file_is_one_line(make: Make, tmp_path: Path) -> None:

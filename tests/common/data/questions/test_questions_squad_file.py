@@ -159,6 +159,7 @@ def test_a_paragraph_without_words_is_named(tmp_path: Path, context: Any) -> Non
         (b"", "an empty file"),
         (b" \n ", "an empty file"),
         (b'{"data": [\n{]}', "line 2: no JSON"),
+        (b'{"data":' + b"[" * 100_000, "lists within lists without end"),
         (b"[]", "the file has no list 'data'"),
         (b'{"data": {}}', "the file has no list 'data'"),
         (b'{"data": [{"title": "x"}]}', "an article has no list 'paragraphs'"),
@@ -175,6 +176,14 @@ def test_a_file_of_another_shape_is_one_line(tmp_path: Path, text: bytes, told: 
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="No such file"):
         read(tmp_path / "none.json")
+
+
+def test_a_context_without_end_is_named_by_its_question(tmp_path: Path) -> None:
+    path = written(tmp_path, question(), context="word " * 20_001)
+    with pytest.raises(
+        UserError, match=r"before question 1 has a context of 20001 words .valid: up to 20000"
+    ):
+        read(path)
 
 
 def test_questions_without_answers_are_read_where_they_are_to_be_answered(tmp_path: Path) -> None:

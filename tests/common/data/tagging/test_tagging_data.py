@@ -79,6 +79,19 @@ def test_another_encoding_and_an_open_span_are_named_by_their_lines(tmp_path: Pa
         read_sentences(tmp_path / "none", "bio", "bio", "utf-8", 20)
 
 
+def test_white_space_that_does_not_break_belongs_to_a_word(tmp_path: Path) -> None:
+    for gap in (" ", "  ", "\t"):
+        (found,) = read(tmp_path / "a.txt", f"10\u00a0000{gap}B-X \r\n\u3000{gap}O\n")
+        assert found == Sentence(("10\u00a0000", "\u3000"), ("B-X", "O"))
+
+
+def test_a_file_without_empty_lines_is_refused_with_the_line_where_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"line 3 begins a sentence of 5001 words .valid: up to 5000; an empty"
+    ):
+        read(tmp_path / "a.txt", "a O\n\n" + "b O\n" * 5_001)
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     words = ["Anna", "went", "to", "Bonn", "in", "1999"]
@@ -119,6 +132,19 @@ def test_every_sentence_is_in_an_epoch_once_and_in_its_place_when_judged(make: M
     found = [row[row != IGNORE].tolist() for targets in judged for row in targets]
     numbers = {tag: n for n, tag in enumerate(data.tags)}
     assert found == [[numbers[tag] for tag in one.tags] for one in data.sentences("train")]
+
+
+def test_a_long_sentence_makes_its_batch_a_smaller_one_and_twins_of_training_are_counted(
+    make: Make, tmp_path: Path
+) -> None:
+    texts = ["Anna B-PER\n", "the O\n" * 3_000, "Bob B-PER\n", "Anna B-PER\n"]
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.txt").write_text("\n".join(texts[:1] if name == "train" else texts))
+    data = make("tagged_file", path=str(tmp_path))
+    data.setup()
+    sizes = [tuple(inputs.shape[:2]) for inputs, _ in data.batches("test", 60)]
+    assert sizes == [(1, 1), (1, 3_000), (2, 1)]
+    assert data.repairs["test sentences that stand in training too (the first: 'Anna')"] == 2
 
 
 def test_a_limit_draws_by_the_seed_and_is_refused_above_the_size(make: Make, own: Path) -> None:

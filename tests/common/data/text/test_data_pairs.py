@@ -1,6 +1,7 @@
 """Pairs of sentences: read, divided without leaks, encoded and batched by length; what is refused."""
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from common.base.dataset import Origin
 from common.base.errors import UserError
 from common.base.sequence import BOS, EOS, PAD, SPECIAL, UNKNOWN, parted
+from common.data.shared.fingerprint import fingerprint
 from common.data.text.bucketing import BucketLoader, by_length, cuts, padding
 from common.data.text.parallel_text import Pairs, core, divided
-from common.data.text.pieces import learned
+from common.data.text.pieces import kept, learned, restored
+from common.data.text.text_pair import MOST
 
 Make = Callable[..., Any]
 NAMES = ["iwslt15_en_vi", "wmt14_en_de", "text_pair", "messages"]
@@ -161,6 +165,20 @@ def test_byte_pairs_are_learned_alike_each_time_and_merge_what_is_frequent() -> 
     first, second = (learned(lines, "bpe", 80).encode(lines) for _ in range(2))
     assert first == second
     assert len(learned(lines, "bpe", 200).encode(["the house"])[0]) == 2
+
+
+@pytest.mark.parametrize("level", ["bpe", "word", "character"])
+def test_a_vocabulary_that_was_written_down_is_the_same_one(level: Any) -> None:
+    if level == "bpe":
+        pytest.importorskip("tokenizers", reason="pip install -e '.[translation]'")
+    lines = [*sentences(60), "Ünïcode </s> 1.5%"]
+    pieces = learned(lines, level, 80)
+    again = restored(json.loads(json.dumps(kept(pieces))))
+    lines += ["zebras </s> \u2603", ""]
+    assert again.encode(lines) == pieces.encode(lines)
+    assert [again.decode(one) for one in again.encode(lines)] == list(
+        map(pieces.decode, pieces.encode(lines))
+    )
 
 
 def test_what_training_has_not_is_unknown() -> None:
@@ -355,6 +373,58 @@ def test_separators_within_a_line_do_not_end_it(own: Make, tmp_path: Path) -> No
     assert sum(own().size(split) for split in ("train", "validation", "test")) == 200
 
 
+def test_pairs_of_a_folder_that_are_judged_and_trained_on_are_counted_and_stay(
+    own: Make, tmp_path: Path
+) -> None:
+    for stem, text in {"train": "a\tb\nc\td\n\t\n", "dev": "a\tx\n", "test": "e\tf\nc\td\n\t\n"}.items():
+        (tmp_path / f"{stem}.tsv").write_text(text)
+    data = own(path=str(tmp_path), target_path=None)
+    data.setup()
+    known = [(what, count) for what, count in data.repairs.items() if "stand in training" in what]
+    assert (
+        known == [("test pairs that stand in training too (the first: line 2 of test.tsv: 'c')", 1)]
+        and data.size("test") == 2
+    )
+
+
+def test_a_line_of_a_million_characters_is_left_out_of_training_and_refused_where_it_is_judged(
+    own: Make, tmp_path: Path
+) -> None:
+    for name in ("text.en", "text.rev"):
+        lines = (tmp_path / name).read_text().split("\n")
+        lines[0] = "red " * 250_000
+        (tmp_path / name).write_text("\n".join(lines))
+    split = next(split for split, part in divided(Pairs([lines[0]], ["x"]))[0].items() if len(part))
+    assert split == "train"
+    data = own()
+    data.setup()
+    (note,) = data.repairs
+    assert "longer than 70 tokens" in note and "line 1 of text.en: 'red red" in note and len(note) < 200
+    for stem in ("train", "dev", "test"):
+        (tmp_path / f"{stem}.tsv").write_text("a\tb\n" if stem != "dev" else f"a\tb\na\t{lines[0]}\n")
+    with pytest.raises(UserError, match=rf"line 2 of dev\.tsv has 250001 tokens.*valid: up to {MOST}"):
+        own(path=str(tmp_path), target_path=None).setup()
+
+
+def test_a_trained_networks_vocabulary_counts_and_another_file_is_all_judged(
+    own: Make, tmp_path: Path
+) -> None:
+    trained = own()
+    facts = json.loads(json.dumps(trained.facts()))
+    (tmp_path / "new.tsv").write_text("zebras old house\thouse old zebras\n")
+    judged = own(path=str(tmp_path / "new.tsv"), target_path=None, origin=Origin(facts, None))
+    judged.adopt(facts)
+    assert judged.size("test") == 1 and judged.tested() == f"all of the pairs of {tmp_path / 'new.tsv'}"
+    expected = trained.tokens_of(["zebras old house"])
+    assert torch.equal(judged.sources_of("test", torch.tensor([0])), expected)
+    # of the very files that it was trained on the tenth that it did not see
+    own_files = own(origin=Origin(facts, fingerprint(trained.sources())))
+    own_files.adopt(facts)
+    assert own_files.pairs("test") == trained.pairs("test") and own_files.held_out
+    with pytest.raises(UserError, match="in one way only"):
+        own().adopt(facts)
+
+
 REFUSED = [
     ({"kind": "stream"}, "is of kind translation"),
     ({"limit": 0}, "at least 1 pair"),
@@ -365,6 +435,7 @@ REFUSED = [
     ({"longest": 1}, "dataset.longest=1"),
     ({"path": ""}, "dataset.path="),
     ({"languages": ["en"]}, "two languages"),
+    ({"path": "/", "target_path": "a.de"}, "dataset.target_path=a.de: dataset.path=/ is a folder"),
     ({"path": "/nonexistent/a.tsv", "target_path": None}, "dataset.path=/nonexistent/a.tsv"),
 ]
 

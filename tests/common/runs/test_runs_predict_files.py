@@ -1,0 +1,52 @@
+"""Which runs take files that are no pictures, and what their answers share."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.base.errors import UserError
+from common.runs.predict_files import TAKES, answerer, as_line, folders_of, run_on_files
+from common.runs.predictor import Told
+
+
+@pytest.mark.parametrize(
+    "kind", ["question_answering", "translation", "sequence_tagging", "point_cloud_classification"]
+)
+def test_texts_questions_and_clouds_have_somebody_who_answers(kind: str) -> None:
+    assert callable(answerer(kind))
+    told = {"kind": kind, "task": "own", "shape": [70], "classes": 4}
+    with pytest.raises(UserError, match=rf"net takes {TAKES[kind]}, and no pictures"):
+        Told.of("net", told, None)
+
+
+def test_pictures_and_networks_on_pictures_are_left_to_others(tmp_path: Path) -> None:
+    text, folder = tmp_path / "new.txt", tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.JPG").touch()
+    network = [str(tmp_path)]
+    assert run_on_files(network, [text]) is None
+    assert run_on_files([str(tmp_path / "net.onnx")], [text]) is None
+    result = {"config": {"dataset": {"kind": "image_classification"}}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert run_on_files(network, [text]) is None and answerer("image_classification") is None
+    (tmp_path / "result.json").write_text(json.dumps({"config": {"dataset": {"kind": "translation"}}}))
+    # a picture is none of its own files, so that a line can say what it takes
+    assert run_on_files(network, [folder]) is None and run_on_files(network, [folder / "a.JPG"]) is None
+
+
+def test_of_several_files_each_has_a_folder_and_what_is_given_is_never_replaced(tmp_path: Path) -> None:
+    files = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    assert folders_of(files[:1], tmp_path, ("tags.conll",)) == [tmp_path]
+    assert folders_of(files, tmp_path, ("tags.conll",)) == [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(UserError, match=r"would replace the file .*a\.txt itself"):
+        folders_of(files[:1], tmp_path, ("x", "a.txt"))
+    with pytest.raises(UserError, match="two files of one name"):
+        folders_of([files[0], tmp_path / "other" / "a.txt"], tmp_path, ())
+    with pytest.raises(UserError, match="is a folder"):
+        folders_of([tmp_path], tmp_path / "out", ())
+
+
+def test_what_is_no_text_is_written_by_its_number() -> None:
+    assert as_line({"a": "é"}) == '{"a": "é"}\n'
+    assert as_line({"a": "é\ud83d"}) == '{"a": "\\u00e9\\ud83d"}\n'
