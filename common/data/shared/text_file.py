@@ -28,17 +28,26 @@ def read_text(path: Path, encoding: str) -> str:
         UserError: no such file or encoding, or bytes that the encoding has not.
     """
     try:
-        codecs.lookup(encoding)
-    except LookupError as error:
-        raise UserError(
-            f"dataset.encoding={encoding}: no such encoding (valid: utf-8, latin-1, ...)"
-        ) from error
-    try:
         content = path.read_bytes()
     except OSError as error:
         there = "" if path.exists() else f"; there is {names_beside(path, ())}"
         raise UserError(
             f"dataset.path={path}: {error.strerror}{from_here(path)}{there} (valid: a text file)"
+        ) from error
+    return decoded(content, path, encoding)
+
+
+def decoded(content: bytes, path: Path, encoding: str) -> str:
+    """The text of what a file holds; see `read_text`.
+
+    Raises:
+        UserError: no such encoding, or bytes that it has not.
+    """
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise UserError(
+            f"dataset.encoding={encoding}: no such encoding (valid: utf-8, latin-1, ...)"
         ) from error
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
     try:
