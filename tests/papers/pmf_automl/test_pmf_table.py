@@ -364,6 +364,13 @@ def test_a_process_gives_what_this_one_would_and_says_why_it_fails(tmp_path: Pat
     assert large.predictions is None and large.why is not None
 
 
+def test_a_fold_of_all_of_a_rare_class_is_answered_by_the_other_one(tmp_path: Path) -> None:
+    own = shared(tmp_path)
+    np.save(tmp_path / "y.npy", (np.arange(60) == 0).astype(int))
+    linear = {"algorithm": "Logit", "hyperparameters": {}}
+    assert not cross_validated(own, linear).any()
+
+
 ASKS = """
 import sys, time
 from pathlib import Path
@@ -428,6 +435,14 @@ def test_what_scikit_learn_builds_the_same_is_tried_once(tmp_path: Path) -> None
     search.built_as = [effective(one, True, 40) for one in search.pipelines]
     search.tried = [Tried(n, search.pipelines[n], Outcome(None, None, 1.0), 0.9) for n in (0, 2)]
     assert search._next() is None
+
+
+def test_the_best_default_is_the_first_to_be_started_and_may_have_failed(tmp_path: Path) -> None:
+    search = searching(tmp_path, GBT=0.9)
+    assert search._default() is None and search._said_of(None).endswith(": not tried")
+    outcome = Outcome(None, "out of time: not done after 6 s", 6.0)
+    search.tried.append(Tried(0, DEFAULTS[0], outcome, np.nan))
+    assert search._said_of(search._default()) == "RF min_samples_split=2: out of time: not done after 6 s"
 
 
 def test_all_minutes_are_for_trials_until_one_is_better_than_the_majority_class(tmp_path: Path) -> None:
