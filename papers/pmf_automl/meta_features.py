@@ -6,7 +6,8 @@ encoded columns, entropy of the classes, principal components, and the accuracy 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from scipy.stats import kurtosis, skew
@@ -36,11 +37,10 @@ def meta_features(X: Array, words: Array, y: Array, seed: int) -> dict[str, floa
         # about constant columns and classes with few members
         warnings.simplefilter("ignore")
         counts = _counts(X, words, n, p)
-        encoded = _encoded(X, words)
-        found = counts | _classes(y) | _moments(encoded) | _symbols(X, words)
+        found = counts | _classes(y) | _moments(X, words) | _symbols(X, words)
         random = np.random.default_rng(seed)
         rows = random.permutation(n)[:ROWS]
-        small = encoded[rows][:, :COLUMNS]
+        small = np.array([column[rows] for column in islice(_encoded(X, words), COLUMNS)]).T
         return found | _components(small) | _landmarks(small, y[rows], seed)
 
 
@@ -78,17 +78,19 @@ def _counts(X: Array, words: Array, n: int, p: int) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def _encoded(X: Array, words: Array) -> Array:
-    """Gaps at the column's median, words one column each."""
-    columns = []
-    for j in range(X.shape[1]):
-        column = X[:, j]
-        if words[j]:
-            columns += [(column == value).astype(float) for value in np.unique(column)]
+def _encoded(X: Array, words: Array) -> Iterator[Array]:
+    """Column by column: gaps at the median, words one column each."""
+    for column, is_words in zip(X.T, words, strict=True):
+        if is_words:
+            for value in np.unique(column):
+                yield (column == value).astype(float)
         else:
-            middle = np.nanmedian(column) if not np.isnan(column).all() else 0.0
-            columns.append(np.where(np.isnan(column), middle, column))
-    return np.array(columns).T.reshape(len(X), -1)
+            yield _filled(column)
+
+
+def _filled(column: Array) -> Array:
+    middle = np.nanmedian(column) if not np.isnan(column).all() else 0.0
+    return np.where(np.isnan(column), middle, column)
 
 
 def _summary(name: str, values: Array, parts: Sequence[str]) -> dict[str, float]:
@@ -111,9 +113,17 @@ def _classes(y: Array) -> dict[str, float]:
     return found | _summary("ClassProbability", share, ("Max", "Mean", "Min", "STD"))
 
 
-def _moments(encoded: Array) -> dict[str, float]:
+def _moments(X: Array, words: Array) -> dict[str, float]:
+    """Of the encoded columns; those of a word that p of the rows have are known: of 0 and 1, of mean p."""
+    numbers = np.array([_filled(column) for column in X[:, ~words].T]).reshape(-1, len(X)).T
+    counts = [np.unique(column, return_counts=True)[1] for column in X[:, words].T]
+    p = np.concatenate([*counts, np.zeros(0)]) / len(X)
+    p = p[p < 1]
+    both = p * (1 - p)
+    curves = np.concatenate([kurtosis(numbers), (1 - 6 * both) / both])
+    skews = np.concatenate([skew(numbers), (1 - 2 * p) / np.sqrt(both)])
     parts = ("Max", "Mean", "Min", "STD")
-    return _summary("Kurtosis", kurtosis(encoded), parts) | _summary("Skewness", skew(encoded), parts)
+    return _summary("Kurtosis", curves, parts) | _summary("Skewness", skews, parts)
 
 
 def _symbols(X: Array, words: Array) -> dict[str, float]:

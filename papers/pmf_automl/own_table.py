@@ -15,8 +15,9 @@ from common.base.generated import Function
 from common.data.shared.in_memory import Options
 from common.data.shared.subsets import stratified_subset
 from common.data.shared.text_file import shown
-from common.data.tables.sheet import Sheet, as_class, number, ordered, sheet
-from papers.pmf_automl.preparation import Plan, plans, prepared
+from common.data.tables.sheet import Read, Sheet, as_class, ordered, sheet, table_of
+from common.data.tables.written import PLAIN, Cells, missing, number
+from papers.pmf_automl.preparation import Plan, counts_rows, plans, prepared
 
 Array = np.ndarray
 
@@ -103,12 +104,13 @@ class PipelineTable(Function):
             return
         found = made_up() if self.source == "synthetic" else self._read(self.path)
         self.target_name = found.target_name
-        y = self._targets(found)
+        y = self._targets(found.target, found.lines)
         rows = self._taken(y)
         tested = self._held_out(y, rows)
         train = np.setdiff1d(rows, tested)
         columns = [[cells[i] for i in train] for cells in found.columns]
-        self.plans = plans(found.names, columns)
+        counting = set() if self.regression else _counting(found)
+        self.plans = plans(found.names, columns, found.written, counting)
         ready = prepared(self.plans, columns, len(train))
         self.X, self.words, self.y = ready.X, ready.words, y[train]
         if self.test_path is not None and self.source != "synthetic":
@@ -123,30 +125,37 @@ class PipelineTable(Function):
     def _read(self, path: str) -> Sheet:
         return sheet(path, self.target, self.drop, self.encoding_name, rename=True)
 
-    def _targets(self, found: Sheet) -> Array:
+    def _targets(self, target: Cells, lines: Sequence[int]) -> Array:
         """Classes as numbers, or numbers.
 
         Raises:
-            UserError: one class alone, or no number.
+            UserError: one class or one number alone, or no number.
         """
         if self.regression:
-            for line, cell in zip(found.lines, found.target, strict=True):
-                if number(cell) is None:
-                    raise UserError(
-                        f"dataset.target={found.target_name}: {cell!r} (line {line}) is no number (valid: "
-                        "another "
-                        "column, or dataset.kind=tabular_classification)"
-                    )
-            return np.array([float(cell) for cell in found.target])
-        self.labels = ordered(found.target)
+            y = self._numbers(target, lines)
+            many = len(set(y.tolist())) > 1
+            check(
+                "target", self.target_name, many, f"it is {target[0]} in all rows (valid: at least 2 numbers)"
+            )
+            return y
+        self.labels = ordered(target)
         check(
             "target",
-            found.target_name,
+            self.target_name,
             len(self.labels) >= 2,
             f"it has one class, {shown(self.labels)} (valid: at least 2)",
         )
         place = {as_class(name): i for i, name in enumerate(self.labels)}
-        return np.array([place[as_class(cell)] for cell in found.target])
+        return np.array([place[as_class(cell)] for cell in target])
+
+    def _numbers(self, target: Cells, lines: Sequence[int]) -> Array:
+        for line, cell in zip(lines, target, strict=True):
+            if number(cell) is None:
+                raise UserError(
+                    f"dataset.target={self.target_name}: {cell!r} (line {line}) is no number (valid: "
+                    "another column, or dataset.kind=tabular_classification)"
+                )
+        return np.array([float(cell) for cell in target])
 
     def _taken(self, y: Array) -> Array:
         """The rows that are taken, ascending."""
@@ -173,21 +182,30 @@ class PipelineTable(Function):
 
     def _second(self, path: str, first: Sheet) -> None:
         """The rows of a second table are those that are held out."""
-        found = sheet(path, first.target_name, (), self.encoding_name, rename=True)
-        columns, _ = matched(self.plans, found.names, found.columns, path)
-        self.X_test = prepared(self.plans, columns, len(found)).X
+        read = table_of(path, self.encoding_name, [*first.names, first.target_name])
+        if first.target_name not in read.names:
+            raise UserError(
+                f"dataset.test_path={path}: no column {first.target_name!r} (valid: the columns of training)"
+            )
+        target = read.columns[read.names.index(first.target_name)]
+        rows = [i for i, cell in enumerate(target) if not missing(cell)]
+        if not rows:
+            raise UserError(f"dataset.test_path={path}: no row has a {first.target_name!r}")
+        columns, _ = matched(self.plans, read, path)
+        self.X_test = prepared(self.plans, columns, len(target)).X[rows]
+        target, lines = [target[i] for i in rows], [read.lines[i] for i in rows]
         if self.regression:
-            self.y_test = self._targets(found)
+            self.y_test = self._numbers(target, lines)
             return
         place = {as_class(name): i for i, name in enumerate(self.labels)}
-        others = [name for name in ordered(found.target) if as_class(name) not in place]
+        others = [name for name in ordered(target) if as_class(name) not in place]
         if others:
             raise UserError(
                 f"dataset.test_path={path}: {len(others)} classes are not those of training: "
                 f"{shown(others)} (valid: "
                 f"{shown(self.labels)})"
             )
-        self.y_test = np.array([place[as_class(cell)] for cell in found.target])
+        self.y_test = np.array([place[as_class(cell)] for cell in target])
 
     def _say(self) -> None:
         """What was found, and what is done to each column."""
@@ -232,25 +250,37 @@ def fold_of_rows(y: Array, folds: int, classes: bool) -> Array:
     return found
 
 
-def matched(
-    found: Sequence[Plan], names: Sequence[str], columns: Sequence[list[str]], path: str
-) -> tuple[list[list[str]], list[str]]:
+def matched(found: Sequence[Plan], read: Read, path: str) -> tuple[list[Cells], list[str]]:
     """The columns that plans ask for, by their names; and the names of others, which are left out.
+
+    Numbers are read as they were written in training; where they stood there as 1234.5, as they are in this
+    file. All else is taken as it stands.
 
     Raises:
         UserError: one is absent that is used.
     """
-    place = {name: i for i, name in enumerate(names)}
+    place = {name: i for i, name in enumerate(read.names)}
     absent = [plan.name for plan in found if plan.width and plan.name not in place]
     if absent:
         raise UserError(
             f"{path}: it lacks {len(absent)} columns that training had: {shown(absent)} (valid: all of "
             f"{shown([plan.name for plan in found if plan.width])}, in any order)"
         )
-    rows = len(columns[0]) if columns else 0
     known = {plan.name for plan in found}
-    taken = [columns[place[plan.name]] if plan.name in place else [""] * rows for plan in found]
-    return taken, [name for name in names if name not in known]
+    taken = []
+    for plan in found:
+        if not plan.width:
+            taken.append([""] * len(read.lines))
+        elif plan.kind == "number" and plan.written == PLAIN:
+            taken.append(read.columns[place[plan.name]])
+        else:
+            taken.append([plan.written.plain(cell) for cell in read.raw[place[plan.name]]])
+    return taken, [name for name in read.names if name not in known]
+
+
+def _counting(found: Sheet) -> set[str]:
+    """Names of columns that count the rows: where a table is in the order of its classes they tell them."""
+    return {name for name, cells in zip(found.names, found.columns, strict=True) if counts_rows(cells)}
 
 
 def made_up() -> Sheet:
@@ -277,4 +307,5 @@ def told(data: PipelineTable) -> dict[str, Any]:
         "labels": data.labels,
         "plans": [plan.told() for plan in data.plans],
         "columns": int(data.X.shape[1]),
+        "encoding": data.encoding_name,
     }

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 from sklearn import ensemble, linear_model, naive_bayes, neighbors, neural_network, svm, tree
-from sklearn.compose import ColumnTransformer
+from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
@@ -90,6 +91,8 @@ def said(description: Description) -> str:
 def built(description: Description, classes: bool, words: Array, rows: int, seed: int) -> Pipeline:
     """The pipeline: gaps filled, words as columns, numbers standardised, then the algorithm.
 
+    A target of numbers is standardised, too: some of the algorithms have widths and tolerances in its unit.
+
     Args:
         description: `algorithm` and `hyperparameters`, as Oboe writes them.
         classes: whether for classes, or a number.
@@ -108,9 +111,10 @@ def built(description: Description, classes: bool, words: Array, rows: int, seed
     parts = [("numbers", filled, np.flatnonzero(~words)), ("words", one_hot, np.flatnonzero(words))]
     parts = [part for part in parts if len(part[2])]
     made = (CLASSIFIERS if classes else REGRESSORS)[name]
-    return Pipeline(
-        [("columns", ColumnTransformer(parts)), ("model", made(**settings_of(description, made, rows, seed)))]
-    )
+    model: BaseEstimator = made(**settings_of(description, made, rows, seed))
+    if not classes:
+        model = TransformedTargetRegressor(model, transformer=StandardScaler(), check_inverse=False)
+    return Pipeline([("columns", ColumnTransformer(parts)), ("model", model)])
 
 
 def settings_of(description: Description, made: type, rows: int, seed: int) -> Description:
@@ -151,6 +155,7 @@ def trusted() -> list[str]:
     kinds = [
         Pipeline,
         ColumnTransformer,
+        TransformedTargetRegressor,
         SimpleImputer,
         StandardScaler,
         OneHotEncoder,

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from common.base.errors import UserError
 from common.data.shared.text_file import shown
-from common.data.tables.sheet import table_of
+from common.data.tables.sheet import Read, table_of
 from papers.pmf_automl.own_table import matched
 from papers.pmf_automl.pipelines import trusted
 from papers.pmf_automl.preparation import Plan, prepared, unknown_cells
@@ -64,8 +64,8 @@ def predict_rows(folder: Path, path: Path, to: Path) -> Path:
     """
     pipeline, about = load(folder)
     plans = [Plan.of(told) for told in about["plans"]]
-    names, columns = table_of(str(path))
-    taken, others = matched(plans, names, columns, str(path))
+    read = _read(path, about["encoding"], [about["target"], *(plan.name for plan in plans)])
+    taken, others = matched(plans, read, str(path))
     others = [name for name in others if name != about["target"]]
     if others:
         print(
@@ -79,7 +79,7 @@ def predict_rows(folder: Path, path: Path, to: Path) -> Path:
                 f"{path}: {unknown} cells of column {plan.name!r} are nothing that training has",
                 file=sys.stderr,
             )
-    rows = len(columns[0]) if columns else 0
+    rows = len(read.lines)
     if not rows:
         raise UserError(f"{path}: it has no rows (valid: a row of names, and at least one below it)")
     X = prepared(plans, taken, rows).X
@@ -104,3 +104,13 @@ def _probabilities(pipeline: Pipeline, X: np.ndarray) -> np.ndarray | None:
         return np.asarray(pipeline.predict_proba(X))
     except AttributeError:
         return None
+
+
+def _read(path: Path, encoding: str, names: list[str]) -> Read:
+    """The new rows, as UTF-8 or as training was written."""
+    try:
+        return table_of(str(path), "utf-8", names)
+    except UserError:
+        if encoding.lower() in ("utf-8", "utf8"):
+            raise
+        return table_of(str(path), encoding, names)

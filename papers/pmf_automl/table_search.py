@@ -343,7 +343,7 @@ class TableModule(PaperModule):
 
     def _judged(self, best: Tried | None, tested: Array | None) -> dict[str, Any]:
         """The final numbers, and what the run ends with."""
-        default = self.tried[0] if self.tried else None
+        default = self._default()
         # of the rows that are held out, where there are any
         y, own, usual = self.data.y, None if best is None else best.outcome.predictions, None
         usual = None if default is None else default.outcome.predictions
@@ -351,11 +351,13 @@ class TableModule(PaperModule):
         if held:
             y, own = self.data.y_test, tested
             if default is not None and best is not None and default.number != best.number:
-                other = self._tested(default)
+                # one that has failed would only take its time again
+                other = self._tested(default) if usual is not None else None
                 usual = other if isinstance(other, np.ndarray) else None
             else:
-                usual = tested
+                usual = tested if default is not None else None
         constant = self._constant(y)
+        compared = usual is not None
         own = constant if own is None else own
         usual = constant if usual is None else usual
         drawn = resampled(y, [own, constant, usual], self.classes)
@@ -369,23 +371,39 @@ class TableModule(PaperModule):
             metrics[f"gain_over_{name}"] = values[0] - values[place]
             ends = interval(drawn[:, 0] - drawn[:, place])
             metrics[f"gain_over_{name}_low"], metrics[f"gain_over_{name}_high"] = ends
+        if not compared:
+            metrics |= {key: None for key in metrics if key.startswith(("best_default", "gain_over_best"))}
         metrics["cross_validated"] = None if best is None else best.score
         if best is None:
             self._save_majority()
         failed = sum(np.isnan(one.score) for one in self.tried)
         metrics |= {"pipelines_tried": float(len(self.tried)), "pipelines_failed": float(failed)}
         metrics["minutes"] = self.spent / 60
+        where = ", cross-validated" + ("" if best is None else ", by which it was chosen: rather too good")
+        where = " that were held out" if held else where
         about = {
             "pipeline": said(MAJORITY if best is None else best.description),
             "why": None if best is not None else self._why(),
             "measure": "balanced accuracy" if self.classes else "R^2",
-            "judged_on": f"{len(y)} rows that were held out" if held else f"{len(y)} rows, cross-validated",
+            "judged_on": f"{len(y)} rows{where}",
+            "best_default": self._said_of(default),
             "file": PIPELINE,
         }
         facts = {**told(self.data), **about}
         (self.folder / ABOUT).write_text(json.dumps(facts, indent=1))
         print(self._line(about, metrics))
         return {"metrics": metrics, "about": about}
+
+    def _default(self) -> Tried | None:
+        """The best default, once it was tried: with several at a time it is not the first to be done."""
+        return next((one for one in self.tried if one.number == self.order[0]), None)
+
+    def _said_of(self, default: Tried | None) -> str:
+        """The best default in words, and why there is nothing to compare with where there is not."""
+        if default is None:
+            return f"{said(self.pipelines[self.order[0]])}: not tried"
+        why = default.outcome.why
+        return said(default.description) + (f": {why}" if why else "")
 
     def _why(self) -> str:
         """Why nothing better than the majority class was found."""
@@ -414,9 +432,12 @@ class TableModule(PaperModule):
         )
         rivals = {
             "majority": "the majority class" if self.classes else "the mean",
-            "best_default": "the best default",
+            "best_default": f"the best default, {about['best_default']}",
         }
         for name, words in rivals.items():
+            if metrics[name] is None:
+                text += f"\n  not compared with {words}"
+                continue
             gain, low, high = (metrics[f"gain_over_{name}{end}"] for end in ("", "_low", "_high"))
             text += f"\n  {gain:+.4f} [{low:+.4f}, {high:+.4f}] against {words} ({metrics[name]:.4f})"
         return text

@@ -63,11 +63,17 @@ class Outcome:
 
 
 def cross_validated(table: Table, description: Description) -> Array:
-    """Predictions for each row by the pipeline fitted on the other folds, [n]."""
+    """Predictions for each row by the pipeline fitted on the other folds, [n].
+
+    Where those are of one class, as where a rare one stands in a single fold, it is that class.
+    """
     X, y, words, folds = (table.part(name) for name in ("X", "y", "words", "folds"))
     found = np.empty(len(y), dtype=y.dtype)
     for fold in np.unique(folds):
         test = folds == fold
+        if table.classes is not None and len(np.unique(y[~test])) == 1:
+            found[test] = y[~test][0]
+            continue
         pipeline = built(description, table.classes is not None, words, int((~test).sum()), table.seed)
         found[test] = pipeline.fit(X[~test], y[~test]).predict(X[test])
     if not np.isfinite(found).all():

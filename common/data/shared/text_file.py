@@ -33,13 +33,24 @@ def read_text(path: Path, encoding: str, of: str = "dataset.") -> str:
         UserError: no such file or encoding, bytes that the encoding has not, or the character NUL, which
             stands in no text, but in UTF-16 without a mark that is read by another encoding.
     """
-    _check_encoding(encoding, of)
-    name = f"{of}path={path}" if of else str(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         there = "" if path.exists() else f"; there is {names_beside(path, ())}"
-        raise UserError(f"{name}: {error.strerror}{from_here(path)}{there} (valid: a text file)") from error
+        raise UserError(
+            f"{_named(path, of)}: {error.strerror}{from_here(path)}{there} (valid: a text file)"
+        ) from error
+    return decoded(content, path, encoding, of)
+
+
+def decoded(content: bytes, path: Path, encoding: str, of: str = "dataset.") -> str:
+    """The text of what a file holds; see `read_text`.
+
+    Raises:
+        UserError: no such encoding, bytes that it has not, or the character NUL.
+    """
+    _check_encoding(encoding, of)
+    name = _named(path, of)
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
     try:
         text = content.decode(encoding)
@@ -61,6 +72,11 @@ def read_text(path: Path, encoding: str, of: str = "dataset.") -> str:
         )
     # lines of old Macs
     return text.replace("\r", "\n") if "\r" in text and "\n" not in text else text
+
+
+def _named(path: Path, of: str) -> str:
+    """A file as the command line names it."""
+    return f"{of}path={path}" if of else str(path)
 
 
 def _check_encoding(encoding: str, of: str) -> None:

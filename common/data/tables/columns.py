@@ -9,7 +9,8 @@ import numpy as np
 
 from common.base.errors import UserError
 from common.data.shared.text_file import shown
-from common.data.tables.sheet import MOST_CLASSES, Cells, Sheet, missing, number, refuse_infinite
+from common.data.tables.sheet import MOST_CLASSES, Sheet, refuse_infinite
+from common.data.tables.written import Cells, missing, number
 
 # different words of a column that is given one input a word
 MOST_WORDS = 100
@@ -22,8 +23,8 @@ LOST = 0.05
 ENCODING = (
     "each of `columns` in turn gives, where its words are null, its number, as 1234.5 without its unit (%, a "
     "currency, kg; an empty cell: fill), else one input for each of its words: 1 for the cell's own, 0 for "
-    "the others. An empty cell (or na, nan, n/a, null, none, ?) is the word ''; a word that is not among "
-    "them is 0 everywhere"
+    "the others. An empty cell (or na, nan, n/a, n.a., #n/a, <na>, null, none, ?) is the word ''; a word "
+    "that is not among them is 0 everywhere"
 )
 
 

@@ -1,4 +1,4 @@
-"""A table of the user's own, as CSV, Parquet or LIBSVM: what must be known of it is found from the file."""
+"""A table of the user's own, whatever its format: what must be known of it is found from the file."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,8 @@ from common.data.shared.own_parts import held_out
 from common.data.shared.subsets import complement
 from common.data.shared.text_file import shown
 from common.data.tables.columns import Column, columns_of, lost
-from common.data.tables.sheet import LARGEST, Sheet, as_class, number, ordered, sheet
+from common.data.tables.sheet import LARGEST, Sheet, as_class, ordered, sheet
+from common.data.tables.written import number
 
 
 class OwnTable(TensorData):
@@ -28,8 +29,9 @@ class OwnTable(TensorData):
     `validation` take of it. The columns of a second table are found by their names.
 
     Args:
-        path: of the file: LIBSVM (`label index:value ...`), Parquet, or else CSV with commas, semicolons or
-            tabs, whose first row holds names unless it looks like the others.
+        path: of the file: LIBSVM (`label index:value ...`), Parquet, ARFF, or else CSV with commas,
+            semicolons, tabs, bars or blanks, whose first row holds names unless it looks like the others;
+            also packed by gzip, bzip2, xz or zip.
         test_path: of a second one alike with the test part; null to hold out a part of the first.
         test: that part, drawn once for all runs, of each class alike.
         target: the name of the target's column, or its number from 0 (-1 is the last); the label of LIBSVM.

@@ -1,47 +1,29 @@
 """A table's file as text: the names of its columns, their cells, and the target apart."""
 
-import csv
 import io
 import re
-import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 
 from common.base.dataset import check
 from common.base.errors import UserError
 from common.base.files import names_beside
-from common.data.shared.text_file import from_here, read_text, shown
+from common.data.shared.text_file import decoded, from_here, shown
+from common.data.tables.rows import KNOWN, arff, content_of, headed, rows_of
+from common.data.tables.written import Cells, Written, infinite, missing, number, parsed, plain_numbers, say
 
-# what stands in a cell that is empty, in small letters
-MISSING = {"", "na", "nan", "n/a", "null", "none", "?"}
 # a target of whole numbers is one of classes: of so many different ones, and none of more than two larger
-MOST_CLASSES, LARGEST_LABEL = 20, 9_999
+MOST_CLASSES, LARGEST_LABEL, FEWEST_APART = 20, 9_999, 5
 # of the whole table as numbers, in bytes
 LARGEST = 4 << 30
-# of float32, in which a table is kept
-LARGEST_NUMBER = 3.4028234e38
-# separators, those first that do not stand within numbers; rows that are looked at to find a file's own
-DELIMITERS, LOOKED_AT = "\t;,", 50
+# rows that are looked at to tell a file of LIBSVM
+LOOKED_AT = 50
 LIBSVM_LINE = re.compile(r"\S+(\s+\d+:\S+)*\s*(#.*)?")
-# what the first bytes of a file say that it is
-FOREIGN = {
-    b"PK\x03\x04": "a zip file or a spreadsheet's own format; save it as CSV",
-    b"\x1f\x8b": "packed by gzip; unpack it first",
-    b"BZh": "packed by bzip2; unpack it first",
-}
-# numbers as people write them: 1.234,5 and 1,234.5
-DECIMAL_COMMA = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+|(?=,\d))(,\d+)?([eE][+-]?\d+)?")
-THOUSANDS_COMMA = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?([eE][+-]?\d+)?")
-
-# signs that may stand before a number, and the unit that may stand behind one
-SIGNS = "%€$£¥"
-UNIT = re.compile(r"[+-]?[\d.,]*\d[.,]?(?:[eE][+-]?\d+)?\s*(?P<unit>[^\s\d.,+-].*)")
-
-Cells = list[str]
+# what writes a table gives a column without a name
+UNNAMED = re.compile(r"(Unnamed: \d+)?")
 
 
 @dataclass(frozen=True)
@@ -51,6 +33,7 @@ class Sheet:
     Attributes:
         lines: where each row stands in the file, from 1.
         sparse: whether a column that it lacks holds zeros, as in LIBSVM.
+        written: how the numbers of each column were written in the file.
     """
 
     names: list[str]
@@ -59,6 +42,7 @@ class Sheet:
     target_name: str
     lines: list[int]
     sparse: bool
+    written: list[Written] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -67,7 +51,7 @@ class Sheet:
         """Some of its rows."""
         columns = [[column[i] for i in index] for column in self.columns]
         target, lines = [self.target[i] for i in index], [self.lines[i] for i in index]
-        return Sheet(self.names, columns, target, self.target_name, lines, self.sparse)
+        return Sheet(self.names, columns, target, self.target_name, lines, self.sparse, self.written)
 
     def column(self, name: str) -> Cells:
         """The cells of a column; zeros for one that a sparse file lacks."""
@@ -75,26 +59,41 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """All columns of a file, the target among them."""
+class Read:
+    """All columns of a file, the target among them; see `Sheet`.
+
+    Attributes:
+        raw: the columns as they stand in the file.
+    """
 
     names: list[str]
     columns: list[Cells]
     lines: list[int]
+    written: list[Written]
+    raw: list[Cells]
     sparse: bool = False
+
+    def without(self, place: int) -> "Read":
+        """Without one column."""
+        names, columns, written, raw = self.names[:], self.columns[:], self.written[:], self.raw[:]
+        for own in (names, columns, written, raw):
+            del own[place]
+        return Read(names, columns, self.lines, written, raw, self.sparse)
 
 
 def is_regression(target: Cells) -> bool:
     """Whether a target is rather a number than a class.
 
-    So are fractions, over 20 different whole numbers, and more than two where one is above 9,999.
+    So are fractions, over 20 different whole numbers, more than two where one is above 9,999, and more than
+    five that are another in most rows and lie far apart.
     """
     numbers = [number(cell) for cell in target]
     if any(value is None for value in numbers):
         return False
     values = {value for value in numbers if value is not None}
     large = len(values) > 2 and any(abs(value) > LARGEST_LABEL for value in values)
-    return large or any(value != int(value) for value in values) or len(values) > MOST_CLASSES
+    apart = len(values) > max(FEWEST_APART, len(numbers) / 2) and max(values) - min(values) > 2 * len(values)
+    return large or apart or any(value != int(value) for value in values) or len(values) > MOST_CLASSES
 
 
 def ordered(cells: Sequence[str]) -> list[str]:
@@ -112,35 +111,10 @@ def as_class(cell: str) -> str | float:
     return cell if value is None else value
 
 
-def missing(cell: str) -> bool:
-    """Whether a cell stands for nothing."""
-    return cell.lower() in MISSING
-
-
-def number(cell: str) -> float | None:
-    """A number that is finite in float32; None for anything else."""
-    value = _parsed(cell)
-    return value if value is not None and abs(value) <= LARGEST_NUMBER else None
-
-
-def infinite(cell: str) -> bool:
-    """Whether a cell is a number without end, as one above the largest float32 is."""
-    value = _parsed(cell)
-    return value is not None and abs(value) > LARGEST_NUMBER
-
-
-def _parsed(cell: str) -> float | None:
-    try:
-        # Python alone takes 1_000 for a number
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
-
-
 def _absent(what: str, file: Path) -> str:
     """A line on a file that is not there."""
     there = names_beside(file, ())
-    return f"{what}: no such file{from_here(file)}; there is {there} (valid: CSV, Parquet or LIBSVM)"
+    return f"{what}: no such file{from_here(file)}; there is {there} (valid: {KNOWN})"
 
 
 def sheet(
@@ -155,7 +129,7 @@ def sheet(
         UserError: a file that is missing, empty or none of those that are known; an unknown column; a target
             that is not finite.
     """
-    check("path", path, bool(path), "give your file (valid: CSV, Parquet or LIBSVM)")
+    check("path", path, bool(path), f"give your file (valid: {KNOWN})")
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(_absent(f"dataset.path={path}", file))
@@ -168,7 +142,9 @@ def _sheet(
     path: str, target: str | int, drop: tuple[str, ...], encoding: str, version: tuple[int, int], rename: bool
 ) -> Sheet:
     """`sheet`, once for each version of a file, as several parts of a run ask for it."""
-    read = _read(Path(path).expanduser(), encoding, rename)
+    # a name stands in the first row
+    known = () if re.fullmatch(r"-?\d+", str(target)) else (str(target),)
+    read = read_file(Path(path).expanduser(), encoding, rename, known)
     if len(read.columns) < 2:
         raise UserError(
             f"dataset.path={path}: {len(read.columns)} columns (valid: a target and at least one other, "
@@ -189,14 +165,9 @@ def _sheet(
         read.names[place],
         read.lines,
         read.sparse,
+        [read.written[i] for i in kept],
     )
     return _with_target(whole, path)
-
-
-@lru_cache(maxsize=64)
-def _say(line: str) -> None:
-    """A line on stderr, once, as a file is read for its kind and again for its rows."""
-    print(line, file=sys.stderr)
 
 
 def _with_target(whole: Sheet, path: str) -> Sheet:
@@ -214,7 +185,7 @@ def _with_target(whole: Sheet, path: str) -> Sheet:
         words = sorted({cell for cell in whole.target if cell and missing(cell)})
         as_words = f" ({shown(words)} is none)" if words else ""
         line = f"dataset.path={path}: {without} rows have no target{as_words}; they are left out"
-        _say(line)
+        say(line)
     return whole.rows(rows) if without else whole
 
 
@@ -225,7 +196,7 @@ def refuse_infinite(name: str, cells: Cells, lines: list[int], path: str) -> Non
         UserError: with the row.
     """
     found = [i for i, cell in enumerate(cells) if infinite(cell)]
-    if found and all(missing(cell) or _parsed(cell) is not None for cell in cells):
+    if found and all(missing(cell) or parsed(cell) is not None for cell in cells):
         raise UserError(
             f"column {name!r}, line {lines[found[0]]} of {path}: {cells[found[0]]!r} is no finite number"
             + (f", nor are {len(found) - 1} others" if len(found) > 1 else "")
@@ -244,34 +215,41 @@ def _position(names: list[str], target: str | int) -> int:
     return place % len(names)
 
 
-def _read(file: Path, encoding: str, rename: bool = False) -> _Read:
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(4)
-    except OSError as error:
-        raise UserError(f"dataset.path={file}: {error.strerror}") from error
-    if head == b"PAR1" or file.suffix == ".parquet":
-        return _parquet(file)
-    foreign = next((what for mark, what in FOREIGN.items() if head.startswith(mark)), None)
-    if foreign is not None:
-        raise UserError(f"dataset.path={file}: {foreign} (valid: CSV, Parquet or LIBSVM)")
-    text = read_text(file, encoding)
+def read_file(file: Path, encoding: str, rename: bool = False, names: Collection[str] = ()) -> Read:
+    """All columns of a file.
+
+    Args:
+        rename: whether columns of one name get numbers behind it, and are not refused.
+        names: of which one or more stand in a first row of names.
+
+    Raises:
+        UserError: it is empty, or none of those that are known.
+    """
+    content = content_of(file)
+    if content.startswith(b"PAR1") or file.suffix == ".parquet":
+        return _parquet(file, content)
+    text = decoded(content, file, encoding)
+    del content
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         raise UserError(f"dataset.path={file}: it is empty")
     first = lines[:LOOKED_AT]
+    if any(re.match(r"@relation\b|@attribute\b", line.strip(), re.IGNORECASE) for line in first):
+        return _arff(file, text, rename)
     indexed = any(re.search(r"\s\d+:\S", line) for line in first)
-    return _libsvm(file) if indexed and all(map(LIBSVM_LINE.fullmatch, first)) else _csv(file, text, rename)
+    if indexed and all(map(LIBSVM_LINE.fullmatch, first)):
+        return _libsvm(file, text)
+    return _csv(file, text, rename, names)
 
 
-def _parquet(file: Path) -> _Read:
+def _parquet(file: Path, content: bytes) -> Read:
     """The columns of a Parquet file; an index that pandas wrote comes first, or not at all without a name."""
     try:
         from pyarrow import ArrowException, parquet
     except ModuleNotFoundError as error:
         raise UserError("a Parquet file needs the package pyarrow: pip install -e '.[tables]'") from error
     try:
-        table = parquet.read_table(file)
+        table = parquet.read_table(io.BytesIO(content))
     except (ArrowException, OSError) as error:
         raise UserError(f"dataset.path={file}: no Parquet file ({str(error).splitlines()[0]})") from error
     said = (table.schema.pandas_metadata or {}).get("index_columns", [])
@@ -282,59 +260,87 @@ def _parquet(file: Path) -> _Read:
     columns = {
         name: ["" if cell is None else str(cell).strip() for cell in its] for name, its in cells.items()
     }
+    raw = list(columns.values())
     texts = [name for name, its in cells.items() if any(isinstance(cell, str) for cell in its)]
     # such columns are as a CSV file had them
-    plain = _plain_numbers(file, [[name, *columns[name]] for name in texts], ",")
+    plain, forms = plain_numbers(file, [[name, *columns[name]] for name in texts], ",")
     columns |= {name: column[1:] for name, column in zip(texts, plain, strict=True)}
-    return _Read(list(columns), list(columns.values()), list(range(1, table.num_rows + 1)))
+    written = dict(zip(texts, forms, strict=True))
+    lines = list(range(1, table.num_rows + 1))
+    return Read(
+        list(columns), list(columns.values()), lines, [written.get(name, Written()) for name in columns], raw
+    )
 
 
-def _csv(file: Path, text: str, rename: bool = False) -> _Read:
+def _csv(file: Path, text: str, rename: bool, known: Collection[str]) -> Read:
     """The columns of a CSV file, whose first row holds names unless it looks like the others."""
-    delimiter = _delimiter(text)
-    rows, lines = [], []
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        for row in reader:
-            if len(row) <= 1 and not "".join(row).strip():
-                continue
-            rows.append([cell.strip() for cell in row])
-            lines.append(reader.line_num)
-            if len(row) != len(rows[0]):
-                raise UserError(
-                    f"dataset.path={file}: row {reader.line_num} has {len(row)} cells, the first "
-                    f"{len(rows[0])}"
-                )
-    except csv.Error as error:
-        raise UserError(
-            f"dataset.path={file}: no CSV file ({error}; is a quotation mark left open?)"
-        ) from error
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    columns = _plain_numbers(file, columns, delimiter)
-    headed = _headed(columns)
-    names = [column[0] for column in columns] if headed else [str(place) for place in range(len(columns))]
+    rows, lines, delimiter = rows_of(file, text)
+    raw = [list(column) for column in zip(*rows, strict=True)]
+    columns, written = plain_numbers(file, raw, delimiter)
+    named = headed(columns, known)
+    if not named:
+        names = [str(place) for place in range(len(columns))]
+        return _without_index(file, Read(names, columns, lines, written, raw))
+    # a first line that begins as a comment does
+    first = rows[0][0].lstrip("# ").strip('"') if rows[0][0].startswith("#") else rows[0][0]
+    names = _different(file, [first, *rows[0][1:]], rename)
+    again = [i for i, row in enumerate(rows) if i and row == rows[0]]
+    if again:
+        say(f"dataset.path={file}: {len(again)} rows repeat the names of the first; they are left out")
+        rows = [row for row in rows[1:] if row != rows[0]]
+        raw = [[name, *column] for name, column in zip(names, zip(*rows, strict=True), strict=True)]
+        columns, written = plain_numbers(file, raw, delimiter)
+        lines = [line for i, line in enumerate(lines) if i not in set(again)]
+    columns, raw = [column[1:] for column in columns], [column[1:] for column in raw]
+    return _without_index(file, Read(names, columns, lines[1:], written, raw))
+
+
+def _arff(file: Path, text: str, rename: bool) -> Read:
+    """The columns of an ARFF file."""
+    names, rows, lines = arff(file, text)
+    names = _different(file, names, rename)
+    if not rows:
+        raise UserError(f"dataset.path={file}: attributes ({shown(names)}), and no row below them")
+    raw = [list(column) for column in zip(*rows, strict=True)]
+    heads = [[name, *column] for name, column in zip(names, raw, strict=True)]
+    columns, written = plain_numbers(file, heads, ",")
+    return Read(names, [column[1:] for column in columns], lines, written, raw)
+
+
+def _different(file: Path, names: list[str], rename: bool) -> list[str]:
+    """Names, of which those that come again get numbers.
+
+    Raises:
+        UserError: some come again, and are not to be renamed.
+    """
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice and rename:
-        _say(f"dataset.path={file}: several columns are named {shown(twice)}; they get numbers")
-        names = numbered(names)
-    elif twice:
+        say(f"dataset.path={file}: several columns are named {shown(twice)}; they get numbers")
+        return numbered(names)
+    if twice:
         raise UserError(f"dataset.path={file}: two columns are named {twice[0]!r}")
-    columns, lines = [column[headed:] for column in columns], lines[headed:]
-    return _without_index(file, _Read(names, columns, lines))
+    return names
 
 
 def numbered(names: Sequence[str]) -> list[str]:
     """The names, with a number behind those that came before."""
-    count: Counter[str] = Counter()
-    found = []
+    found: list[str] = []
+    taken, given = set(names), set()
     for name in names:
-        count[name] += 1
-        found.append(name if count[name] == 1 else f"{name} ({count[name]})")
+        made, count = name, 1
+        while made in given or (count > 1 and made in taken):
+            count += 1
+            made = f"{name} ({count})"
+        given.add(made)
+        found.append(made)
     return found
 
 
-def table_of(path: str, encoding: str = "utf-8") -> tuple[list[str], list[Cells]]:
-    """The names and cells of all columns of a file, whatever its target; names that come twice get numbers.
+def table_of(path: str, encoding: str = "utf-8", names: Collection[str] = ()) -> Read:
+    """All columns of a file, whatever its target; names that come twice get numbers.
+
+    Args:
+        names: of which one or more stand in a first row of names.
 
     Raises:
         UserError: a file that is missing, empty or none of those that are known.
@@ -342,140 +348,28 @@ def table_of(path: str, encoding: str = "utf-8") -> tuple[list[str], list[Cells]
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(_absent(path, file))
-    read = _read(file, encoding, rename=True)
-    return read.names, read.columns
+    return read_file(file, encoding, rename=True, names=names)
 
 
-def _delimiter(text: str) -> str:
-    """The separator by which the first rows have equally many cells, at least two."""
-    head = text[: 1 << 16]
-    most, best = 0, ","
-    for delimiter in DELIMITERS:
-        try:
-            reader = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
-            rows = [row for row in islice(reader, LOOKED_AT) if row]
-        except csv.Error:
-            continue
-        # the last one may be cut
-        widths = {len(row) for row in (rows if len(head) == len(text) else rows[:-1])}
-        if len(widths) == 1 and min(widths) >= 2:
-            return delimiter
-        if rows and len(rows[0]) > most:
-            most, best = len(rows[0]), delimiter
-    return best
-
-
-def _headed(columns: list[Cells]) -> bool:
-    """Whether the first row holds names: none of them is a number, or one stands over nothing but numbers."""
-    if all(number(column[0]) is None for column in columns):
-        return True
-    return any(
-        not missing(column[0])
-        and number(column[0]) is None
-        and any(number(cell) is not None for cell in column[1:])
-        and all(missing(cell) or number(cell) is not None for cell in column[1:])
-        for column in columns
-    )
-
-
-def _plain_numbers(file: Path, columns: list[Cells], delimiter: str) -> list[Cells]:
-    """The columns, a name or a cell first, with the numbers that people write in other ways as 1234.5."""
-    return _with_points(file, [_without_unit(file, column) for column in columns], delimiter)
-
-
-def _with_points(file: Path, columns: list[Cells], delimiter: str) -> list[Cells]:
-    """The columns, with the numbers of those that are written in another way as 1234.5; they are named.
-
-    Where commas separate the cells, 1,234 is a thousand; elsewhere it has decimals.
-    """
-    forms = [THOUSANDS_COMMA, DECIMAL_COMMA] if delimiter == "," else [DECIMAL_COMMA, THOUSANDS_COMMA]
-    # the first cell may be a name
-    bodies = [[cell for cell in column[1:] if not missing(cell)] or column[:1] for column in columns]
-    found = {i: _form(body, forms) for i, body in enumerate(bodies)}
-    comma = any(form is DECIMAL_COMMA for form in found.values())
-    changed = []
-    for i, body in enumerate(bodies):
-        form = found[i]
-        if form is None and comma and any("." in cell for cell in body):
-            # in such a file a point separates thousands
-            form = DECIMAL_COMMA if all(map(DECIMAL_COMMA.fullmatch, body)) else None
-        if form is not None:
-            changed.append(str(i) if form.fullmatch(columns[i][0]) else columns[i][0])
-            columns[i] = [_pointed(cell, form) for cell in columns[i]]
-    if changed:
-        what = "decimal commas" if comma else "commas between thousands"
-        _say(f"dataset.path={file}: numbers with {what} in {shown(changed)}")
-    return columns
-
-
-def _without_unit(file: Path, column: Cells) -> Cells:
-    """A column without the unit of its numbers (a sign as % or €, or kg), where each cell has the same."""
-    # the first cell may be a name
-    body = [cell for cell in column[1:] if not missing(cell)]
-    unit = _unit(body[0]) if body else None
-    if unit is None:
-        return column
-    bare = {cell: _bare(cell, unit) for cell in {*body, column[0]}}
-    if not all(
-        cell != bare[cell] and (number(bare[cell]) is not None or _with_comma(bare[cell])) for cell in body
-    ):
-        return column
-    headed = bare[column[0]] if number(bare[column[0]]) is not None else column[0]
-    name = "" if headed != column[0] else f" of {column[0]!r}"
-    _say(f"dataset.path={file}: numbers{name} with {unit}; they are taken without it")
-    return [headed, *(bare.get(cell, cell) for cell in column[1:])]
-
-
-def _unit(cell: str) -> str | None:
-    """The sign or the unit that a cell's number has; None where it is no number with one."""
-    if number(cell) is not None or _with_comma(cell):
-        return None
-    sign = next((sign for sign in SIGNS if sign in cell), None)
-    behind = UNIT.fullmatch(cell)
-    return sign or (None if behind is None else behind["unit"])
-
-
-def _bare(cell: str, unit: str) -> str:
-    """A cell without one unit before its number (after its minus, too) or behind it."""
-    minus, rest = ("-", cell[1:].lstrip()) if cell[:1] == "-" else ("", cell)
-    if rest.startswith(unit):
-        return minus + rest.removeprefix(unit).lstrip()
-    return cell.removesuffix(unit).rstrip()
-
-
-def _with_comma(cell: str) -> bool:
-    return any(form.fullmatch(cell) for form in (DECIMAL_COMMA, THOUSANDS_COMMA))
-
-
-def _form(body: Cells, forms: list[re.Pattern[str]]) -> re.Pattern[str] | None:
-    """How the numbers of a column with commas are written; None where there are none, or no numbers."""
-    if not any("," in cell for cell in body):
-        return None
-    return next((form for form in forms if all(map(form.fullmatch, body))), None)
-
-
-def _pointed(cell: str, form: re.Pattern[str]) -> str:
-    if not form.fullmatch(cell):
-        return cell
-    return cell.replace(".", "").replace(",", ".") if form is DECIMAL_COMMA else cell.replace(",", "")
-
-
-def _without_index(file: Path, read: _Read) -> _Read:
-    """The columns without a first one that has no name and counts the rows, as data frames are written."""
-    count = len(read.lines)
-    counted = {"0": range(count), "1": range(1, count + 1)}.get(read.columns[0][0] if count else "")
-    if read.names[0] or counted is None or read.columns[0] != [str(i) for i in counted]:
+def _without_index(file: Path, read: Read) -> Read:
+    """The columns without a first one that has no name and another whole number in each row."""
+    if not UNNAMED.fullmatch(read.names[0]) or not read.lines:
         return read
-    _say(f"dataset.path={file}: the first column has no name and counts the rows; it is left out")
-    return _Read(read.names[1:], read.columns[1:], read.lines)
+    cells = read.columns[0]
+    if not all(map(str.isdecimal, cells)) or len(set(cells)) < len(cells):
+        return read
+    counts = cells == [str(i) for i in range(int(cells[0]), int(cells[0]) + len(cells))]
+    what = "counts the rows" if counts else "has another whole number in each row"
+    say(f"dataset.path={file}: the first column has no name and {what}; it is left out")
+    return read.without(0)
 
 
-def _libsvm(file: Path) -> _Read:
+def _libsvm(file: Path, text: str) -> Read:
     """The columns of a LIBSVM file by their indices, as they stand there, and the label as the last one."""
     from sklearn.datasets import load_svmlight_file
 
     try:
-        table, labels = load_svmlight_file(str(file), zero_based=True)
+        table, labels = load_svmlight_file(io.BytesIO(text.encode()), zero_based=True)
     except (ValueError, OverflowError) as error:
         raise UserError(
             f"dataset.path={file}: no LIBSVM file ({str(error).splitlines()[0][:120]})"
@@ -489,4 +383,5 @@ def _libsvm(file: Path) -> _Read:
     first = int(table.shape[1] > 0 and not table[:, 0].nnz)
     names = [*map(str, range(first, len(columns))), "label"]
     texts = [*columns[first:], [f"{label:.17g}" for label in labels]]
-    return _Read(names, texts, list(range(1, len(labels) + 1)), sparse=True)
+    written = [Written()] * len(names)
+    return Read(names, texts, list(range(1, len(labels) + 1)), written, texts, sparse=True)

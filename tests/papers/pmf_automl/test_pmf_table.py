@@ -14,16 +14,17 @@ import pytest
 import skops.io
 from calls import until
 from pmf_automl_toys import settings
-from scipy.stats import kurtosis
+from scipy.stats import kurtosis, skew
 from sklearn.datasets import load_iris
 from sklearn.metrics import balanced_accuracy_score, r2_score
 
 from common.base.errors import UserError
+from common.data.tables.sheet import table_of
 from papers.pmf_automl import saved
 from papers.pmf_automl.baselines import Portfolio
 from papers.pmf_automl.judging import balanced_accuracy, interval, plausible, r_squared, resampled
 from papers.pmf_automl.meta_features import in_order, meta_features
-from papers.pmf_automl.own_table import PipelineTable, fold_of_rows, told
+from papers.pmf_automl.own_table import PipelineTable, fold_of_rows, matched, told
 from papers.pmf_automl.pipelines import (
     CLASSIFIERS,
     DEFAULTS,
@@ -33,7 +34,7 @@ from papers.pmf_automl.pipelines import (
     effective,
     trusted,
 )
-from papers.pmf_automl.preparation import plans, prepared, unknown_cells
+from papers.pmf_automl.preparation import Plan, plans, prepared, unknown_cells
 from papers.pmf_automl.table_search import TableModule, Tried
 from papers.pmf_automl.trial import Outcome, Table, Trial, cross_validated
 
@@ -111,6 +112,102 @@ def test_words_and_cells_that_training_has_not_are_nothing_and_counted() -> None
     assert [unknown_cells(plan, cells) for plan, cells in zip(found, columns, strict=True)] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("cells", "kind", "said"),
+    [
+        (
+            [f"{i / 7:.2f}" if i % 3 else "PrivacySuppressed" for i in range(90)],
+            "number",
+            "30 cells that are none",
+        ),
+        ([str(i % 5) if i % 3 else "more" for i in range(90)], "words", "6 words"),
+        ([f"{i}e300" for i in range(1, 40)], "number", "in units of 3.9e+301"),
+        ([f"{i}e-300" for i in range(1, 40)], "number", "in units of 3.9e-299"),
+        ([*map(str, range(1, 40)), "1e300", "-inf"], "number", "2 without end taken as missing"),
+        (["inf", "-Infinity", "1", "2", "3"] * 4, "number", "8 without end"),
+        ([str(2**60 + i) for i in range(20)], "number", "a number"),
+        ([f"{i % 28 + 1}/02/2011 0:{i:02d}" for i in range(40)], "date", "a date"),
+        ([f"{i % 28 + 1}-Mar-2011" for i in range(40)] + ["-", "?"], "date", "a date"),
+        ([f"2011-{i % 12 + 1:02d}" for i in range(40)], "date", "a date"),
+        ([f"Dec-{2000 + i}" for i in range(20)], "date", "a date"),
+        ([f"{i % 12 + 1}:30:00 PM" for i in range(20)], "date", "a date"),
+        ([f"{i}.2.{i}" for i in range(40, 80)], "left out", "40 different words"),
+        (["", "", "x"], "words", "1 words, 2 missing as one of their own"),
+    ],
+)
+def test_columns_as_they_are_downloaded_have_their_kind(cells: list[str], kind: str, said: str) -> None:
+    plan = plans(["x"], [cells])[0]
+    assert (plan.kind, said in plan.said) == (kind, True)
+    values = plan.encoded(cells)
+    assert (np.isnan(values) | (np.abs(values) <= 3.5e38)).all()
+    assert len(np.unique(values[~np.isnan(values)])) == 0 or np.square(values[np.isfinite(values)]).max() > 0
+    assert Plan.of(json.loads(json.dumps(plan.told()))) == plan
+
+
+def test_days_and_months_are_told_apart_by_all_cells() -> None:
+    cells = [f"{day}/{month}/2011" for day in range(1, 14) for month in range(1, 12)]
+    plan = plans(["x"], [cells])[0]
+    assert plan.form == "%d/%m/%Y"
+    assert plan.encoded(["13/1/2011"])[0, 1:].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("cell", ["5more", "3 doors", "1,5"])
+def test_one_new_row_is_read_as_training_was_and_not_as_it_would_be_alone(tmp_path: Path, cell: str) -> None:
+    # alone, 5more would be the number 5, in units of more
+    rows = [["w", "y"], *([word, "pq"[i % 2]] for i, word in enumerate(["2", cell, "x"] * 4))]
+    training = table(written(tmp_path / "a.csv", rows))
+    read = table_of(str(written(tmp_path / "new.csv", [["w"], [cell]])))
+    taken, _ = matched(training.plans, read, "new.csv")
+    place = training.plans[0].words.index(cell)
+    assert training.plans[0].encoded(taken[0]).tolist() == [[place]]
+
+
+def test_new_numbers_are_read_in_the_form_of_training(tmp_path: Path) -> None:
+    rows = [["price", "size", "y"], *([f"{i}.000,5 €", f"{i},5", "pq"[i % 2]] for i in range(1, 30))]
+    training = table(written(tmp_path / "a.csv", rows))
+    read = table_of(
+        str(written(tmp_path / "new.csv", [["size", "price"], ["2.5", "4.000"], ["-", "1.000,5 €"]]))
+    )
+    taken, _ = matched(training.plans, read, "new.csv")
+    X = prepared(training.plans, taken, 2).X
+    np.testing.assert_array_equal(X, [[4000, 2.5], [1000.5, np.nan]])
+    assert unknown_cells(training.plans[1], taken[1]) == 0
+
+
+def test_a_column_that_counts_the_rows_is_left_out_where_it_may_tell_classes(tmp_path: Path) -> None:
+    rows = [["Id", "x", "y"], *([i + 1, i * 7 % 5, "pq"[i > 20]] for i in range(40))]
+    data = table(written(tmp_path / "a.csv", rows))
+    assert data.plans[0].said == "left out: it counts the rows"
+    numbers = table(tmp_path / "a.csv", kind="regression", target="x")
+    assert numbers.plans[0].kind == "number"
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e8])
+def test_a_regression_is_as_good_in_any_unit_of_its_target(unit: float) -> None:
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(60, 2))
+    y = X[:, 0] + 0.1 * draw.normal(size=60)
+    for name in ("kSVM", "lSVM", "DT", "Perceptron", "GNB"):
+        description = next(one for one in DEFAULTS if one["algorithm"] == name)
+        one, other = (
+            built(description, False, np.zeros(2, bool), 60, 0).fit(X, made).predict(X)
+            for made in (y, unit * y)
+        )
+        np.testing.assert_allclose(other / unit, one, rtol=1e-3, atol=1e-3)
+
+
+def test_words_with_thousands_of_levels_have_their_moments_without_a_column_each() -> None:
+    draw = np.random.default_rng(0)
+    words = np.concatenate([np.arange(40), draw.integers(0, 40, 200)])
+    encoded = (words[:, None] == np.arange(40)).astype(float)
+    X = np.stack([words.astype(float), draw.normal(size=240)], 1)
+    found = meta_features(X, np.array([True, False]), draw.integers(0, 2, 240), 0)
+    both = np.hstack([encoded, X[:, 1:]])
+    assert found["KurtosisMax"] == pytest.approx(kurtosis(both).max())
+    assert found["KurtosisSTD"] == pytest.approx(kurtosis(both).std())
+    assert found["SkewnessMean"] == pytest.approx(skew(both).mean())
+
+
 def test_a_table_without_a_useful_column_is_one_column_of_zeros(tmp_path: Path) -> None:
     data = table(written(tmp_path / "none.csv", [["a", "y"], *([7, i % 2] for i in range(12))]))
     assert data.X.shape == (12, 1) and not data.X.any()
@@ -134,6 +231,7 @@ def test_the_held_out_rows_are_a_fifth_and_a_long_table_is_cut(
         ([["a", "b", "y"], [1, 2, 3], [1, 2]], {}, "row 3 has 2 cells"),
         ([["a", "y"], [1, "p"], [2, "3"]], {"kind": "regression"}, "'p' .line 2. is no number"),
         ([["a", "y"], [1, "p"], [2, "q"]], {"minutes": 0.0}, "minutes"),
+        ([["a", "y"], [1, 2.5], [2, 2.5]], {"kind": "regression"}, "it is 2.5 in all rows"),
     ],
 )
 def test_bad_tables_get_one_line(
@@ -266,6 +364,13 @@ def test_a_process_gives_what_this_one_would_and_says_why_it_fails(tmp_path: Pat
     assert large.predictions is None and large.why is not None
 
 
+def test_a_fold_of_all_of_a_rare_class_is_answered_by_the_other_one(tmp_path: Path) -> None:
+    own = shared(tmp_path)
+    np.save(tmp_path / "y.npy", (np.arange(60) == 0).astype(int))
+    linear = {"algorithm": "Logit", "hyperparameters": {}}
+    assert not cross_validated(own, linear).any()
+
+
 ASKS = """
 import sys, time
 from pathlib import Path
@@ -330,6 +435,14 @@ def test_what_scikit_learn_builds_the_same_is_tried_once(tmp_path: Path) -> None
     search.built_as = [effective(one, True, 40) for one in search.pipelines]
     search.tried = [Tried(n, search.pipelines[n], Outcome(None, None, 1.0), 0.9) for n in (0, 2)]
     assert search._next() is None
+
+
+def test_the_best_default_is_the_first_to_be_started_and_may_have_failed(tmp_path: Path) -> None:
+    search = searching(tmp_path, GBT=0.9)
+    assert search._default() is None and search._said_of(None).endswith(": not tried")
+    outcome = Outcome(None, "out of time: not done after 6 s", 6.0)
+    search.tried.append(Tried(0, DEFAULTS[0], outcome, np.nan))
+    assert search._said_of(search._default()) == "RF min_samples_split=2: out of time: not done after 6 s"
 
 
 def test_all_minutes_are_for_trials_until_one_is_better_than_the_majority_class(tmp_path: Path) -> None:
