@@ -168,9 +168,9 @@ def _vertices(path: Path, lines: list[tuple[int, str]]) -> Points:
 def _triangles(path: Path, lines: list[tuple[int, str]], vertices: int) -> Triangles:
     found = _table(lines, 4)
     if found is not None and (found == found.round()).all() and (found[:, 0] == 3).all():
-        corners = found[:, 1:].astype(np.int64)
+        corners = found[:, 1:]
         if corners.min() >= 0 and corners.max() < vertices:
-            return corners
+            return corners.astype(np.int64)
     triangles: list[tuple[int, int, int]] = []
     for at, line in lines:
         fan = _face(path, at, line, vertices)

@@ -78,8 +78,10 @@ def test_surfaces_give_triangles(tmp_path: Path, text: str) -> None:
         ),
         ("a.off", "OFF\n3 1 0\n0 0 0\n0 0 0\n0 0 0\n3 0 1 2\n", "no area"),
         ("a.off", "OFF\nthree 1 0\n", "line 2 is 'three 1 0'"),
+        ("a.off", "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 1e400\n", "line 6 is '0 1 1e400'"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_what_is_no_cloud_is_one_line(tmp_path: Path, name: str, text: str, told: str) -> None:
     path = written(tmp_path / name, text)
     with pytest.raises(UserError, match=told) as caught:
