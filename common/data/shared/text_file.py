@@ -40,7 +40,7 @@ def read_text(path: Path, encoding: str, of: str = "dataset.") -> str:
     except OSError as error:
         there = "" if path.exists() else f"; there is {names_beside(path, ())}"
         raise UserError(f"{name}: {error.strerror}{from_here(path)}{there} (valid: a text file)") from error
-    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
+    encoding = encoding_of(content, encoding)
     try:
         text = content.decode(encoding)
     except UnicodeError as error:
@@ -59,6 +59,11 @@ def read_text(path: Path, encoding: str, of: str = "dataset.") -> str:
         )
     # lines of old Macs
     return text.replace("\r", "\n") if "\r" in text and "\n" not in text else text
+
+
+def encoding_of(content: bytes, otherwise: str) -> str:
+    """The encoding that a text says it is in by a mark of UTF-8, UTF-16 or UTF-32, or else another one."""
+    return next((name for mark, name in MARKS.items() if content.startswith(mark)), otherwise)
 
 
 def _latin(path: Path, of: str) -> str:

@@ -101,6 +101,12 @@ def test_another_encoding_is_one_line_with_its_number(tmp_path: Path) -> None:
         read_cloud(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_text_with_a_mark_of_its_encoding_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes("größe,y,z\r\n1,2,3\r\n4,5,6\r\n".encode(encoding))
+    assert read_cloud(tmp_path / "a.csv").tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 @pytest.mark.parametrize(
     "array", [np.zeros((4, 2)), np.zeros(6), np.array([["a", "b", "c"]]), np.full((3, 3), np.nan)]
 )
