@@ -15,7 +15,8 @@ from common.base.errors import UserError
 from common.base.files import names_beside
 from common.runs.cli import guarded
 from common.runs.export import SCORE, share
-from common.runs.predict_files import Asked, answerer, run_on_files
+from common.runs.predict_files import Asked
+from common.runs.predict_kinds import answerer, run_on_files
 from common.runs.refusal import refuse_near
 
 if TYPE_CHECKING:

@@ -1,8 +1,6 @@
-"""`predict.py` on files that are no pictures: which runs take them, and what their answers share."""
+"""What `predict.py` on texts, questions and clouds shares: what is asked for, and what comes of it."""
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +9,6 @@ from common.base.errors import UserError
 
 if TYPE_CHECKING:
     from torch import device
-
-    from common.runs.trained import Finished
 
 
 # what networks on data of these kinds take
@@ -56,59 +52,6 @@ class Answered:
     count: int
     what: str
     faults: int = 0
-
-
-Answerer = Callable[["Finished", Asked], Answered]
-
-
-def answerer(kind: str) -> Answerer | None:
-    """What answers by the network of a run on data of a kind; None where it takes pictures or rows."""
-    if kind == "question_answering":
-        from common.runs.predict_answers import predict_answers
-
-        return predict_answers
-    if kind == "translation":
-        from common.runs.predict_translations import predict_translations
-
-        return predict_translations
-    if kind == "sequence_tagging":
-        from common.runs.predict_tags import predict_tags
-
-        return predict_tags
-    if kind == "point_cloud_classification":
-        from common.runs.predict_clouds import predict_clouds
-
-        return predict_clouds
-    return None
-
-
-def run_on_files(words: list[str], paths: list[Path]) -> "Finished | None":
-    """The run that words name, where its network takes files that are no pictures and these may be some.
-
-    Raises:
-        UserError: words of a run that is not there.
-    """
-    from common.runs.result import read_result
-    from common.runs.trained import find
-
-    if any(map(_has_pictures, paths)):
-        return None
-    if not any(word.startswith(("paper=", "entry=")) for word in words):
-        path = Path(words[0]).expanduser()
-        result = read_result((path if path.is_dir() else path.parent) / "result.json")
-        if result is None or answerer(result["config"]["dataset"].get("kind")) is None:
-            return None
-    run = find(words)
-    return run if answerer(run.config.dataset.get("kind")) is not None else None
-
-
-def _has_pictures(path: Path) -> bool:
-    """Whether a file is a picture by its name, or a folder holds one."""
-    from common.runs.pictures import is_picture
-
-    if path.is_dir():
-        return any(is_picture(Path(name)) for _, _, names in os.walk(path) for name in names)
-    return is_picture(path)
 
 
 def folders_of(files: list[Path], to: Path, names: tuple[str, ...]) -> list[Path]:

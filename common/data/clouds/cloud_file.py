@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from common.base.errors import UserError
 from common.data.clouds.surface import Points, Triangles, sampled
 from common.data.shared.download import reason
-from common.data.shared.text_file import from_here
+from common.data.shared.text_file import encoding_of, from_here
 
 TEXTS = (".csv", ".xyz", ".pts", ".txt")
 SUFFIXES = (".npy", ".off", *TEXTS)
@@ -168,9 +168,9 @@ def _vertices(path: Path, lines: list[tuple[int, str]]) -> Points:
 def _triangles(path: Path, lines: list[tuple[int, str]], vertices: int) -> Triangles:
     found = _table(lines, 4)
     if found is not None and (found == found.round()).all() and (found[:, 0] == 3).all():
-        corners = found[:, 1:].astype(np.int64)
+        corners = found[:, 1:]
         if corners.min() >= 0 and corners.max() < vertices:
-            return corners
+            return corners.astype(np.int64)
     triangles: list[tuple[int, int, int]] = []
     for at, line in lines:
         fan = _face(path, at, line, vertices)
@@ -215,12 +215,15 @@ def _whole(path: Path, number: int, line: str, least: int) -> list[int]:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a text with their numbers, without comments and empty ones."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode(encoding_of(content, "utf-8"))
     except OSError as error:
         raise UserError(_unreadable(path, error)) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}: line {line} is no text in UTF-8 (valid: numbers as text)") from error
+        raise UserError(
+            f"{path}: line {line} is no text in UTF-8 (valid: numbers as text, or UTF-16 with its mark)"
+        ) from error
     lines = ((number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
     return [(number, line) for number, line in lines if line]
 

@@ -12,7 +12,7 @@ from common.base.phases import counted
 from common.data.questions.passages import Asked, Splits
 from common.data.questions.question_data import QuestionData, QuestionOptions
 from common.data.questions.squad_file import read_questions
-from common.data.shared.own_parts import file_of_part, require_path, trained_on
+from common.data.shared.own_parts import file_of_part, require_part, require_path, trained_on
 from common.data.shared.sequences import in_order
 from common.data.shared.text_file import cut
 
@@ -179,7 +179,8 @@ def questions_of(path: str, encoding: str, verify: bool, parted: bool) -> Splits
     where = Path(path)
     if where.is_dir():
         splits: tuple[SplitName, ...] = ("train", "validation", "test") if parted else ("test",)
-        of_folder = {split: read_questions(_file(where, split), encoding, verify) for split in splits}
+        files = {split: require_part(where, NAMES[split], (".json",)) for split in splits}
+        of_folder = {split: read_questions(file, encoding, verify) for split, file in files.items()}
         return {split: of_folder.get(split, Asked()) for split in NAMES}
     found = read_questions(where, encoding, verify)
     if not parted:

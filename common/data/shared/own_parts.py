@@ -97,6 +97,21 @@ def file_of_part(folder: Path, names: Sequence[str], endings: Sequence[str]) -> 
     return next((path for path in paths if path.is_file()), paths[0])
 
 
+def require_part(folder: Path, names: Sequence[str], endings: Sequence[str]) -> Path:
+    """The file of a part in a folder, see `file_of_part`.
+
+    Raises:
+        UserError: none is there.
+    """
+    found = file_of_part(folder, names, endings)
+    if not found.is_file():
+        raise UserError(
+            f"dataset.path={folder}: No such file as {found.name} in it; there is {names_beside(found, ())} "
+            f"(valid: {' or '.join(names)} with {', '.join(endings)})"
+        )
+    return found
+
+
 def folders_of_parts(root: Path, layout: str, judged: bool) -> dict[SplitName, Path]:
     """The folder of each part that is there.
 

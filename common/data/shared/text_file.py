@@ -51,7 +51,7 @@ def decoded(content: bytes, path: Path, encoding: str, of: str = "dataset.") -> 
     """
     _check_encoding(encoding, of)
     name = _named(path, of)
-    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
+    encoding = encoding_of(content, encoding)
     try:
         text = content.decode(encoding)
     except UnicodeError as error:
@@ -59,16 +59,14 @@ def decoded(content: bytes, path: Path, encoding: str, of: str = "dataset.") -> 
         start = getattr(error, "start", 0)
         line = content.count(b"\n", 0, start) + 1
         raise UserError(
-            f"{name}: not {encoding.upper()} text (byte 0x{content[start]:02x} in line "
-            f"{line}); where it is Latin-1, as older spreadsheets are: {of}encoding=latin-1 (or cp1252), "
-            f"or convert it: iconv -f latin1 -t utf-8 {path.name} > new_{path.name}"
+            f"{name}: not {encoding.upper()} text (byte 0x{content[start]:02x} in line {line}); "
+            f"{_wide(content, of) or _latin(path, of)}"
         ) from error
     if "\0" in text:
-        place = text.index("\0")
-        wide = f"utf-16-{'be' if place % 2 == 0 else 'le'}"
+        line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(
-            f"{name}: line {text.count(chr(10), 0, place) + 1} has the character NUL, which is in no "
-            f"text in {encoding.upper()}; where it is UTF-16, as Windows writes it: {of}encoding={wide}"
+            f"{name}: line {line} has the character NUL, which is in no text in {encoding.upper()}; "
+            f"{_wide(content, of)}"
         )
     # lines of old Macs
     return text.replace("\r", "\n") if "\r" in text and "\n" not in text else text
@@ -77,6 +75,27 @@ def decoded(content: bytes, path: Path, encoding: str, of: str = "dataset.") -> 
 def _named(path: Path, of: str) -> str:
     """A file as the command line names it."""
     return f"{of}path={path}" if of else str(path)
+
+
+def encoding_of(content: bytes, otherwise: str) -> str:
+    """The encoding that a text says it is in by a mark of UTF-8, UTF-16 or UTF-32, or else another one."""
+    return next((name for mark, name in MARKS.items() if content.startswith(mark)), otherwise)
+
+
+def _latin(path: Path, of: str) -> str:
+    """What to do with a text that is not in UTF-8."""
+    return (
+        f"where it is Latin-1, as older spreadsheets are: {of}encoding=latin-1 (or cp1252), or convert it: "
+        f"iconv -f latin1 -t utf-8 {path.name} > new_{path.name}"
+    )
+
+
+def _wide(content: bytes, of: str) -> str:
+    """What to do with a text of two bytes a letter that does not say so; nothing where no byte is 0."""
+    if b"\0" not in content:
+        return ""
+    order = "be" if content.index(b"\0") % 2 == 0 else "le"
+    return f"where it is UTF-16, as Windows writes it: {of}encoding=utf-16-{order}"
 
 
 def _check_encoding(encoding: str, of: str) -> None:

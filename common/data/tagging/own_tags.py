@@ -9,7 +9,7 @@ from typing import ClassVar, Unpack
 from common.base.dataset import JUDGING, Batch, Origin, SplitName, check
 from common.base.errors import UserError
 from common.base.phases import counted
-from common.data.shared.own_parts import as_trained, file_of_part, require_path, trained_on
+from common.data.shared.own_parts import as_trained, file_of_part, require_part, require_path, trained_on
 from common.data.shared.sequences import in_order
 from common.data.shared.text_file import cut
 from common.data.tagging.schemes import OUTSIDE, FileScheme, Scheme, check_types, split_tag
@@ -150,8 +150,9 @@ def splits_of(
     where = Path(path)
     if where.is_dir():
         if parted:
-            return {split: read(_file(where, split)) for split in NAMES}
-        return {"train": [], "validation": [], "test": read(_file(where, "test"))}
+            return {split: read(require_part(where, names, ENDINGS)) for split, names in NAMES.items()}
+        test = require_part(where, NAMES["test"], ENDINGS)
+        return {"train": [], "validation": [], "test": read(test)}
     found = read(where)
     if not parted:
         return {"train": [], "validation": [], "test": found}

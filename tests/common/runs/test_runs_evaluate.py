@@ -4,16 +4,18 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from pages import commands
 from PIL import Image
 
 from common.base.errors import UserError
 from common.runs.compose import compose
-from common.runs.evaluate import evaluate, main
+from common.runs.evaluate import _changed_since, evaluate, main
 from common.runs.result import read_result
 from common.runs.runner import build, execute
 from common.runs.trained import find, trained
@@ -314,3 +316,16 @@ def test_the_commands_of_the_pages_print_the_metrics_one_a_line_and_on_how_many_
     )
     assert {line.split()[0] for line in lines} >= {"test_loss", "test_error", "test_accuracy"}
     assert path.startswith("evaluation: ") and Path(path.split()[1]).is_file()
+
+
+def test_only_of_a_file_that_has_changed_what_was_trained_on_is_judged_with_the_rest(tmp_path: Path) -> None:
+    file, data = tmp_path / "mine.tsv", SimpleNamespace(held_out=False)
+    file.touch()
+
+    def notes(path: Path) -> list[str]:
+        run = SimpleNamespace(config=OmegaConf.create({"dataset": {"path": str(path)}}))
+        return _changed_since(run, data, {"path": str(path)})  # type: ignore[arg-type]
+
+    assert len(notes(file)) == 1 and "has changed since the run" in notes(file)[0]
+    # of a folder of texts its test part alone is judged
+    assert notes(tmp_path) == []

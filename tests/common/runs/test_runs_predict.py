@@ -328,7 +328,7 @@ def test_what_is_asked_wrongly_is_one_line(
     for words, said in {
         "": "name a network first",
         "paper=yogi": r"paper=yogi is the network; name files after it",
-        "net.onnx": r"net\.onnx is the network; name pictures",
+        "net.onnx": r"net\.onnx is the network; name files",
         "paper=yogi photos top=0": r"top=0: give a whole number of at least 1",
         "paper=yogi photos score=2": r"score=2: give a probability",
         "paper=yogi photos every=x": r"every=x: give a whole number",

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.base.errors import UserError
-from common.runs.predict_files import TAKES, answerer, as_line, folders_of, run_on_files
+from common.runs.predict_files import TAKES, as_line, folders_of
+from common.runs.predict_kinds import answerer, run_on_files
 from common.runs.predictor import Told
 
 

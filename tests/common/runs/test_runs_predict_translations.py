@@ -105,10 +105,11 @@ def test_another_encoding_is_one_line_and_read_when_told(echo: Any, tmp_path: Pa
 
 
 def test_the_vocabulary_is_that_of_training_whatever_the_files_hold_by_now(echo: Any) -> None:
+    pieces = echo.module.data.pieces
     assert ours.with_vocabulary(None, echo) is echo  # type: ignore[arg-type]
     bare = trained.Trained(echo.module, echo.network, None, {})  # type: ignore[arg-type]
     run: Any = SimpleNamespace(result={"data": None}, directory=Path("run"))
-    assert ours.with_vocabulary(run, bare).facts["pieces"] == kept(echo.module.data.pieces)
+    assert ours.with_vocabulary(run, bare).facts["pieces"] == kept(pieces)
     folders = {"source": [1, 2, "a", "b"]}
     run.result["data"] = {"files": 1, "bytes": 2, "missing": [], "folders": folders}
     with pytest.raises(UserError, match=r"the data of run have changed since: .* force=true"):

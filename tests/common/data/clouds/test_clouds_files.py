@@ -78,8 +78,10 @@ def test_surfaces_give_triangles(tmp_path: Path, text: str) -> None:
         ),
         ("a.off", "OFF\n3 1 0\n0 0 0\n0 0 0\n0 0 0\n3 0 1 2\n", "no area"),
         ("a.off", "OFF\nthree 1 0\n", "line 2 is 'three 1 0'"),
+        ("a.off", "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 1e400\n", "line 6 is '0 1 1e400'"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_what_is_no_cloud_is_one_line(tmp_path: Path, name: str, text: str, told: str) -> None:
     path = written(tmp_path / name, text)
     with pytest.raises(UserError, match=told) as caught:
@@ -97,6 +99,12 @@ def test_another_encoding_is_one_line_with_its_number(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"0,0,0\nh\xf6he,1,2\n")
     with pytest.raises(UserError, match="line 2 is no text in UTF-8"):
         read_cloud(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_text_with_a_mark_of_its_encoding_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes("größe,y,z\r\n1,2,3\r\n4,5,6\r\n".encode(encoding))
+    assert read_cloud(tmp_path / "a.csv").tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ def test_two_bytes_a_letter_without_a_mark_are_told_by_their_line_and_read_when_
     with pytest.raises(UserError, match=rf"line 1 has the character NUL.*dataset\.encoding={encoding}$"):
         read_text(path, "utf-8")
     assert read_text(path, encoding) == "ab\nc\n"
+    path.write_bytes("ab\nü\n".encode(encoding))
+    with pytest.raises(UserError, match=rf"byte 0xfc in line 2\); where it is UTF-16.*encoding={encoding}$"):
+        read_text(path, "utf-8")
     path.write_bytes(b"ab\nc\0d\n")
     with pytest.raises(UserError, match=r"^\S*a\.txt: line 2 has the character NUL"):
         read_text(path, "utf-8", of="")

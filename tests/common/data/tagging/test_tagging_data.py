@@ -187,6 +187,12 @@ def test_a_folder_has_its_three_files_and_types_that_training_has_not_are_refuse
     data = make("tagged_file", path=str(tmp_path))
     data.setup()
     assert (data.size("train"), data.size("validation"), data.size("test")) == (2, 1, 1)
+    (tmp_path / "dev.tsv").rename(tmp_path / "other.tsv")
+    with pytest.raises(
+        UserError, match=r"No such file as valid\.txt in it; there is .*devel with \.txt, \.tsv"
+    ):
+        make("tagged_file", path=str(tmp_path), longest=40)
+    (tmp_path / "other.tsv").rename(tmp_path / "dev.tsv")
     (tmp_path / "test.txt").write_text("c\tB-Y\n\n\n")
     with pytest.raises(UserError, match="training has no entity of type Y"):
         make("tagged_file", path=str(tmp_path), longest=50).setup()
