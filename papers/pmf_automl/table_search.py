@@ -160,6 +160,7 @@ class TableModule(PaperModule):
         self.order: list[int] = list(range(len(DEFAULTS)))
         if self.data.regression:
             print("[table] the matrices are of classification: a fixed order of pipelines, no warm start")
+            self._add_twins()
         else:
             self._ask_the_matrix(state)
         self.built_as = [effective(one, self.classes, len(self.data.y)) for one in self.pipelines]
@@ -168,6 +169,17 @@ class TableModule(PaperModule):
             outcome = Outcome(predictions, row["why"], row["seconds"])
             self.tried.append(Tried(row["number"], self.pipelines[row["number"]], outcome, row["score"]))
         self._resumed = None
+
+    def _add_twins(self) -> None:
+        """Add the twins of all pipelines of Oboe's matrix, best mean rank first, where it is there."""
+        try:
+            matrix, descriptions, _ = read_oboe_whole(self.data_dir)
+        except UserError:
+            return
+        self.pipelines += [
+            descriptions[int(i)] for i in np.argsort(-mean_shares(matrix.train), kind="stable")
+        ]
+        self.order = list(range(len(self.pipelines)))
 
     def _ask_the_matrix(self, state: dict[str, Any]) -> None:
         try:

@@ -336,6 +336,9 @@ def test_each_setting_of_oboes_matrix_is_one_that_scikit_learn_takes() -> None:
         model[-1]._validate_params()
         if description["algorithm"] in ("Logit", "kSVM"):
             model.fit(X, (X[:, 0] > 0).astype(int))
+        built(description, False, np.zeros(2, bool), 30, 0)[-1].regressor._validate_params()
+    # of the twins many are the same
+    assert 120 < len({effective(one, False, 30) for one in descriptions}) < len(descriptions)
 
 
 def shared(folder: Path, rows: int = 60) -> Table:
