@@ -440,6 +440,20 @@ def test_what_scikit_learn_builds_the_same_is_tried_once(tmp_path: Path) -> None
     assert search._next() is None
 
 
+def test_while_the_matrix_is_learnt_only_what_needs_no_model_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = searching(tmp_path, RF=0.9)
+    search.order, search.learning, search.started = [0], True, time.perf_counter()
+    search.method.first, search.method.steps = [np.array([0, 4, 2])], 10
+    assert search._learns() and search._next() == 4
+    search.running = {4: None, 2: None}  # type: ignore[dict-item]
+    assert search._next() is None
+    search.method.taken = 10
+    monkeypatch.setattr(search, "_proposed", lambda x, y, free: 7)
+    assert search._next() == 7
+
+
 def test_the_best_default_is_the_first_to_be_started_and_may_have_failed(tmp_path: Path) -> None:
     search = searching(tmp_path, GBT=0.9)
     assert search._default() is None and search._said_of(None).endswith(": not tried")
