@@ -254,11 +254,14 @@ class TableModule(PaperModule):
         """The next pipeline; None where all were tried, or the model that proposes others is not yet learnt.
 
         As long as none of those that were tried is better than the majority class, as where they ran out of
-        time, the quickest algorithms come first.
+        time, the quickest algorithms come first. Other settings of an algorithm that has only failed come
+        last: what took too long once would take all minutes.
         """
         free = self._free()
         if not bool(free.any()):
             return None
+        hopeful = free & ~self._failing()
+        free = hopeful if bool(hopeful.any()) else free
         if self.tried and not self._better():
             known = {self.pipelines[n]["algorithm"] for n in self._known()}
             for name in (name for name in QUICK if name not in known):
@@ -279,6 +282,14 @@ class TableModule(PaperModule):
         """Which pipelines were not tried, nor one that scikit-learn builds the same, bool [N]."""
         known = {self.built_as[number] for number in self._known()}
         return torch.tensor([name not in known for name in self.built_as])
+
+    def _failing(self) -> Tensor:
+        """Which pipelines are of an algorithm that was tried and has never succeeded, bool [N]."""
+        outcomes: dict[str, list[bool]] = {}
+        for one in self.tried:
+            outcomes.setdefault(one.description["algorithm"], []).append(not np.isnan(one.score))
+        failing = {name for name, succeeded in outcomes.items() if not any(succeeded)}
+        return torch.tensor([one["algorithm"] in failing for one in self.pipelines])
 
     def _known(self) -> list[int]:
         """The pipelines that were tried, and those that are."""

@@ -440,6 +440,16 @@ def test_what_scikit_learn_builds_the_same_is_tried_once(tmp_path: Path) -> None
     assert search._next() is None
 
 
+def test_other_settings_of_an_algorithm_that_has_only_failed_come_last(tmp_path: Path) -> None:
+    assert proposed(searching(tmp_path, RF=0.9, GBT=np.nan)) == "Logit"
+    search = searching(tmp_path, RF=0.9, GBT=np.nan)
+    tried = []
+    while (number := search._next()) is not None:
+        tried.append(DEFAULTS[number]["algorithm"])
+        search.tried.append(Tried(number, DEFAULTS[number], Outcome(None, None, 1.0), 0.8))
+    assert "GBT" not in tried[:-2] and tried[-2:] == ["GBT", "GBT"]
+
+
 def test_while_the_matrix_is_learnt_only_what_needs_no_model_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
