@@ -133,6 +133,12 @@ def settings_of(description: Description, made: type, rows: int, seed: int) -> D
         settings["l1_ratio"] = 1.0 if settings.pop("penalty") == "l1" else 0.0
     if name == "kSVM" and settings.get("kernel") == "rbf":
         settings.pop("coef0", None)
+    if made in REGRESSORS.values():
+        # impurities and solvers of classes alone; and Ridge's penalty is the inverse of C
+        settings.pop("criterion", None)
+        if name == "Logit":
+            settings.pop("solver", None)
+            settings["alpha"] = 1 / settings.get("C", 1.0)
     taken = made().get_params()
     return {key: value for key, value in settings.items() if key in taken}
 

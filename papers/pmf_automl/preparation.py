@@ -245,7 +245,8 @@ def _parsed(cell: str, form: str | None) -> datetime | None:
 
 
 def _date(cell: str, form: str | None) -> tuple[float, float, float]:
-    found = None if missing(cell) else _parsed(cell, form)
+    # a day as ISO 8601 has it cannot be mistaken
+    found = None if missing(cell) else _parsed(cell, form) or _parsed(cell, None)
     if found is None:
         return (np.nan, np.nan, np.nan)
     clock = (found.hour * 3600 + found.minute * 60 + found.second) / DAY

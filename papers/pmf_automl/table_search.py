@@ -80,7 +80,8 @@ class TableModule(PaperModule):
     """Pipelines on one table until the minutes are spent; it ends with the best one, refitted and saved.
 
     First comes the pipeline with the best mean rank on the data sets of Oboe's matrix (`best default`), then
-    what the method proposes: a warm start from the data sets that are most alike, then by what has been seen.
+    a warm start from the data sets that are most alike, while the method learns from the matrix; then what it
+    proposes by what has been seen.
     Each is cross-validated in a process of its own, within limits of time and memory; those that fail stay in
     the record. Without the matrix, or for regression (of which it says nothing), there is a fixed order.
 
@@ -160,6 +161,7 @@ class TableModule(PaperModule):
         self.order: list[int] = list(range(len(DEFAULTS)))
         if self.data.regression:
             print("[table] the matrices are of classification: a fixed order of pipelines, no warm start")
+            self._add_twins()
         else:
             self._ask_the_matrix(state)
         self.built_as = [effective(one, self.classes, len(self.data.y)) for one in self.pipelines]
@@ -168,6 +170,17 @@ class TableModule(PaperModule):
             outcome = Outcome(predictions, row["why"], row["seconds"])
             self.tried.append(Tried(row["number"], self.pipelines[row["number"]], outcome, row["score"]))
         self._resumed = None
+
+    def _add_twins(self) -> None:
+        """Add the twins of all pipelines of Oboe's matrix, best mean rank first, where it is there."""
+        try:
+            matrix, descriptions, _ = read_oboe_whole(self.data_dir)
+        except UserError:
+            return
+        self.pipelines += [
+            descriptions[int(i)] for i in np.argsort(-mean_shares(matrix.train), kind="stable")
+        ]
+        self.order = list(range(len(self.pipelines)))
 
     def _ask_the_matrix(self, state: dict[str, Any]) -> None:
         try:
@@ -202,19 +215,27 @@ class TableModule(PaperModule):
         return self.final is not None
 
     def training_step(self, batch: int, batch_idx: int) -> None:
-        """A block of learning, a look at the processes, or the last fits."""
+        """A block of learning, a look at the processes, or the last fits.
+
+        What needs no model of the matrix is tried while it is learnt.
+        """
         if self.done:
             self.trainer.should_stop = True
             return
-        if self.learning and self.method.taken < self.method.steps and self.spent < LEARNING * self.budget:
+        learns = self._learns()
+        if learns:
             self.method.train(BLOCK_SECONDS)
-            return
-        self._collect()
+        self._collect(0.0 if learns else BLOCK_SECONDS)
         while self._may_start() and (number := self._next()) is not None:
             self._start(number)
-        if not self.running:
+        if not self.running and not learns:
             self.final = self._finish()
             self.trainer.should_stop = True
+
+    def _learns(self) -> bool:
+        """Whether the method still learns from the matrix."""
+        under_way = self.learning and self.method.taken < self.method.steps
+        return under_way and self.spent < LEARNING * self.budget
 
     def _may_start(self) -> bool:
         room = len(self.running) < self.data.jobs and len(self.tried) + len(self.running) < self.total
@@ -230,14 +251,17 @@ class TableModule(PaperModule):
         self.running[number] = Trial(self.table, self.pipelines[number], limit, self.data.memory)
 
     def _next(self) -> int | None:
-        """The next pipeline; None where all were tried.
+        """The next pipeline; None where all were tried, or the model that proposes others is not yet learnt.
 
         As long as none of those that were tried is better than the majority class, as where they ran out of
-        time, the quickest algorithms come first.
+        time, the quickest algorithms come first. Other settings of an algorithm that has only failed come
+        last: what took too long once would take all minutes.
         """
         free = self._free()
         if not bool(free.any()):
             return None
+        hopeful = free & ~self._failing()
+        free = hopeful if bool(hopeful.any()) else free
         if self.tried and not self._better():
             known = {self.pipelines[n]["algorithm"] for n in self._known()}
             for name in (name for name in QUICK if name not in known):
@@ -245,7 +269,9 @@ class TableModule(PaperModule):
                 if quick:
                     return quick[0]
         waiting = [number for number in self.order if bool(free[number])]
-        if waiting or not self.learning:
+        if not waiting and self.learning:
+            waiting = [int(number) for number in self._first() if bool(free[int(number)])]
+        if waiting or not self.learning or self._learns():
             return waiting[0] if waiting else None
         x = torch.tensor([one.number for one in self.tried], dtype=torch.int64)
         y = torch.tensor([one.score for one in self.tried], dtype=torch.float64)
@@ -257,24 +283,32 @@ class TableModule(PaperModule):
         known = {self.built_as[number] for number in self._known()}
         return torch.tensor([name not in known for name in self.built_as])
 
+    def _failing(self) -> Tensor:
+        """Which pipelines are of an algorithm that was tried and has never succeeded, bool [N]."""
+        outcomes: dict[str, list[bool]] = {}
+        for one in self.tried:
+            outcomes.setdefault(one.description["algorithm"], []).append(not np.isnan(one.score))
+        failing = {name for name, succeeded in outcomes.items() if not any(succeeded)}
+        return torch.tensor([one["algorithm"] in failing for one in self.pipelines])
+
     def _known(self) -> list[int]:
         """The pipelines that were tried, and those that are."""
         return [*(one.number for one in self.tried), *self.running]
 
+    def _first(self) -> Array:
+        """The pipelines that the method begins with, whatever is seen."""
+        return getattr(self.method, "first", [np.zeros(0, int)])[0]
+
     def _proposed(self, x: Tensor, y: Tensor, free: Tensor) -> int:
-        """What the method proposes; of its first pipelines those that were not tried yet."""
-        first = getattr(self.method, "first", [[]])[0]
-        for number in first:
-            if bool(free[int(number)]):
-                return int(number)
+        """What the method proposes by what has been seen."""
         if hasattr(self.method, "informed"):
             return int(self.method.informed(0, x, y, free))
         return self.method.propose(0, x, y, free)
 
-    def _collect(self) -> None:
-        """What processes have come to, after a short wait."""
+    def _collect(self, wait: float) -> None:
+        """What processes have come to, after at most so many seconds each."""
         for number, trial in list(self.running.items()):
-            outcome = trial.outcome(BLOCK_SECONDS)
+            outcome = trial.outcome(wait)
             if outcome is None:
                 continue
             del self.running[number]

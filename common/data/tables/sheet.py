@@ -215,19 +215,22 @@ def _position(names: list[str], target: str | int) -> int:
     return place % len(names)
 
 
-def read_file(file: Path, encoding: str, rename: bool = False, names: Collection[str] = ()) -> Read:
+def read_file(
+    file: Path, encoding: str, rename: bool = False, names: Collection[str] = (), quiet: bool = False
+) -> Read:
     """All columns of a file.
 
     Args:
         rename: whether columns of one name get numbers behind it, and are not refused.
         names: of which one or more stand in a first row of names.
+        quiet: nothing is said of how numbers are written.
 
     Raises:
         UserError: it is empty, or none of those that are known.
     """
     content = content_of(file)
     if content.startswith(b"PAR1") or file.suffix == ".parquet":
-        return _parquet(file, content)
+        return _parquet(file, content, quiet)
     text = decoded(content, file, encoding)
     del content
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -235,14 +238,14 @@ def read_file(file: Path, encoding: str, rename: bool = False, names: Collection
         raise UserError(f"dataset.path={file}: it is empty")
     first = lines[:LOOKED_AT]
     if any(re.match(r"@relation\b|@attribute\b", line.strip(), re.IGNORECASE) for line in first):
-        return _arff(file, text, rename)
+        return _arff(file, text, rename, quiet)
     indexed = any(re.search(r"\s\d+:\S", line) for line in first)
     if indexed and all(map(LIBSVM_LINE.fullmatch, first)):
         return _libsvm(file, text)
-    return _csv(file, text, rename, names)
+    return _csv(file, text, rename, names, quiet)
 
 
-def _parquet(file: Path, content: bytes) -> Read:
+def _parquet(file: Path, content: bytes, quiet: bool) -> Read:
     """The columns of a Parquet file; an index that pandas wrote comes first, or not at all without a name."""
     try:
         from pyarrow import ArrowException, parquet
@@ -263,7 +266,7 @@ def _parquet(file: Path, content: bytes) -> Read:
     raw = list(columns.values())
     texts = [name for name, its in cells.items() if any(isinstance(cell, str) for cell in its)]
     # such columns are as a CSV file had them
-    plain, forms = plain_numbers(file, [[name, *columns[name]] for name in texts], ",")
+    plain, forms = plain_numbers(file, [[name, *columns[name]] for name in texts], ",", quiet)
     columns |= {name: column[1:] for name, column in zip(texts, plain, strict=True)}
     written = dict(zip(texts, forms, strict=True))
     lines = list(range(1, table.num_rows + 1))
@@ -272,11 +275,11 @@ def _parquet(file: Path, content: bytes) -> Read:
     )
 
 
-def _csv(file: Path, text: str, rename: bool, known: Collection[str]) -> Read:
+def _csv(file: Path, text: str, rename: bool, known: Collection[str], quiet: bool) -> Read:
     """The columns of a CSV file, whose first row holds names unless it looks like the others."""
     rows, lines, delimiter = rows_of(file, text)
     raw = [list(column) for column in zip(*rows, strict=True)]
-    columns, written = plain_numbers(file, raw, delimiter)
+    columns, written = plain_numbers(file, raw, delimiter, quiet)
     named = headed(columns, known)
     if not named:
         names = [str(place) for place in range(len(columns))]
@@ -289,13 +292,13 @@ def _csv(file: Path, text: str, rename: bool, known: Collection[str]) -> Read:
         say(f"dataset.path={file}: {len(again)} rows repeat the names of the first; they are left out")
         rows = [row for row in rows[1:] if row != rows[0]]
         raw = [[name, *column] for name, column in zip(names, zip(*rows, strict=True), strict=True)]
-        columns, written = plain_numbers(file, raw, delimiter)
+        columns, written = plain_numbers(file, raw, delimiter, quiet)
         lines = [line for i, line in enumerate(lines) if i not in set(again)]
     columns, raw = [column[1:] for column in columns], [column[1:] for column in raw]
     return _without_index(file, Read(names, columns, lines[1:], written, raw))
 
 
-def _arff(file: Path, text: str, rename: bool) -> Read:
+def _arff(file: Path, text: str, rename: bool, quiet: bool) -> Read:
     """The columns of an ARFF file."""
     names, rows, lines = arff(file, text)
     names = _different(file, names, rename)
@@ -303,7 +306,7 @@ def _arff(file: Path, text: str, rename: bool) -> Read:
         raise UserError(f"dataset.path={file}: attributes ({shown(names)}), and no row below them")
     raw = [list(column) for column in zip(*rows, strict=True)]
     heads = [[name, *column] for name, column in zip(names, raw, strict=True)]
-    columns, written = plain_numbers(file, heads, ",")
+    columns, written = plain_numbers(file, heads, ",", quiet)
     return Read(names, [column[1:] for column in columns], lines, written, raw)
 
 
@@ -348,7 +351,8 @@ def table_of(path: str, encoding: str = "utf-8", names: Collection[str] = ()) ->
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(_absent(path, file))
-    return read_file(file, encoding, rename=True, names=names)
+    # the forms of training count more than its own
+    return read_file(file, encoding, rename=True, names=names, quiet=True)
 
 
 def _without_index(file: Path, read: Read) -> Read:

@@ -26,7 +26,7 @@ FORMS = {"decimal": DECIMAL_COMMA, "thousands": THOUSANDS_COMMA}
 
 # signs that may stand before a number, and the unit that may stand behind one
 SIGNS = "%€$£¥"
-UNIT = re.compile(r"[+-]?[\d.,]*\d[.,]?(?:[eE][+-]?\d+)?\s*(?P<unit>[^\s\d.,+-].*)")
+UNIT = re.compile(r"[+-]?[\d.,]*\d[.,]?(?:[eE][+-]?\d+)?\s*(?P<unit>[^\s\d.,+/:-].*)")
 
 Cells = list[str]
 
@@ -87,22 +87,24 @@ def parsed(cell: str) -> float | None:
         return None
 
 
-def plain_numbers(file: Path, columns: Sequence[Cells], delimiter: str) -> tuple[list[Cells], list[Written]]:
+def plain_numbers(
+    file: Path, columns: Sequence[Cells], delimiter: str, quiet: bool = False
+) -> tuple[list[Cells], list[Written]]:
     """The columns with all their numbers as 1234.5, and how those were written; what is changed is said.
 
     Args:
         columns: a name or a cell first.
         delimiter: of the file. Where commas separate the cells, 1,234 is a thousand; elsewhere it has
             decimals.
+        quiet: nothing is said.
     """
     opened = [_without_marks(column) for column in columns]
-    units = [_unit_of(file, column) for column in opened]
+    units = [_unit_of(column) for column in opened]
     bare = [_stripped(column, unit) for column, unit in zip(opened, units, strict=True)]
     gaps = [any(map(THOUSANDS_GAP.fullmatch, column[1:] or column)) for column in bare]
     gaps = [gap and _closes(column) for gap, column in zip(gaps, bare, strict=True)]
     bare = [list(map(_closed, column)) if gap else column for gap, column in zip(gaps, bare, strict=True)]
     commas = _commas_of(bare, delimiter)
-    _say_commas(file, columns, bare, commas)
     found, written = [], []
     for own, column, unit, gap, comma in zip(columns, bare, units, gaps, commas, strict=True):
         made = column if comma is None else [_pointed(cell, FORMS[comma]) for cell in column]
@@ -110,7 +112,10 @@ def plain_numbers(file: Path, columns: Sequence[Cells], delimiter: str) -> tuple
         written.append(Written(unit, comma, gap))
         if any(map(marked, own)) and not _all_numbers(made[1:]):
             found[-1], written[-1] = own, PLAIN
-    _say_marks(file, columns, found)
+    if not quiet:
+        _say_units(file, columns, units)
+        _say_commas(file, columns, bare, commas)
+        _say_marks(file, columns, found)
     return found, written
 
 
@@ -187,8 +192,8 @@ def _say_commas(
         say(f"dataset.path={file}: numbers with {what} in {shown(changed)}")
 
 
-def _unit_of(file: Path, column: Cells) -> str | None:
-    """The unit of a column's numbers (a sign as % or €, or kg), where each cell has the same; it is said."""
+def _unit_of(column: Cells) -> str | None:
+    """The unit of a column's numbers (a sign as % or €, or kg), where each cell has the same."""
     # the first cell may be a name
     body = [cell for cell in column[1:] if not missing(cell)]
     unit = _unit(body[0]) if body else None
@@ -198,9 +203,14 @@ def _unit_of(file: Path, column: Cells) -> str | None:
         bare = _bare(cell, unit)
         if cell == bare or not _is_written(bare):
             return None
-    name = "" if _is_written(_bare(column[0], unit)) else f" of {column[0]!r}"
-    say(f"dataset.path={file}: numbers{name} with {unit}; they are taken without it")
     return unit
+
+
+def _say_units(file: Path, columns: Sequence[Cells], units: Sequence[str | None]) -> None:
+    for column, unit in zip(columns, units, strict=True):
+        if unit is not None:
+            name = "" if _is_written(_bare(column[0], unit)) else f" of {column[0]!r}"
+            say(f"dataset.path={file}: numbers{name} with {unit}; they are taken without it")
 
 
 def _stripped(column: Cells, unit: str | None) -> Cells:

@@ -336,6 +336,9 @@ def test_each_setting_of_oboes_matrix_is_one_that_scikit_learn_takes() -> None:
         model[-1]._validate_params()
         if description["algorithm"] in ("Logit", "kSVM"):
             model.fit(X, (X[:, 0] > 0).astype(int))
+        built(description, False, np.zeros(2, bool), 30, 0)[-1].regressor._validate_params()
+    # of the twins many are the same
+    assert 120 < len({effective(one, False, 30) for one in descriptions}) < len(descriptions)
 
 
 def shared(folder: Path, rows: int = 60) -> Table:
@@ -435,6 +438,30 @@ def test_what_scikit_learn_builds_the_same_is_tried_once(tmp_path: Path) -> None
     search.built_as = [effective(one, True, 40) for one in search.pipelines]
     search.tried = [Tried(n, search.pipelines[n], Outcome(None, None, 1.0), 0.9) for n in (0, 2)]
     assert search._next() is None
+
+
+def test_other_settings_of_an_algorithm_that_has_only_failed_come_last(tmp_path: Path) -> None:
+    assert proposed(searching(tmp_path, RF=0.9, GBT=np.nan)) == "Logit"
+    search = searching(tmp_path, RF=0.9, GBT=np.nan)
+    tried = []
+    while (number := search._next()) is not None:
+        tried.append(DEFAULTS[number]["algorithm"])
+        search.tried.append(Tried(number, DEFAULTS[number], Outcome(None, None, 1.0), 0.8))
+    assert "GBT" not in tried[:-2] and tried[-2:] == ["GBT", "GBT"]
+
+
+def test_while_the_matrix_is_learnt_only_what_needs_no_model_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = searching(tmp_path, RF=0.9)
+    search.order, search.learning, search.started = [0], True, time.perf_counter()
+    search.method.first, search.method.steps = [np.array([0, 4, 2])], 10
+    assert search._learns() and search._next() == 4
+    search.running = {4: None, 2: None}  # type: ignore[dict-item]
+    assert search._next() is None
+    search.method.taken = 10
+    monkeypatch.setattr(search, "_proposed", lambda x, y, free: 7)
+    assert search._next() == 7
 
 
 def test_the_best_default_is_the_first_to_be_started_and_may_have_failed(tmp_path: Path) -> None:
