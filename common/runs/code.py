@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base.files import read_yaml
+from common.base.kinds import TASKS
 from common.runs import own as own_modules
 from common.runs.reach import Project
 from common.tables.tables import ROOT, SCALES, in_roots, load_tables, papers, runnable
@@ -18,8 +19,9 @@ def code_hash(
 ) -> str:
     """A hash over what decides the result of a run beside its words.
 
-    That is the definitions that the targets of its config reach (`common.runs.reach`), and the values of
-    the config files of its paper, of the paper's recipe for its data set and of its choices. The machinery
+    That is the definitions that the targets of its config and the tasks of its data's kind reach
+    (`common.runs.reach`), and the values of the config files of its paper, of the paper's recipe for its data
+    set and of its choices. The machinery
     that starts runs and writes their results is no part of it, as none of them reaches it.
 
     Args:
@@ -30,7 +32,8 @@ def code_hash(
     """
     with own_modules.looking_in(places):
         project = _project(ROOT, (Path.cwd(), *places))
-        digest = hashlib.sha256(project.digest(sorted(set(_targets(config)))).encode())
+        targets = {*_targets(config), *filter(project.module, _tasks(config))}
+        digest = hashlib.sha256(project.digest(sorted(targets)).encode())
     own = frozenset(choices)
     files = {"paper": paper, f"recipe/{paper}": str(choices.get("dataset")), **choices}
     for group, choice in sorted(files.items()):
@@ -104,6 +107,13 @@ def _targets(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from _targets(value)
+
+
+def _tasks(config: dict[str, Any]) -> Iterator[str]:
+    """The modules that tasks would have which the run's data can serve, see `common.training.task_of`."""
+    kind = config.get("dataset", {}).get("kind")
+    for task in TASKS.get(kind, ()):
+        yield f"common.training.{task}"
 
 
 def stale(result: dict[str, Any], places: tuple[Path, ...] = ()) -> bool:

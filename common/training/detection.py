@@ -37,6 +37,11 @@ class Detection(Task):
         self.size = data.shape[1], data.shape[2]
         self.difficult: bool = getattr(data, "LEARNS_DIFFICULT", True)
 
+    @classmethod
+    def of(cls, model: object, data: DataSet) -> "Detection":
+        """The task of a detector."""
+        return cls(data)
+
     def fit_of(self, model: nn.Module, outputs: Any, inputs: Tensor, targets: Tensor | None) -> Tensor:
         """SSD's loss on the minibatch."""
         total, matched = self._sums(model, outputs, targets)

@@ -1,6 +1,7 @@
 """Which task a model is for."""
 
-from typing import Literal
+from importlib import import_module
+from typing import Literal, cast
 
 from common.base.dataset import DataSet
 from common.base.errors import UserError
@@ -10,7 +11,11 @@ from common.training.tasks import Classification, Online, Own, Reconstruction, R
 
 
 def task_of(model: Model, data: DataSet, pixels: Literal["sum", "mean"]) -> Task:
-    """The task that a model is for; those with modules of their own are imported where they are wanted.
+    """The task that a model is for.
+
+    One that has a module of its own, as `multi_task` with its class `MultiTask`, is imported where it is
+    wanted. Nothing names it here: so the code that decides a run (`common.runs.code`) is that of its own task
+    alone.
 
     Raises:
         UserError: an autoencoder on inputs outside [0, 1].
@@ -22,31 +27,15 @@ def task_of(model: Model, data: DataSet, pixels: Literal["sum", "mean"]) -> Task
         return Regression()
     if model.task == "online":
         return Online()
-    if model.task == "segmentation":
-        from common.training.segmentation import Segmentation
-
-        return Segmentation.of(model, data)
-    if model.task == "detection":
-        from common.training.detection import Detection
-
-        return Detection(data)
-    if model.task == "tagging":
-        from common.training.tagging import Tagging
-
-        return Tagging.of(model, data)
-    if model.task == "multi_task":
-        from common.training.multi_task import MultiTask
-
-        return MultiTask.of(model, data)
-    if model.task == "translation":
-        from common.training.translation import Translation
-
-        return Translation.of(model, data)
     if model.task == "own":
         own_task = getattr(model, "own_task", None)
         return Own(model) if own_task is None else own_task(data)
-    if data.normalise != "unit_interval":
-        raise UserError(
-            f"dataset.normalise={data.normalise}: an autoencoder needs [0, 1] (valid: unit_interval)"
-        )
-    return Reconstruction(pixels)
+    if model.task == "reconstruction":
+        if data.normalise != "unit_interval":
+            raise UserError(
+                f"dataset.normalise={data.normalise}: an autoencoder needs [0, 1] (valid: unit_interval)"
+            )
+        return Reconstruction(pixels)
+    module = import_module(f".{model.task}", __package__)
+    name = model.task.title().replace("_", "")
+    return cast(Task, getattr(module, name).of(model, data))

@@ -111,6 +111,30 @@ def test_the_hash_follows_what_decides_a_result_and_nothing_else(
     assert (found() != before) == changes
 
 
+@pytest.mark.parametrize(("kind", "changes"), [("detection", True), ("image_classification", False)])
+def test_a_tasks_own_module_decides_the_runs_on_its_kind_of_data_alone(
+    kind: str, changes: bool, project: Path
+) -> None:
+    def found() -> str:
+        code._project.cache_clear()
+        return code_hash("yogi", {"dataset": "digits"}, {**RUN, "dataset": {"kind": kind}})
+
+    file = project / "common" / "training" / "detection.py"
+    file.parent.mkdir()
+    file.write_text("class Detection:\n    x = 1\n")
+    before = found()
+    file.write_text("class Detection:\n    x = 2\n")
+    assert (found() != before) == changes
+
+
+def test_a_classifiers_code_is_no_other_tasks() -> None:
+    project = code._project(code.ROOT, ())
+    modules = {module for module, _ in project.reached("papers.yogi.module.YogiModule")}
+    others = {"detection", "segmentation", "tagging", "translation", "multi_task", "answering"}
+    assert "common.training.supervised" in modules
+    assert not {f"common.training.{task}" for task in others} & modules
+
+
 @pytest.mark.parametrize(("key", "changes"), [("set", True), ("choose", True), ("reported", False)])
 def test_the_settings_of_a_row_are_what_it_sets_and_not_what_was_reported(
     key: str, changes: bool, monkeypatch: pytest.MonkeyPatch
