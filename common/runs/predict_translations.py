@@ -55,7 +55,7 @@ def predict_translations(run: "Finished", asked: Asked) -> Answered:
             refuse, or a run that left no network.
     """
     from common.data.text.parallel_text import lines_of
-    from common.data.text.pieces import restored
+    from common.data.text.pieces import from_json
     from common.data.text.translation_data import TranslationData
     from common.runs.trained import trained
 
@@ -66,7 +66,7 @@ def predict_translations(run: "Finished", asked: Asked) -> Answered:
     assert isinstance(data, TranslationData)
     data.setup()
     data.move(device)
-    data.pieces = restored(found.facts["pieces"])
+    data.pieces = from_json(found.facts["pieces"])
     network, faults = found.network.to(device), 0
     for path, folder, lines in zip(asked.paths, folders, texts, strict=True):
         faults += _translate(network, data, lines, path, folder)
@@ -94,7 +94,7 @@ def with_vocabulary(run: "Finished", found: "Trained") -> "Trained":
     from dataclasses import replace
 
     from common.data.shared.fingerprint import changes, fingerprint_of
-    from common.data.text.pieces import kept
+    from common.data.text.pieces import as_json
 
     if "pieces" in found.facts:
         return found
@@ -106,7 +106,7 @@ def with_vocabulary(run: "Finished", found: "Trained") -> "Trained":
             f"the data of {run.directory} have changed since: {what}; the vocabulary of its network was "
             "learned from them (valid: the run made anew, with force=true)"
         )
-    return replace(found, facts={**found.facts, "pieces": kept(data.pieces)})
+    return replace(found, facts={**found.facts, "pieces": as_json(data.pieces)})
 
 
 def _translate(

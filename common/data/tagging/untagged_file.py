@@ -9,6 +9,7 @@ from typing import NamedTuple
 from common.base.errors import UserError
 from common.data.shared.text_file import read_text
 from common.data.tagging.tagged_file import DOCUMENT, columns_of
+from common.data.tagging.tagging_data import plain
 
 # files of a word a line, by their names
 OF_WORDS = (".conll", ".iob", ".bio", ".tsv")
@@ -88,8 +89,6 @@ def _of_sentences(lines: list[str], known: frozenset[str]) -> Iterator[Untagged]
 
 def _places(run: re.Match[str], known: frozenset[str]) -> Iterator[tuple[int, int]]:
     """Where the words of what stands between white space begin and end."""
-    from common.data.tagging.tagging_data import plain
-
     text, (start, end) = run.group(), run.span()
     first = next((place for place, letter in enumerate(text) if not _is_sign(letter)), None)
     if plain(text) in known or first is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.base.errors import UserError
 from common.base.sequence import EOS
-from common.data.text.pieces import kept
+from common.data.text.pieces import as_json
 from common.data.text.text_pair import MOST
 from common.runs import predict_translations as ours
 from common.runs import trained
@@ -120,7 +120,7 @@ def test_the_vocabulary_is_that_of_training_whatever_the_files_hold_by_now(echo:
     assert ours.with_vocabulary(None, echo) is echo  # type: ignore[arg-type]
     bare = trained.Trained(echo.module, echo.network, None, {})  # type: ignore[arg-type]
     run: Any = SimpleNamespace(result={"data": None}, directory=Path("run"))
-    assert ours.with_vocabulary(run, bare).facts["pieces"] == kept(pieces)
+    assert ours.with_vocabulary(run, bare).facts["pieces"] == as_json(pieces)
     folders = {"source": [1, 2, "a", "b"]}
     run.result["data"] = {"files": 1, "bytes": 2, "missing": [], "folders": folders}
     with pytest.raises(UserError, match=r"the data of run have changed since: .* force=true"):
