@@ -46,7 +46,9 @@ def run_on_files(words: list[str], paths: list[Path]) -> "Finished | None":
     if any(map(_has_pictures, paths)):
         return None
     if not any(word.startswith(("paper=", "entry=")) for word in words):
-        path = Path(words[0]).expanduser()
+        # beside `import=` the folder of the run, or a file
+        named = [word for word in words if "=" not in word or Path(word).expanduser().exists()]
+        path = Path(named[0]).expanduser()
         result = read_result((path if path.is_dir() else path.parent) / "result.json")
         if result is None or answerer(result["config"]["dataset"].get("kind")) is None:
             return None

@@ -46,7 +46,8 @@ class Line(NamedTuple):
 def predict_translations(run: "Finished", asked: Asked) -> Answered:
     """Translate texts, a sentence a line, as the test split of the run was: with its beam and length penalty.
 
-    What is done is written after each 1,000 lines. An empty line stays one; a line of more tokens than
+    Where every line has a tab, as in a file of pairs, the sentence stands before it. What is done is written
+    after each 1,000 lines. An empty line stays one; a line of more tokens than
     `common.data.text.text_pair.MOST` is told and has none, and the others are done.
 
     Raises:
@@ -54,23 +55,32 @@ def predict_translations(run: "Finished", asked: Asked) -> Answered:
             refuse, or a run that left no network.
     """
     from common.data.text.parallel_text import lines_of
-    from common.data.text.pieces import restored
+    from common.data.text.pieces import from_json
     from common.data.text.translation_data import TranslationData
     from common.runs.trained import trained
 
     folders = folders_of(asked.paths, asked.to, (TEXT, LINES))
-    texts = [lines_of(file, asked.encoding, of="") for file in asked.paths]
+    texts = [_sources(file, lines_of(file, asked.encoding, of="")) for file in asked.paths]
     found = with_vocabulary(run, trained(run))
     data, device = found.module.data, best_device()
     assert isinstance(data, TranslationData)
     data.setup()
     data.move(device)
-    data.pieces = restored(found.facts["pieces"])
+    data.pieces = from_json(found.facts["pieces"])
     network, faults = found.network.to(device), 0
     for path, folder, lines in zip(asked.paths, folders, texts, strict=True):
         faults += _translate(network, data, lines, path, folder)
     count = sum(1 for lines in texts for line in lines if line.strip()) - faults
     return Answered([folder / TEXT for folder in folders], count, "line", faults)
+
+
+def _sources(path: Path, lines: list[str]) -> list[str]:
+    """The sentences of lines: of a file of pairs what stands before the first tab of each."""
+    full = [line for line in lines if line.strip()]
+    if not full or not all("\t" in line for line in full):
+        return lines
+    print(f"{path}: each line has a tab; what stands before it is translated", file=sys.stderr)
+    return [line.partition("\t")[0] for line in lines]
 
 
 def with_vocabulary(run: "Finished", found: "Trained") -> "Trained":
@@ -84,7 +94,7 @@ def with_vocabulary(run: "Finished", found: "Trained") -> "Trained":
     from dataclasses import replace
 
     from common.data.shared.fingerprint import changes, fingerprint_of
-    from common.data.text.pieces import kept
+    from common.data.text.pieces import as_json
 
     if "pieces" in found.facts:
         return found
@@ -96,7 +106,7 @@ def with_vocabulary(run: "Finished", found: "Trained") -> "Trained":
             f"the data of {run.directory} have changed since: {what}; the vocabulary of its network was "
             "learned from them (valid: the run made anew, with force=true)"
         )
-    return replace(found, facts={**found.facts, "pieces": kept(data.pieces)})
+    return replace(found, facts={**found.facts, "pieces": as_json(data.pieces)})
 
 
 def _translate(

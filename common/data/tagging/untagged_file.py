@@ -1,6 +1,7 @@
 """Texts whose words are to be tagged: a sentence a line, or a word a line as in CoNLL's files."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,13 +9,16 @@ from typing import NamedTuple
 from common.base.errors import UserError
 from common.data.shared.text_file import read_text
 from common.data.tagging.tagged_file import DOCUMENT, columns_of
+from common.data.tagging.tagging_data import plain
 
 # files of a word a line, by their names
 OF_WORDS = (".conll", ".iob", ".bio", ".tsv")
 # words that are tagged together: a longer sentence is cut
 MOST = 1_000
-# what is no white space, and the signs before and behind what it has of letters and digits
-RUN, CORE = re.compile(r"\S+"), re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)
+# a line that ends with a tag of any scheme, behind something
+TAGGED = re.compile(r"\S[ \t]+(O|[BIES]-\S+)$")
+# what stands between white space
+RUN = re.compile(r"\S+")
 
 
 class Untagged(NamedTuple):
@@ -37,9 +41,9 @@ def read_untagged(path: Path, encoding: str, known: frozenset[str]) -> list[Unta
     """The sentences of a file; those of more than 1,000 words in parts.
 
     It has a word a line (its first column) and empty lines between sentences, where its name ends as CoNLL's
-    do, where every line has a tab, or where none has white space within it; else a sentence a line, in which
-    words are what stands between white space. Signs at the ends of such a word are words of their own, unless
-    training knows it as it is.
+    do, where every line has a tab or ends with a tag, or where none has white space within it; else a
+    sentence a line, in which words are what stands between white space. Signs at the ends of such a word are
+    words of their own, unless training knows it as it is.
 
     Args:
         path: of the file.
@@ -57,10 +61,10 @@ def read_untagged(path: Path, encoding: str, known: frozenset[str]) -> list[Unta
 
 
 def _is_of_words(path: Path, lines: list[str]) -> bool:
-    full = [line.strip() for line in lines if line.strip()]
+    full = [line.strip() for line in lines if line.strip() and not line.startswith(DOCUMENT)]
     if path.suffix.lower() in OF_WORDS or all("\t" in line for line in full):
         return True
-    return all(len(line.split()) == 1 for line in full)
+    return all(len(line.split()) == 1 for line in full) or all(TAGGED.search(line) for line in full)
 
 
 def _of_words(lines: list[str]) -> Iterator[Untagged]:
@@ -85,18 +89,20 @@ def _of_sentences(lines: list[str], known: frozenset[str]) -> Iterator[Untagged]
 
 def _places(run: re.Match[str], known: frozenset[str]) -> Iterator[tuple[int, int]]:
     """Where the words of what stands between white space begin and end."""
-    from common.data.tagging.tagging_data import plain
-
-    start, end = run.span()
-    parts = CORE.fullmatch(run.group())
-    assert parts is not None
-    if plain(run.group()) in known or not parts.group(2):
+    text, (start, end) = run.group(), run.span()
+    first = next((place for place, letter in enumerate(text) if not _is_sign(letter)), None)
+    if plain(text) in known or first is None:
         yield start, end
         return
-    first, last = start + parts.start(2), start + parts.end(2)
-    yield from ((place, place + 1) for place in range(start, first))
-    yield first, last
-    yield from ((place, place + 1) for place in range(last, end))
+    last = next(place for place in range(len(text), 0, -1) if not _is_sign(text[place - 1]))
+    yield from ((place, place + 1) for place in range(start, start + first))
+    yield start + first, start + last
+    yield from ((place, place + 1) for place in range(start + last, end))
+
+
+def _is_sign(letter: str) -> bool:
+    """Whether a character is neither a letter, nor a mark on one, nor a number, nor an underscore."""
+    return unicodedata.category(letter)[0] not in "LMN" and letter != "_"
 
 
 def _parts(sentence: Untagged) -> Iterator[Untagged]:

@@ -47,8 +47,8 @@ def learned(lines: Iterable[str], level: Level, vocabulary: int) -> Pieces:
     return _BytePairs(lines, vocabulary) if level == "bpe" else _Tokens(lines, level, vocabulary)
 
 
-def kept(pieces: Pieces) -> dict[str, Any]:
-    """A learned vocabulary as plain JSON data, from which `restored` makes it again.
+def as_json(pieces: Pieces) -> dict[str, Any]:
+    """A learned vocabulary as plain JSON data, from which `from_json` makes it again.
 
     Returns:
         level: as in `learned`; tokenizer: what the package tokenizers writes of byte pairs, a text; names:
@@ -60,8 +60,8 @@ def kept(pieces: Pieces) -> dict[str, Any]:
     return {"level": "word" if pieces.by_word else "character", "names": list(pieces.names)}
 
 
-def restored(told: dict[str, Any]) -> Pieces:
-    """The vocabulary that `kept` has written down.
+def from_json(told: dict[str, Any]) -> Pieces:
+    """The vocabulary that `as_json` has written down.
 
     Raises:
         UserError: byte pairs without the package tokenizers.

@@ -9,7 +9,7 @@ from common.base.dataset import Origin, SplitName, check
 from common.base.errors import UserError
 from common.data.shared.own_parts import trained_on
 from common.data.text.parallel_text import Pairs, Splits, cut, divided, read_pair, read_table
-from common.data.text.pieces import kept, restored
+from common.data.text.pieces import as_json, from_json
 from common.data.text.translation_data import TranslationData, TranslationOptions
 
 # the stems of the files of each split in a folder
@@ -94,7 +94,7 @@ class TextPair(TranslationData):
         """The vocabulary, and how a line becomes tokens."""
         self.setup()
         return {
-            "pieces": kept(self.pieces),
+            "pieces": as_json(self.pieces),
             "preparation": "white space as single spaces, Unicode's form NFC, then the pieces of the line by "
             "their numbers, then 2; 0 is padding, 1 the begin of a target, 3 what is no piece",
         }
@@ -112,7 +112,7 @@ class TextPair(TranslationData):
             return
         test = self._clean(self._judged(), "test")
         chosen = self.judged(len(test))
-        self.pieces = restored(self.origin.facts["pieces"])
+        self.pieces = from_json(self.origin.facts["pieces"])
         self._add("test", test if chosen is None else test.take(chosen.tolist()))
 
     def _judged(self) -> Pairs:

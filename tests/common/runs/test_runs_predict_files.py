@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from common.base.errors import UserError
+from common.runs import trained
 from common.runs.predict_files import TAKES, as_line, folders_of
 from common.runs.predict_kinds import answerer, run_on_files
 from common.runs.predictor import Told
+from common.runs.trained import Finished
 
 
 @pytest.mark.parametrize(
@@ -21,17 +24,26 @@ def test_texts_questions_and_clouds_have_somebody_who_answers(kind: str) -> None
         Told.of("net", told, None)
 
 
-def test_pictures_and_networks_on_pictures_are_left_to_others(tmp_path: Path) -> None:
+def test_pictures_and_networks_on_pictures_are_left_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = OmegaConf.create({"dataset": {"kind": "translation"}})
     text, folder = tmp_path / "new.txt", tmp_path / "photos"
     folder.mkdir()
     (folder / "a.JPG").touch()
     network = [str(tmp_path)]
     assert run_on_files(network, [text]) is None
     assert run_on_files([str(tmp_path / "net.onnx")], [text]) is None
-    result = {"config": {"dataset": {"kind": "image_classification"}}}
+    result = {"metrics": {}, "config": {"dataset": {"kind": "image_classification"}}}
     (tmp_path / "result.json").write_text(json.dumps(result))
     assert run_on_files(network, [text]) is None and answerer("image_classification") is None
-    (tmp_path / "result.json").write_text(json.dumps({"config": {"dataset": {"kind": "translation"}}}))
+    (tmp_path / "result.json").write_text(
+        json.dumps(result | {"config": {"dataset": {"kind": "translation"}}})
+    )
+    monkeypatch.setattr(trained, "find", lambda words: Finished(tmp_path, words, config, None, {}))  # type: ignore[arg-type]
+    for words in (network, ["import=nets.py", *network], [str(tmp_path / "result.json")]):
+        found = run_on_files(words, [text])
+        assert found is not None and found.words == words
     # a picture is none of its own files, so that a line can say what it takes
     assert run_on_files(network, [folder]) is None and run_on_files(network, [folder / "a.JPG"]) is None
 

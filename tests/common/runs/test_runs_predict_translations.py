@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.base.errors import UserError
 from common.base.sequence import EOS
-from common.data.text.pieces import kept
+from common.data.text.pieces import as_json
 from common.data.text.text_pair import MOST
 from common.runs import predict_translations as ours
 from common.runs import trained
@@ -94,6 +94,17 @@ def test_a_line_that_is_far_too_long_is_told_and_the_others_are_done(
     assert "error" in known[1] and "translation" not in known[1]
 
 
+def test_of_pairs_with_a_tab_in_each_line_the_first_side_is_translated(
+    echo: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "new.tsv").write_text("the 1 dogs\tdogs the 1\n\nthe dogs\tx\n")
+    said = translated(tmp_path, tmp_path / "new.tsv").written[0].read_text()
+    assert said == "the 1 dogs\n\nthe dogs\n" and "before it is translated" in capsys.readouterr().err
+    (tmp_path / "new.tsv").write_text("the 1 dogs\tdogs\nthe dogs\n")
+    said = translated(tmp_path, tmp_path / "new.tsv").written[0].read_text()
+    assert said == "the 1 dogs dogs\nthe dogs\n"
+
+
 def test_another_encoding_is_one_line_and_read_when_told(echo: Any, tmp_path: Path) -> None:
     (tmp_path / "new.en").write_bytes("the 1 café\n".encode("latin-1"))
     with pytest.raises(
@@ -109,7 +120,7 @@ def test_the_vocabulary_is_that_of_training_whatever_the_files_hold_by_now(echo:
     assert ours.with_vocabulary(None, echo) is echo  # type: ignore[arg-type]
     bare = trained.Trained(echo.module, echo.network, None, {})  # type: ignore[arg-type]
     run: Any = SimpleNamespace(result={"data": None}, directory=Path("run"))
-    assert ours.with_vocabulary(run, bare).facts["pieces"] == kept(pieces)
+    assert ours.with_vocabulary(run, bare).facts["pieces"] == as_json(pieces)
     folders = {"source": [1, 2, "a", "b"]}
     run.result["data"] = {"files": 1, "bytes": 2, "missing": [], "folders": folders}
     with pytest.raises(UserError, match=r"the data of run have changed since: .* force=true"):

@@ -57,6 +57,10 @@ def test_a_file_and_a_network_of_ones_own_go_and_another_file_is_judged(
     words = ["paper=yogi", "dataset=tagged_file", "dataset.path=mine.conll", "trainer=cpu", "paper.epochs=2"]
     ended = quick(*words, "import=nets", "model._target_=nets.Net")
     assert result(ended, tmp_path)["metrics"]["steps"] == 2
+    folder = str(Path(ended.stdout.strip().splitlines()[-1].removeprefix("result: ")).parent)
+    (tmp_path / "plain.txt").write_text("Bob met Anna\n")
+    said = calls.run(["import=nets", folder, "plain.txt", "to=own"], tmp_path, script=ROOT / "predict.py")
+    assert said.code == 0 and "1 sentence answered" in said.out, said
     ended = quick(*words, *SMALL[:4])
     assert "9 train, 1 validation, 2 test sentences; LOC, PER" in ended.stderr
     folder = str(Path(ended.stdout.strip().splitlines()[-1].removeprefix("result: ")).parent)

@@ -24,6 +24,10 @@ def test_signs_at_the_ends_of_a_word_stand_alone_unless_training_knows_it(tmp_pa
         )
     ]
     assert words(tmp_path / "a.txt", "the U.S. is\n") == [("the", "U.S.", "is")]
+    # a vowel sign is a part of its word, and signs without end take no time without end
+    hindi = "\u0926\u093f\u0932\u094d\u0932\u0940"
+    assert words(tmp_path / "a.txt", f"{hindi}, {hindi}.") == [(hindi, ",", hindi, ".")]
+    assert words(tmp_path / "a.txt", f"a {'x' + 300_000 * '.' + 'y'}") == [("a", f"x{300_000 * '.'}y")]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,7 @@ def test_signs_at_the_ends_of_a_word_stand_alone_unless_training_knows_it(tmp_pa
     [
         ("a.conll", "the DT\ndog NN\n\nbarks VB\n"),
         ("a.txt", "the\ndog\n\nbarks\n"),
+        ("a.txt", "-DOCSTART- -X- O O\n\nthe DT O\ndog NN B-X\n\nbarks VB O\n"),
         ("a.txt", "the\tDT\ndog\tNN\n\n\nbarks\tVB"),
         ("a.txt", "the\rdog\r\rbarks\r"),
     ],

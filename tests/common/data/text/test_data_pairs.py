@@ -15,7 +15,7 @@ from common.base.sequence import BOS, EOS, PAD, SPECIAL, UNKNOWN, parted
 from common.data.shared.fingerprint import fingerprint
 from common.data.text.bucketing import BucketLoader, by_length, cuts, padding
 from common.data.text.parallel_text import Pairs, core, divided
-from common.data.text.pieces import kept, learned, restored
+from common.data.text.pieces import as_json, from_json, learned
 from common.data.text.text_pair import MOST
 
 Make = Callable[..., Any]
@@ -173,7 +173,7 @@ def test_a_vocabulary_that_was_written_down_is_the_same_one(level: Any) -> None:
         pytest.importorskip("tokenizers", reason="pip install -e '.[translation]'")
     lines = [*sentences(60), "Ünïcode </s> 1.5%"]
     pieces = learned(lines, level, 80)
-    again = restored(json.loads(json.dumps(kept(pieces))))
+    again = from_json(json.loads(json.dumps(as_json(pieces))))
     lines += ["zebras </s> \u2603", ""]
     assert again.encode(lines) == pieces.encode(lines)
     assert [again.decode(one) for one in again.encode(lines)] == list(
