@@ -440,6 +440,27 @@ def test_what_scikit_learn_builds_the_same_is_tried_once(tmp_path: Path) -> None
     assert search._next() is None
 
 
+def test_a_pipeline_that_is_at_work_when_the_minutes_are_over_is_given_up(tmp_path: Path) -> None:
+    class Working:
+        seconds, stopped = 3.0, False
+
+        def outcome(self, wait: float) -> None:
+            return None
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    search, trial = searching(tmp_path), Working()
+    search.running, search.started = {0: trial}, time.perf_counter()  # type: ignore[dict-item]
+    search.before = search.budget
+    search._collect(0.0)
+    assert not trial.stopped and search.running
+    search.before = 1.1 * search.budget + 5.0
+    search._collect(0.0)
+    assert trial.stopped and not search.running
+    assert search.tried[0].outcome.why == "out of time: the minutes were over"
+
+
 def test_other_settings_of_an_algorithm_that_has_only_failed_come_last(tmp_path: Path) -> None:
     assert proposed(searching(tmp_path, RF=0.9, GBT=np.nan)) == "Logit"
     search = searching(tmp_path, RF=0.9, GBT=np.nan)
