@@ -294,7 +294,10 @@ def _csv(file: Path, text: str, rename: bool, known: Collection[str], quiet: boo
         raw = [[name, *column] for name, column in zip(names, zip(*rows, strict=True), strict=True)]
         columns, written = plain_numbers(file, raw, delimiter, quiet)
         lines = [line for i, line in enumerate(lines) if i not in set(again)]
-    columns, raw = [column[1:] for column in columns], [column[1:] for column in raw]
+    # most are as they stand: one list for both
+    below = [column[1:] for column in columns]
+    raw = [b if c is r else r[1:] for b, c, r in zip(below, columns, raw, strict=True)]
+    columns = below
     return _without_index(file, Read(names, columns, lines[1:], written, raw))
 
 
