@@ -187,8 +187,8 @@ class PipelineTable(Function):
             raise UserError(
                 f"dataset.test_path={path}: no column {first.target_name!r} (valid: the columns of training)"
             )
-        place, form = read.names.index(first.target_name), first.target_written
-        target = read.columns[place] if form == PLAIN else [form.plain(cell) for cell in read.raw[place]]
+        where, form = read.names.index(first.target_name), first.target_written
+        target = read.columns[where] if form == PLAIN else [form.plain(cell) for cell in read.raw[where]]
         absent = [missing(cell) or (self.regression and marked(cell)) for cell in target]
         rows = [i for i, none in enumerate(absent) if not none]
         if not rows:
