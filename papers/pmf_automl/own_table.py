@@ -16,7 +16,7 @@ from common.data.shared.in_memory import Options
 from common.data.shared.subsets import stratified_subset
 from common.data.shared.text_file import shown
 from common.data.tables.sheet import Read, Sheet, as_class, ordered, sheet, table_of
-from common.data.tables.written import PLAIN, Cells, missing, number
+from common.data.tables.written import PLAIN, Cells, marked, missing, number
 from papers.pmf_automl.preparation import Plan, counts_rows, plans, prepared
 
 Array = np.ndarray
@@ -187,8 +187,10 @@ class PipelineTable(Function):
             raise UserError(
                 f"dataset.test_path={path}: no column {first.target_name!r} (valid: the columns of training)"
             )
-        target = read.columns[read.names.index(first.target_name)]
-        rows = [i for i, cell in enumerate(target) if not missing(cell)]
+        where, form = read.names.index(first.target_name), first.target_written
+        target = read.columns[where] if form == PLAIN else [form.plain(cell) for cell in read.raw[where]]
+        absent = [missing(cell) or (self.regression and marked(cell)) for cell in target]
+        rows = [i for i, none in enumerate(absent) if not none]
         if not rows:
             raise UserError(f"dataset.test_path={path}: no row has a {first.target_name!r}")
         columns, _ = matched(self.plans, read, path)

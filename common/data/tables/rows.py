@@ -226,9 +226,12 @@ def headed(columns: Sequence[Cells], names: Collection[str]) -> bool:
     """Whether the first row holds names.
 
     So it does where one is among `names`, and where one stands over nothing but numbers; where all are words,
-    unless most of them are found again below, as in tables of words alone that have no names.
+    unless most of them are found again below, as in tables of words alone that have no names. Where `names`
+    are the numbers of columns, as of a file without names, only where all are.
     """
     first = [column[0] for column in columns]
+    if names and all(map(str.isdecimal, names)):
+        return set(first) <= set(names) and len(set(first)) == len(first)
     if any(name in names for name in first):
         return True
     if all(number(cell) is None for cell in first):

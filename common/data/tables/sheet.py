@@ -13,7 +13,17 @@ from common.base.errors import UserError
 from common.base.files import names_beside
 from common.data.shared.text_file import decoded, from_here, shown
 from common.data.tables.rows import KNOWN, arff, content_of, headed, rows_of
-from common.data.tables.written import Cells, Written, infinite, missing, number, parsed, plain_numbers, say
+from common.data.tables.written import (
+    PLAIN,
+    Cells,
+    Written,
+    infinite,
+    missing,
+    number,
+    parsed,
+    plain_numbers,
+    say,
+)
 
 # a target of whole numbers is one of classes: of so many different ones, and none of more than two larger
 MOST_CLASSES, LARGEST_LABEL, FEWEST_APART = 20, 9_999, 5
@@ -33,7 +43,7 @@ class Sheet:
     Attributes:
         lines: where each row stands in the file, from 1.
         sparse: whether a column that it lacks holds zeros, as in LIBSVM.
-        written: how the numbers of each column were written in the file.
+        written: how the numbers of each column were written in the file; target_written: those of the target.
     """
 
     names: list[str]
@@ -43,6 +53,7 @@ class Sheet:
     lines: list[int]
     sparse: bool
     written: list[Written] = field(default_factory=list)
+    target_written: Written = PLAIN
 
     def __len__(self) -> int:
         return len(self.target)
@@ -51,7 +62,16 @@ class Sheet:
         """Some of its rows."""
         columns = [[column[i] for i in index] for column in self.columns]
         target, lines = [self.target[i] for i in index], [self.lines[i] for i in index]
-        return Sheet(self.names, columns, target, self.target_name, lines, self.sparse, self.written)
+        return Sheet(
+            self.names,
+            columns,
+            target,
+            self.target_name,
+            lines,
+            self.sparse,
+            self.written,
+            self.target_written,
+        )
 
     def column(self, name: str) -> Cells:
         """The cells of a column; zeros for one that a sparse file lacks."""
@@ -166,6 +186,7 @@ def _sheet(
         read.lines,
         read.sparse,
         [read.written[i] for i in kept],
+        read.written[place],
     )
     return _with_target(whole, path)
 
@@ -294,7 +315,10 @@ def _csv(file: Path, text: str, rename: bool, known: Collection[str], quiet: boo
         raw = [[name, *column] for name, column in zip(names, zip(*rows, strict=True), strict=True)]
         columns, written = plain_numbers(file, raw, delimiter, quiet)
         lines = [line for i, line in enumerate(lines) if i not in set(again)]
-    columns, raw = [column[1:] for column in columns], [column[1:] for column in raw]
+    # most are as they stand: one list for both
+    below = [column[1:] for column in columns]
+    raw = [b if c is r else r[1:] for b, c, r in zip(below, columns, raw, strict=True)]
+    columns = below
     return _without_index(file, Read(names, columns, lines[1:], written, raw))
 
 

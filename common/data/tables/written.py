@@ -21,6 +21,7 @@ LARGEST_NUMBER = 3.4028234e38
 DECIMAL_COMMA = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+|(?=,\d))(,\d+)?([eE][+-]?\d+)?")
 THOUSANDS_COMMA = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?([eE][+-]?\d+)?")
 GAP = r"[ '’\u00a0\u2009\u202f]"
+WITH_GAP = re.compile(rf"\d{GAP}\d{{3}}")
 THOUSANDS_GAP = re.compile(rf"[+-]?[1-9]\d{{0,2}}({GAP}\d{{3}})+([.,]\d+)?")
 FORMS = {"decimal": DECIMAL_COMMA, "thousands": THOUSANDS_COMMA}
 
@@ -101,8 +102,7 @@ def plain_numbers(
     opened = [_without_marks(column) for column in columns]
     units = [_unit_of(column) for column in opened]
     bare = [_stripped(column, unit) for column, unit in zip(opened, units, strict=True)]
-    gaps = [any(map(THOUSANDS_GAP.fullmatch, column[1:] or column)) for column in bare]
-    gaps = [gap and _closes(column) for gap, column in zip(gaps, bare, strict=True)]
+    gaps = [bool(WITH_GAP.search("\n".join(column[1:] or column))) and _closes(column) for column in bare]
     bare = [list(map(_closed, column)) if gap else column for gap, column in zip(gaps, bare, strict=True)]
     commas = _commas_of(bare, delimiter)
     found, written = [], []
@@ -110,7 +110,7 @@ def plain_numbers(
         made = column if comma is None else [_pointed(cell, FORMS[comma]) for cell in column]
         found.append(made)
         written.append(Written(unit, comma, gap))
-        if any(map(marked, own)) and not _all_numbers(made[1:]):
+        if made is not own and any(map(marked, own)) and not _all_numbers(made[1:]):
             found[-1], written[-1] = own, PLAIN
     if not quiet:
         _say_units(file, columns, units)
@@ -127,7 +127,7 @@ def say(line: str) -> None:
 
 def _without_marks(column: Cells) -> Cells:
     """A column with nothing where marks stand; a first cell with letters may be a name."""
-    if not any(map(marked, set(column))):
+    if MARKS.isdisjoint(map(str.lower, set(column))):
         return column
     first = "" if marked(column[0]) and not any(map(str.isalpha, column[0])) else column[0]
     return [first, *("" if marked(cell) else cell for cell in column[1:])]
@@ -142,7 +142,7 @@ def _say_marks(file: Path, columns: Sequence[Cells], found: Sequence[Cells]) -> 
     names: list[str] = []
     marks: set[str] = set()
     for i, (own, made) in enumerate(zip(columns, found, strict=True)):
-        its = {cell for cell in set(own[1:]) - set(made[1:]) if marked(cell)}
+        its = set() if made is own else {cell for cell in set(own[1:]) - set(made[1:]) if marked(cell)}
         if its:
             names.append(own[0] or str(i))
             marks |= its

@@ -174,6 +174,25 @@ def test_new_numbers_are_read_in_the_form_of_training(tmp_path: Path) -> None:
     assert unknown_cells(training.plans[1], taken[1]) == 0
 
 
+def test_a_second_table_is_read_as_the_first_and_its_rows_without_a_target_do_not_count(
+    tmp_path: Path,
+) -> None:
+    rows = [["price", "w", "y"], *([f"{i},5 €", "uv"[i % 2], "pq"[i % 2]] for i in range(1, 30))]
+    first = written(tmp_path / "a.csv", rows)
+    second = written(
+        tmp_path / "b.csv", [["y", "w", "price"], ["q", "u", "2,5 €"], ["?", "v", "7"], ["p", "x", "-"]]
+    )
+    data = table(first, test_path=str(second))
+    np.testing.assert_array_equal(data.X_test, [[2.5, 0], [np.nan, -1]])
+    assert [data.labels[c] for c in data.y_test] == ["q", "p"] and len(data.y) == 29
+    numbers = table(first, kind="regression", target="price", test_path=str(second.parent / "b.csv"))
+    np.testing.assert_array_equal(numbers.y_test, [2.5, 7])
+    with pytest.raises(UserError, match="1 classes are not those of training: z"):
+        table(first, test_path=str(written(second, [["y", "w", "price"], ["z", "u", "1"]])))
+    with pytest.raises(UserError, match=r"dataset\.test_path=.*: no column 'y'"):
+        table(first, test_path=str(written(second, [["w", "price"], ["u", "1"]])))
+
+
 def test_a_column_that_counts_the_rows_is_left_out_where_it_may_tell_classes(tmp_path: Path) -> None:
     rows = [["Id", "x", "y"], *([i + 1, i * 7 % 5, "pq"[i > 20]] for i in range(40))]
     data = table(written(tmp_path / "a.csv", rows))
@@ -438,6 +457,27 @@ def test_what_scikit_learn_builds_the_same_is_tried_once(tmp_path: Path) -> None
     search.built_as = [effective(one, True, 40) for one in search.pipelines]
     search.tried = [Tried(n, search.pipelines[n], Outcome(None, None, 1.0), 0.9) for n in (0, 2)]
     assert search._next() is None
+
+
+def test_a_pipeline_that_is_at_work_when_the_minutes_are_over_is_given_up(tmp_path: Path) -> None:
+    class Working:
+        seconds, stopped = 3.0, False
+
+        def outcome(self, wait: float) -> None:
+            return None
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    search, trial = searching(tmp_path), Working()
+    search.running, search.started = {0: trial}, time.perf_counter()  # type: ignore[dict-item]
+    search.before = search.budget
+    search._collect(0.0)
+    assert not trial.stopped and search.running
+    search.before = 1.1 * search.budget + 5.0
+    search._collect(0.0)
+    assert trial.stopped and not search.running
+    assert search.tried[0].outcome.why == "out of time: the minutes were over"
 
 
 def test_other_settings_of_an_algorithm_that_has_only_failed_come_last(tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def test_a_known_name_says_that_the_first_row_holds_names() -> None:
     assert not headed(columns, ()) and headed(columns, ["group"])
 
 
+def test_rows_for_a_table_without_names_have_none_either() -> None:
+    names = ["0", "1", "2"]
+    assert not headed([["5more", "2"], ["low", "low"], ["2", "3"]], names)
+    assert headed([["2", "a"], ["0", "b"]], names)
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 def test_a_packed_file_is_read_as_what_it_holds(tmp_path: Path, pack: object) -> None:
     (tmp_path / "a.csv.packed").write_bytes(pack(PLAIN.encode()))  # type: ignore[operator]
