@@ -22,7 +22,7 @@ from papers.ablr.regression import Form, heads
 INVERSE_ALPHA, BETA = (1e-3, 1e3), (1.0, 1e6)
 FIRST_INVERSE_ALPHA, FIRST_BETA = 1.0, 10.0
 # points whose features are computed at once: what a core's cache holds
-AT_ONCE = 8192
+AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
