@@ -10,7 +10,7 @@ import pytest
 
 NAMES = Path(__file__).with_name("slow.txt")
 # seconds of a case, with its fixtures
-LIMIT = 0.3
+LIMIT = 0.1
 
 
 def function_of(nodeid: str) -> str:
