@@ -3,7 +3,6 @@
 A file that cannot be read is handed on with what is wrong with it, so that the others are done.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -18,6 +17,7 @@ from common.base.errors import UserError
 from common.base.files import names_beside
 from common.data.images.decoding import SUFFIXES, Picture, decode_frames, decode_picture, frame_count
 from common.data.shared.download import DamagedError, reason
+from common.runs.predict_files import files_in
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv", ".3gp")
 # of pictures that may be several in one file
@@ -71,12 +71,9 @@ def listed(paths: list[Path], left_out: Path) -> tuple[list[Source], Counter[str
     others: Counter[str] = Counter()
     for path in paths:
         if path.is_dir():
-            inside = [file for file in _files_in(path, left_out.resolve()) if is_picture(file)]
-            others.update(
-                file.suffix.lower() or "without a suffix"
-                for file in _files_in(path, left_out.resolve())
-                if not is_picture(file)
-            )
+            files = files_in(path, left_out)
+            inside = [file for file in files if is_picture(file)]
+            others.update(file.suffix.lower() or "without a suffix" for file in files if not is_picture(file))
             if not inside:
                 raise UserError(
                     f"{path} holds no picture (valid: {', '.join((*SUFFIXES, *VIDEOS))}, at any depth)"
@@ -91,16 +88,6 @@ def listed(paths: list[Path], left_out: Path) -> tuple[list[Source], Counter[str
                 f"{path}: no such file or folder; there is {there} (valid: pictures, or a folder of them)"
             )
     return list(found.values()), others
-
-
-def _files_in(folder: Path, left_out: Path) -> list[Path]:
-    files = []
-    for at, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if name[0] != "." and (Path(at) / name).resolve() != left_out
-        )
-        files += [Path(at) / name for name in sorted(names) if name[0] != "."]
-    return files
 
 
 def is_picture(file: Path) -> bool:

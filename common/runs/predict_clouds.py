@@ -1,12 +1,11 @@
 """`predict.py` on clouds of points: the classes that a network of a finished run gives them."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.base.errors import UserError
-from common.runs.predict_files import Answered, Asked, as_line, best_device
+from common.runs.predict_files import Answered, Asked, as_line, best_device, files_in
 
 if TYPE_CHECKING:
     from common.runs.trained import Finished
@@ -91,15 +90,7 @@ def _listed(paths: list[Path], left_out: Path) -> list[Path]:
     for path in paths:
         inside = [path]
         if path.is_dir():
-            inside = []
-            for at, folders, names in os.walk(path):
-                folders[:] = sorted(
-                    name
-                    for name in folders
-                    if name[0] != "." and (Path(at) / name).resolve() != left_out.resolve()
-                )
-                files = [Path(at) / name for name in sorted(names) if name[0] != "."]
-                inside += [file for file in files if file.suffix.lower() in SUFFIXES]
+            inside = [file for file in files_in(path, left_out) if file.suffix.lower() in SUFFIXES]
             if not inside:
                 raise UserError(f"{path} holds no cloud (valid: {', '.join(SUFFIXES)}, at any depth)")
         for file in inside:

@@ -1,6 +1,7 @@
-"""What `predict.py` on texts, questions and clouds shares: what is asked for, and what comes of it."""
+"""What `predict.py` shares on files of all kinds: what is asked for, what folders hold, what comes of it."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,22 @@ def folders_of(files: list[Path], to: Path, names: tuple[str, ...]) -> list[Path
             raise UserError(f"to={folder}: would replace the file {file} itself (valid: another folder)")
         found.append(folder)
     return found
+
+
+def files_in(folder: Path, left_out: Path) -> list[Path]:
+    """The files in a folder at any depth, in the order of their names; hidden ones do not count.
+
+    Args:
+        folder: that is gone into.
+        left_out: a folder that is not, as what is written there is no input.
+    """
+    left_out, files = left_out.resolve(), []
+    for at, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and (Path(at) / name).resolve() != left_out
+        )
+        files += [Path(at) / name for name in sorted(names) if name[0] != "."]
+    return files
 
 
 def as_line(content: dict[str, Any]) -> str:

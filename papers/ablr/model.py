@@ -176,25 +176,26 @@ class SharedRegression:
         self.log_scale = torch.full((len(tasks),), float(np.log(FIRST_INVERSE_ALPHA)), dtype=torch.float64)
         self.log_beta = torch.full((len(tasks),), float(np.log(FIRST_BETA)), dtype=torch.float64)
         self.evaluations = 0
-        self._group()
+        self._divide()
 
-    def _group(self) -> None:
+    def _divide(self) -> None:
         """Tasks in parts of so few points that a core's cache holds what is computed of them."""
         self.parts = [_Part(places, self.tasks, self.features.dim) for places in _parted(self.tasks)]
 
     def criterion(self, z: Tensor, log_scale: Tensor, log_beta: Tensor) -> Tensor:
         """The sum of the tasks' criteria."""
-        return torch.stack(
-            [part.criterion(self.features.map(z, part.inputs), log_scale, log_beta) for part in self.parts]
-        ).sum()
+        return torch.stack([self._of(part, z, log_scale, log_beta) for part in self.parts]).sum()
+
+    def _of(self, part: _Part, z: Tensor, log_scale: Tensor, log_beta: Tensor) -> Tensor:
+        """What some of the tasks add to it."""
+        return part.criterion(self.features.map(z, part.inputs), log_scale, log_beta)
 
     def fit(self, iterations: int) -> float:
         """So many iterations of L-BFGS-B from the parameters as they are; the criterion at the end."""
         k, T = len(self.z), len(self.tasks)
 
         def part_of(part: _Part, at: Tensor) -> Tensor:
-            z, log_scale, log_beta = at.split([k, T, T])
-            return part.criterion(self.features.map(z, part.inputs), log_scale, log_beta)
+            return self._of(part, *at.split([k, T, T]))
 
         downhill = _downhill([partial(part_of, part) for part in self.parts])
 

@@ -153,7 +153,7 @@ def test_fitted_precisions_are_those_of_scikit_learns_bayesian_ridge() -> None:
         80, generator=g, dtype=torch.float64
     )
     model.tasks = [Points(x, y)]
-    model._group()
+    model._divide()
     model.fit_heads(500)
     peer = BayesianRidge(
         alpha_1=0, alpha_2=0, lambda_1=0, lambda_2=0, fit_intercept=False, tol=1e-10, max_iter=2000
