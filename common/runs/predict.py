@@ -158,7 +158,7 @@ def _check_there(paths: list[Path]) -> None:
 def _pipeline_of(words: list[str]) -> Path | None:
     """The folder of the run that words name, where it leaves a pipeline for rows of a table; else None."""
     from common.runs.trained import find
-    from papers.pmf_automl.saved import is_saved
+    from papers.pmf_automl.saved_files import is_saved
 
     paths = [Path(word).expanduser() for word in words if "=" not in word]
     if paths:

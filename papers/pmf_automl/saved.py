@@ -15,14 +15,9 @@ from common.data.tables.sheet import Read, table_of
 from papers.pmf_automl.own_table import matched
 from papers.pmf_automl.pipelines import trusted
 from papers.pmf_automl.preparation import Plan, prepared, unknown_cells
-from papers.pmf_automl.table_search import ABOUT, PIPELINE
+from papers.pmf_automl.saved_files import ABOUT, PIPELINE
 
 PREDICTIONS = "predictions.csv"
-
-
-def is_saved(folder: Path) -> bool:
-    """Whether a run's folder holds a pipeline."""
-    return (folder / ABOUT).is_file()
 
 
 def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:

@@ -23,12 +23,12 @@ from papers.pmf_automl.meta_features import in_order, meta_features
 from papers.pmf_automl.own_table import PipelineTable, told
 from papers.pmf_automl.pipelines import DEFAULTS, MAJORITY, QUICK, Description, built, effective, said
 from papers.pmf_automl.recommender import Competitor, Problem, Recommender
+from papers.pmf_automl.saved_files import ABOUT, PIPELINE
 from papers.pmf_automl.scores import Matrix, PipelineScores, read_oboe_whole
 from papers.pmf_automl.trial import Outcome, Table, Trial, start_server
 
 Array = np.ndarray
 
-PIPELINE, ABOUT = "pipeline.skops", "pipeline.json"
 # shares of the minutes: for learning from the matrix; that are left for the last fits; of one pipeline
 LEARNING, LAST, ONE = 0.2, 0.2, 0.2
 # seconds that a last fit gets at least; and of one training step

@@ -1,6 +1,7 @@
 """Which runs take files that are no pictures, and what their answers share."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from omegaconf import OmegaConf
 
 from common.base.errors import UserError
 from common.runs import trained
+from common.runs.predict import _pipeline_of
 from common.runs.predict_files import TAKES, as_line, folders_of
 from common.runs.predict_kinds import answerer, run_on_files
 from common.runs.predictor import Told
@@ -63,3 +65,16 @@ def test_of_several_files_each_has_a_folder_and_what_is_given_is_never_replaced(
 def test_what_is_no_text_is_written_by_its_number() -> None:
     assert as_line({"a": "é"}) == '{"a": "é"}\n'
     assert as_line({"a": "é\ud83d"}) == '{"a": "\\u00e9\\ud83d"}\n'
+
+
+def test_a_network_answers_without_the_packages_that_pipelines_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [*sys.modules]:
+        if name.startswith(("papers.pmf_automl", "common.numerics", "linear_operator", "skops")):
+            monkeypatch.delitem(sys.modules, name)
+    for name in ("linear_operator", "skops", "sklearn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert _pipeline_of([str(tmp_path)]) is None
+    (tmp_path / "pipeline.json").touch()
+    assert _pipeline_of([str(tmp_path)]) == tmp_path
