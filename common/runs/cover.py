@@ -6,7 +6,7 @@ import queue
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from common.runs.worker import INTERRUPTED
 from common.runs.worker_process import Worker
 
 HELP = """Measure every entry that is cheap, and keep the numbers in results/: those that nobody has measured
-first, then those of earlier code, the oldest first. It can be stopped at any time and goes on where it was.
+first, then those of earlier code, the oldest first; what failed here at its last try, as files are missing,
+comes after all others. It can be stopped at any time and goes on where it was.
 
   python cover.py                               all papers, for an hour, entries of at most two minutes each
   python cover.py 'spider.*' 'yogi.ae_small.*'  those of some tables
@@ -54,8 +55,11 @@ def _cover(words: list[str]) -> int:
 
     failed = 0
     if LIST not in words:
-        failed = measure(cheap(items(), within), settings, passed_on, folders)
-    show(items(), within)
+        failures = folders.failures()
+        # the order stays among those that failed, and among the others
+        waiting = sorted(cheap(items(), within), key=lambda item: item.name in failures)
+        failed = measure(waiting, settings, passed_on, folders)
+    show(items(), within, folders.failures())
     return 1 if failed else 0
 
 
@@ -119,9 +123,27 @@ class Folders:
         return {name: Cost(**cost) for name, cost in json.loads(self.path.read_text()).items()}
 
     def note(self, item: Item, cost: Cost) -> None:
-        """Keep what an item costs."""
+        """Keep what an item costs; it has not failed."""
         costs = {**self.costs(), item.name: cost}
         write_json(self.path, {name: asdict(costs[name]) for name in sorted(costs)})
+        failures = self.failures()
+        if failures.pop(item.name, None) is not None:
+            write_json(self.failures_path, failures)
+
+    @property
+    def failures_path(self) -> Path:
+        # beside the runs: another machine that shares the results may have the files that are missing here
+        return self.outputs / "cover_failures.json"
+
+    def failures(self) -> dict[str, str]:
+        """What each item said that failed here at its last try, by name."""
+        path = self.failures_path
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def note_failure(self, item: Item, said: str) -> None:
+        """Keep what an item said that failed."""
+        failures = self.failures() | {item.name: said}
+        write_json(self.failures_path, {name: failures[name] for name in sorted(failures)})
 
 
 def measure(items: Sequence[Item], settings: dict[str, float], words: Sequence[str], folders: Folders) -> int:
@@ -245,30 +267,39 @@ class Sitting:
             return f"takes about {seconds / share:,.0f} s; stopped with a checkpoint"
         self.failed += 1
         said = (answer or {}).get("said") or f"its worker ended: {worker.last_words}"
+        self.folders.note_failure(item, said)
         return f"failed: {said}"
 
 
-def show(items: Sequence[Item], within: float) -> None:
-    """Print a line a paper, and what is left to measure."""
+def show(items: Sequence[Item], within: float, failures: Mapping[str, str]) -> None:
+    """Print a line a paper, and what is left to measure.
+
+    Args:
+        failures: see `Folders.failures`.
+    """
     papers = sorted({item.entry.split(".")[0] for item in items})
     paper_column = Column("paper", no_wrap=True, min_width=max(map(len, papers), default=0))
-    table = Table(paper_column, "fresh", "earlier code", "not measured", "of these cheap", "dear", "untried")
+    known = "fresh", "earlier code", "not measured", "of these cheap", "dear", "failed here", "untried"
+    table = Table(paper_column, *known)
     for paper in papers:
         own = [item for item in items if item.entry.startswith(f"{paper}.")]
         states = Counter(item.state for item in own)
         left = [item for item in own if item.state == "not measured"]
-        untried = sum(item.cost is None for item in left)
         low = sum(item.cost is not None and item.cost.seconds <= within for item in left)
+        dear = sum(item.cost is not None for item in left) - low
+        failed = sum(item.cost is None and item.name in failures for item in left)
         table.add_row(
             paper,
             *(str(states[state] or "-") for state in ("fresh", "earlier code", "not measured")),
-            *(str(count or "-") for count in (low, len(left) - low - untried, untried)),
+            *(str(count or "-") for count in (low, dear, failed, len(left) - low - dear - failed)),
         )
     console().print(table)
     left = [item for item in items if item.state != "fresh"]
-    known = sum(item.cost.seconds for item in left if item.cost is not None)
-    untried = sum(item.cost is None for item in left)
+    hours = sum(item.cost.seconds for item in left if item.cost is not None) / 3600
+    without = [item.name for item in left if item.cost is None]
+    failed = sum(name in failures for name in without)
     print(
         f"{len(items) - len(left)} of {len(items)} are measured by this code; the others would take about "
-        f"{known / 3600:,.1f} hours of a processor's share as known, and {untried} are untried"
+        f"{hours:,.1f} hours of a processor's share as known, {len(without) - failed} are untried, "
+        f"and {failed} failed here"
     )

@@ -104,6 +104,40 @@ def test_one_that_fails_is_counted_and_the_others_go_on(
     assert "dead scale=laptop: failed: its worker ended: out of memory" in text
 
 
+def test_what_failed_is_known_beside_the_runs_until_it_succeeds(
+    sit: Callable[..., tuple[Sitting, list[str]]], tmp_path: Path
+) -> None:
+    sitting, _ = sit("wrong", "dead", "quick")
+    folders = sitting.folders
+    assert folders.failures() == {
+        "dead scale=laptop": "its worker ended: out of memory",
+        "wrong scale=laptop": "paper.epochs=0: must be positive",
+    }
+    assert folders.failures_path.parent == tmp_path / "outputs"
+    folders.note(Item("wrong", "laptop", "not measured", "", None), Cost(1.0, True))
+    assert list(folders.failures()) == ["dead scale=laptop"]
+
+
+def test_what_failed_at_its_last_try_comes_last_and_is_not_called_untried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = [Item(f"yogi.{name}", "laptop", "not measured", "", None) for name in "abc"]
+    monkeypatch.setattr(cover, "chosen", lambda patterns: [])
+    monkeypatch.setattr(cover, "items_of", lambda *given: known)
+    made: list[list[str]] = []
+
+    def measure(items: list[Item], *_: object) -> int:
+        made.append([item.entry for item in items])
+        return 0
+
+    monkeypatch.setattr(cover, "measure", measure)
+    words = [f"output_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"]
+    Folders(words).note_failure(known[0], "its files are missing")
+    assert cover._cover(words) == 0
+    assert made == [["yogi.b", "yogi.c", "yogi.a"]]
+    assert "2 are untried, and 1 failed here" in capsys.readouterr().out
+
+
 def test_the_end_stops_what_is_under_way_and_begins_nothing(
     sit: Callable[..., tuple[Sitting, list[str]]], tmp_path: Path
 ) -> None:
