@@ -7,6 +7,7 @@ and where its config still holds what the row says today; one result counts for 
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -524,10 +525,26 @@ def _is_of(result: Result, entry: Entry, scale: str) -> bool:
     chosen = all(result["choices"].get(group, name) == name for group, name in entry.choose.items())
     wanted = entry.values | entry.budget.get(scale, {})
     # a row's teacher may be of the run's seed
-    wanted = {
-        k: v.replace("${seed}", str(result["seed"])) if isinstance(v, str) else v for k, v in wanted.items()
-    }
-    return chosen and all(_holds(result["config"], key, value) for key, value in wanted.items())
+    known = {**result["config"], "seed": result["seed"]}
+    return chosen and all(
+        _holds(result["config"], key, _filled_in(value, known)) for key, value in wanted.items()
+    )
+
+
+def _filled_in(value: Any, config: dict[str, Any]) -> Any:
+    """A value with the config's numbers in place of each ${key}, as in a stage's words; unknown keys stay."""
+    if not isinstance(value, str):
+        return value
+
+    def found(match: re.Match[str]) -> str:
+        node: Any = config
+        for part in match[1].split("."):
+            if not isinstance(node, dict) or part not in node:
+                return match[0]
+            node = node[part]
+        return str(node)
+
+    return re.sub(r"\$\{([\w.]+)\}", found, value)
 
 
 def _holds(config: dict[str, Any], dotted: str, value: Any) -> bool:

@@ -90,6 +90,19 @@ def test_a_run_with_other_settings_than_its_entry_is_left_out(change: Callable[[
     assert row.left_out == 1
 
 
+@pytest.mark.parametrize(("trials", "is_of_it"), [(200, True), (100, False)])
+def test_a_run_whose_stage_has_numbers_of_the_run_itself_is_of_its_row(trials: int, is_of_it: bool) -> None:
+    name = "transfer_automl.text_table.docs_kind_naml"
+    result = made_up(entry(name), "laptop", 3)
+    result["config"]["paper"]["share"] = 1.0
+    assert "${paper.share}" in result["config"]["method"]["reference"]
+    result["config"]["method"]["reference"] = (
+        f"method=design_search/random_search paper.trials={trials} paper.repeats=20 paper.share=1.0 "
+        "paper.top=10 seed=3"
+    )
+    assert bool(row_of([result], name).measured) is is_of_it
+
+
 def test_words_that_change_no_result_leave_a_run_in() -> None:
     words = (f"entry={NAME}", "scale=laptop", "seed=0", "logger=none", "trainer=gpu", "hydra/launcher=joblib")
     assert list(row_of([asked_by(made_up(entry(), "laptop", 0), *words)]).measured) == ["laptop"]
