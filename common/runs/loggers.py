@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
@@ -79,6 +80,7 @@ def wandb_logger(
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
+    import_module("common.runs.wandb_speed")
     if wandb.run is not None:
         # a job that broke off between its training and its result
         wandb.run.finish(exit_code=1)
