@@ -199,10 +199,12 @@ def _touched(
         for key, value in [*module._parameters.items(), *module._buffers.items()]:
             if value is not None:
                 holders.setdefault(id(value), []).append((module, key))
+    by_name: dict[str, dict[int, np.ndarray]] = {}
+    for axis, mask in kept.items():
+        by_name.setdefault(axis.parameter, {})[axis.axis] = mask
     for name, value in [*network.named_buffers(), *network.named_parameters()]:
-        stays = {axis.axis: mask for axis, mask in kept.items() if axis.parameter == name}
-        if stays:
-            yield _Held(name, value, holders[id(value)]), stays
+        if name in by_name:
+            yield _Held(name, value, holders[id(value)]), by_name[name]
 
 
 def _cut_tensor(
@@ -268,30 +270,26 @@ def even_groups(layer: str, stays: np.ndarray) -> np.ndarray:
 def _set_sizes(network: nn.Module, channels: Channels, kept: Mapping[Axis, np.ndarray]) -> None:
     """Let the layers' own attributes say what their weights are now."""
     groups_of = channels.passed.groups
+    cut_layers = {layer_of(axis) for axis in kept if layer_of(axis) != axis.parameter}
+    gone = [channels.of(axis)[~stays] for axis, stays in kept.items()]
+    gone_roots = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *gone]))
     for name, module in network.named_modules():
-        axes = {axis for axis in kept if layer_of(axis) == name and axis.parameter != name}
-        if isinstance(module, _ConvNd) and axes:
+        is_cut = name in cut_layers
+        if isinstance(module, _ConvNd) and is_cut:
             _set_convolution(module, name, kept, groups_of)
-        elif isinstance(module, nn.Linear) and axes:
+        elif isinstance(module, nn.Linear) and is_cut:
             module.out_features, module.in_features = module.weight.shape
-        elif isinstance(module, nn.Bilinear) and axes:
+        elif isinstance(module, nn.Bilinear) and is_cut:
             module.out_features, module.in1_features, module.in2_features = module.weight.shape
-        elif isinstance(module, nn.Embedding | nn.EmbeddingBag) and axes:
+        elif isinstance(module, nn.Embedding | nn.EmbeddingBag) and is_cut:
             module.embedding_dim = module.weight.shape[1]
-        elif isinstance(module, nn.PReLU) and axes:
+        elif isinstance(module, nn.PReLU) and is_cut:
             module.num_parameters = len(module.weight)
         elif isinstance(module, _NormBase) and name in channels.passed.features:
             roots = channels.roots[channels.passed.features[name].numpy()]
-            module.num_features = _count_kept(module.num_features, roots, channels, kept)
+            module.num_features = int(module.num_features - np.isin(roots, gone_roots).sum())
         elif name in channels.passed.norms and channels.passed.norms[name] in kept:
             _set_norm_sizes(name, module, kept[channels.passed.norms[name]])
-
-
-def _count_kept(number: int, roots: np.ndarray, channels: Channels, kept: Mapping[Axis, np.ndarray]) -> int:
-    gone: set[int] = set()
-    for axis, stays in kept.items():
-        gone |= set(channels.of(axis)[~stays].tolist())
-    return int(number - np.isin(roots, list(gone)).sum())
 
 
 def _set_convolution(

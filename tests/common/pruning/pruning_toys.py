@@ -70,10 +70,17 @@ def flat(outputs: Any) -> Tensor:
 
 
 @torch.no_grad()
-def gap(network: nn.Module, shape: Sequence[Any], keep: dict[str, list[int]]) -> float:
-    """The largest difference of what slicing and masking give, beside the largest output."""
+def gap(
+    network: nn.Module, shape: Sequence[Any], keep: dict[str, list[int]], small: nn.Module | None = None
+) -> float:
+    """The largest difference of what slicing and masking give, beside the largest output.
+
+    Args:
+        small: the sliced network, where it is made already.
+    """
     inputs = blank_inputs(shape)
-    small, same = sliced(network, shape, keep), masked(network, shape, keep)
+    small = sliced(network, shape, keep) if small is None else small
+    same = masked(network, shape, keep)
     left, right = flat(small(*inputs)), flat(same(*inputs))
     return float((left - right).abs().max() / right.abs().max().clamp_min(1))
 
