@@ -22,6 +22,7 @@ import importlib.util
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -189,6 +190,7 @@ class Module:
         imports: the dotted names that an imported name may stand for.
         effects: statements that do something beyond binding a name.
         executed: modules, or names in them, whose import is a part of importing this one.
+        trees: what has been written down of it, by the names of definitions.
     """
 
     name: str
@@ -198,6 +200,7 @@ class Module:
     imports: dict[str, list[str]] = field(default_factory=dict)
     effects: list[ast.stmt] = field(default_factory=list)
     executed: list[str] = field(default_factory=list)
+    trees: dict[str, Tree] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for node in self.body:
@@ -238,6 +241,12 @@ class Module:
             self.executed += [alias.name for alias in node.names]
         else:
             self.executed += [target for _, target in imported(node, self.package)]
+
+
+@cache
+def _parsed(name: str, package: str, content: bytes) -> Module:
+    """A module from its text; what several projects have alike is read once."""
+    return Module(name, package, ast.parse(content).body)
 
 
 def _harmless(decorator: ast.expr) -> bool:
@@ -283,7 +292,6 @@ class Project:
         self.root = root
         self._homes: dict[str, Path | None] = {}
         self._modules: dict[str, Module | None] = {}
-        self._trees: dict[Definition, Tree] = {}
         self._said: dict[Definition, str] = {}
         self._next: dict[Definition, frozenset[Definition]] = {}
         self._reached: dict[str, frozenset[Definition]] = {}
@@ -355,15 +363,15 @@ class Project:
                 self._modules[name] = None
             else:
                 package = name if found.name == "__init__.py" else name.rpartition(".")[0]
-                self._modules[name] = Module(name, package, ast.parse(found.read_bytes()).body)
+                self._modules[name] = _parsed(name, package, found.read_bytes())
         return self._modules[name]
 
     def _tree(self, one: Definition) -> Tree:
-        if one not in self._trees:
-            module = self.module(one[0])
-            assert module is not None
-            self._trees[one] = Reader(module.package).tree(_statements(module, one[1]))
-        return self._trees[one]
+        module = self.module(one[0])
+        assert module is not None
+        if one[1] not in module.trees:
+            module.trees[one[1]] = Reader(module.package).tree(_statements(module, one[1]))
+        return module.trees[one[1]]
 
     def _follow(self, one: Definition) -> frozenset[Definition]:
         """What a definition names, and what importing its module does."""
