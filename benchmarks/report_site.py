@@ -32,7 +32,7 @@ def made_up(entry: Entry, scale: str, seed: int) -> dict[str, Any]:
     level = chance.uniform(0.2, 5.0)
     keys = metric_keys(entry.paper, entry.table).values()
     metrics: dict[str, Any] = {key: level * chance.uniform(0.9, 1.1) for key in keys}
-    config = nested({"paper.repeats": 1} | entry.values | entry.budget.get(scale, {}))
+    config = nested({"seed": seed, "paper.repeats": 1} | entry.values | entry.budget.get(scale, {}))
     words = [f"entry={entry.name}", f"scale={scale}", f"seed={seed}"]
     result = _result(entry.paper, words, scale, seed, metrics | {"n": 1000}, level)
     choices = {"dataset": "digits", "model": "mlp", "method": "optimizer/adam", "schedule": "constant"}

@@ -22,6 +22,7 @@ from common.claims.judge import State, Verdict, judge, mean_interval
 from common.runs.code import stale
 from common.runs.evidence import Evidence, asked_forms
 from common.runs.keys import OPTIONAL, STAGED
+from common.runs.matching import NOTHING, value_at
 from common.runs.neutral import NEUTRAL_IN
 from common.runs.result import number
 from common.tables.fits import slope
@@ -524,47 +525,32 @@ def _is_of(result: Result, entry: Entry, scale: str) -> bool:
     """Whether a result's config holds what the row says today."""
     chosen = all(result["choices"].get(group, name) == name for group, name in entry.choose.items())
     wanted = entry.values | entry.budget.get(scale, {})
-    # a row's teacher may be of the run's seed
-    known = {**result["config"], "seed": result["seed"]}
-    return chosen and all(
-        _holds(result["config"], key, _filled_in(value, known)) for key, value in wanted.items()
-    )
+    return chosen and all(_holds(result, key, _filled_in(value, result)) for key, value in wanted.items())
 
 
-def _filled_in(value: Any, config: dict[str, Any]) -> Any:
-    """A value with the config's numbers in place of each ${key}, as in a stage's words; unknown keys stay."""
-    if not isinstance(value, str):
-        return value
+def _filled_in(value: Any, result: Result) -> Any:
+    """A value with the run's own in place of each ${key}, as in a stage's words; unknown keys stay."""
 
     def found(match: re.Match[str]) -> str:
-        node: Any = config
-        for part in match[1].split("."):
-            if not isinstance(node, dict) or part not in node:
-                return match[0]
-            node = node[part]
-        return str(node)
+        there = value_at(result, match[1])
+        return match[0] if there is NOTHING else str(there)
 
-    return re.sub(r"\$\{([\w.]+)\}", found, value)
+    return re.sub(r"\$\{([\w.]+)\}", found, value) if isinstance(value, str) else value
 
 
-def _holds(config: dict[str, Any], dotted: str, value: Any) -> bool:
+def _holds(result: Result, dotted: str, value: Any) -> bool:
     group, _, rest = dotted.partition(".")
     if rest in NEUTRAL_IN.get(group, ()):
         return True
     if dotted in OPTIONAL:
         # a result does not name what a run is without
-        return bool(config.get(dotted) == value)
+        return bool(result["config"].get(dotted) == value)
     if dotted == "teacher":
         # it stands in the nodes that use it
-        nodes = [config.get(group, {}) for group in STAGED]
+        nodes = [result["config"].get(group, {}) for group in STAGED]
         found = [one["teacher"] for one in nodes if "teacher" in one]
         return not found or value in found
-    node: Any = config
-    for part in dotted.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return bool(node == value)
+    return bool(value_at(result, dotted) == value)
 
 
 def _measure(runs: list[Result], scale: str, keys: dict[str, str]) -> dict[str, Measured | None]:
