@@ -5,9 +5,13 @@ import locale
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from common.base.errors import UserError
+
+OURS = tuple(Path(__file__).resolve().parents[2] / name for name in ("common", "papers"))
 
 UNWRITABLE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
@@ -25,6 +29,22 @@ def os_line(error: OSError) -> str:
     return line
 
 
+def needs_package(package: str) -> str:
+    """What to do about a package that is not installed and that only a part of the project needs."""
+    return f"needs the package {package}: make setup-full (or pip install -e '.[papers]')"
+
+
+def missing_line(error: BaseException) -> str | None:
+    """Of a package that a module of this project imports and that is not there; None for other errors."""
+    package = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if package in ("", *(folder.name for folder in OURS)) or not frames:
+        return None
+    importer = Path(frames[-1].f_code.co_filename)
+    ours = any(importer.is_relative_to(folder) for folder in OURS)
+    return f"this {needs_package(package)}" if ours else None
+
+
 def in_one_line(work: Callable[[], int | None]) -> int:
     """The exit code of a command's work; 1, and one line on stderr, where the user can mend what is wrong.
 
@@ -40,6 +60,12 @@ def in_one_line(work: Callable[[], int | None]) -> int:
         return 1
     except OSError as error:
         print(f"error: {os_line(error)}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        line = missing_line(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         return 1
 
 

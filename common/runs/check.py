@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from common.base.command import needs_package
 from common.base.errors import UserError
 from common.base.files import names_beside
 from common.data.shared.text_file import from_here
@@ -370,7 +371,7 @@ def _unfound(name: str, error: BaseException) -> str:
         return f"cannot be found ({error})"
     if opted_in(name):
         return f"it imports the package {package}, which is not installed (valid: pip install {package})"
-    return f"needs the package {package}: make setup-full (or pip install -e '.[papers]')"
+    return needs_package(package)
 
 
 def _deepest(name: str) -> tuple[Any, str]:

@@ -27,7 +27,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from common.base.command import os_line
+from common.base.command import missing_line, os_line
 from common.base.errors import UserError
 from common.runs import catalogue, hydra_speed, keys, own, sweep
 from common.runs.batch import Batch
@@ -229,6 +229,9 @@ def one_line(error: BaseException, words: list[str] | None = None) -> str:
         return f"the disk is full ({where}): free some space; the same command goes on"
     if isinstance(error, OSError):
         return os_line(error)
+    missing = missing_line(error)
+    if missing is not None:
+        return missing
     return f"{type(error).__name__}: {' '.join(str(error).split())} (trace: {_keep_trace(error, words)})"
 
 

@@ -1,4 +1,5 @@
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -6,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from common.base.command import in_one_line, os_line, refuse_options, run_or_help
+from common.base.command import in_one_line, missing_line, os_line, refuse_options, run_or_help
 from common.base.errors import UserError
+from common.runs.cli import one_line
 from common.tables.tables import ROOT
+from papers.nasbot.transport import _simplex
 
 PROGRAM = """
 import sys
@@ -60,6 +63,30 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_one(
 
     assert in_one_line(work) == 1
     assert capsys.readouterr().err == "error: two lines\n"
+
+
+def test_a_package_that_only_a_part_of_the_project_needs_is_named_with_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _simplex.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ot"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ot", None)
+    said = "this needs the package ot: make setup-full (or pip install -e '.[papers]')"
+    assert in_one_line(lambda: _simplex() and None) == 1
+    assert capsys.readouterr().err == f"error: {said}\n"
+    with pytest.raises(ModuleNotFoundError) as caught:
+        _simplex()
+    assert one_line(caught.value) == said
+
+
+@pytest.mark.parametrize("name", ["nothing_of_that_name", "common.nothing"])
+def test_what_is_missing_for_others_or_from_the_project_itself_is_no_package_to_install(name: str) -> None:
+    with pytest.raises(ModuleNotFoundError) as caught:
+        importlib.import_module(name)
+    assert missing_line(caught.value) is None
+    with pytest.raises(ModuleNotFoundError):
+        in_one_line(lambda: importlib.import_module(name) and None)
 
 
 def test_the_code_of_work_that_ends_is_its_own_and_a_reader_that_is_gone_is_no_error_of_it() -> None:
