@@ -39,7 +39,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu": cpu(),
         "threads": torch.get_num_threads(),
         "peak_memory_mb": round(_peak_memory_mb(device), 1),
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": versions(),
         "commit": commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -70,8 +70,9 @@ def _peak_memory_mb(device: torch.device) -> float:
 
 
 @cache
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """Python's, and those of the packages that compute."""
+    found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -1,5 +1,4 @@
 import json
-import math
 import multiprocessing
 import subprocess
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from common.runs.catalogue import read
 from common.runs.environment import cpu
 from common.runs.evidence import Evidence
 from common.runs.record import POINTS, record, thinned
+from common.runs.replay import TOLERANCE, close, timed
 from common.tables.tables import ROOT, papers
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -133,26 +133,17 @@ def quickest(paper: str) -> dict[str, Any] | None:
 
 
 # on another processor sums are rounded otherwise
-HERE, ELSEWHERE = (1e-5, 1e-9), (0.2, 1e-9)
+ELSEWHERE = (0.2, 1e-9)
 # percents of a few hundred examples
 POINTS_ELSEWHERE = 2.0
 
 
 def same(name: str, old: Any, new: Any, here: bool) -> bool:
     """Equal, floats within the tolerance."""
-    if isinstance(old, float) and isinstance(new, int | float):
-        relative, least = HERE if here else ELSEWHERE
-        if not here and name.endswith("_error"):
-            least = POINTS_ELSEWHERE
-        return math.isclose(old, new, rel_tol=relative, abs_tol=least)
     if isinstance(old, list):
         return len(old) == len(new) and all(same(name, *two, here) for two in zip(old, new, strict=True))
-    return bool(old == new)
-
-
-def timed(name: str) -> bool:
-    """Whether a metric is a time, or a rate, which no two runs have alike."""
-    return "seconds" in name or name.startswith("speed_")
+    relative, least = TOLERANCE if here else ELSEWHERE
+    return close(old, new, (relative, POINTS_ELSEWHERE if not here and name.endswith("_error") else least))
 
 
 @pytest.mark.parametrize("paper", papers())
