@@ -6,7 +6,8 @@ A test that failed among the others and then passes three times in another proce
 and does not fail the whole. What fails once more does, and so does all that a second run cannot clear: a
 crash of pytest or of one of xdist's workers, an error of collection, tests that were collected and never
 ran, no tests at all, and each check that the caller names as failed. The last line is `N passed, N failed`,
-with `, N skipped` where there are any; the exit code is 0 or 1.
+with `, N skipped` where there are any; the exit code is 0 or 1. The functions that took longest, all cases
+together, stand before it.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from typing import Any
 import pytest
 
 RERUNS = 3
+# functions of tests that are named for their time
+LONGEST = 60
 # xdist's word for the phase of a test during which its worker died
 CRASHED = "???"
 
@@ -55,7 +59,9 @@ class Recorder:
         self._write(started=nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._write(test=report.nodeid, when=report.when, outcome=report.outcome)
+        self._write(
+            test=report.nodeid, when=report.when, outcome=report.outcome, seconds=round(report.duration, 3)
+        )
 
 
 @dataclass
@@ -70,6 +76,7 @@ class Run:
     failed: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
     crashed: set[str] = field(default_factory=set)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     dead_workers: int = 0
 
     def add(self, event: dict[str, Any]) -> None:
@@ -81,6 +88,7 @@ class Run:
         if "test" not in event:
             return
         name, when, outcome = event["test"], event["when"], event["outcome"]
+        self.seconds[name.partition("[")[0]] += event["seconds"]
         if when == CRASHED:
             self.crashed.add(name)
         elif outcome == "failed":
@@ -162,6 +170,9 @@ def steady(arguments: list[str], checks: list[str]) -> int:
 
 
 def _print(first: Run, unsteady: set[str], failed: set[str], faults: list[str]) -> None:
+    print(f"\nlongest of {sum(first.seconds.values()):,.0f} s in all:")
+    for name, seconds in sorted(first.seconds.items(), key=lambda item: -item[1])[:LONGEST]:
+        print(f"{seconds:6.0f} s {name}")
     print()
     for name in sorted(unsteady):
         print(f"UNSTEADY {name} (failed among the others, passed {RERUNS} times alone)")

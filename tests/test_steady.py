@@ -95,6 +95,24 @@ def test_tests_that_pass_end_with_their_count(tmp_path: Path) -> None:
     assert ended(tmp_path, [], passing=PASSING) == (0, ["1 passed, 0 failed, 1 skipped"])
 
 
+def test_the_functions_that_took_longest_are_named_with_all_their_cases_together(tmp_path: Path) -> None:
+    text = """
+import time, pytest
+def test_short(): pass
+@pytest.mark.parametrize("case", range(3))
+def test_long(case): time.sleep(0.6)
+"""
+    (tmp_path / "test_timed.py").write_text(text)
+    command = [sys.executable, str(CI / "steady.py"), "--", "."]
+    lines = subprocess.run(command, cwd=tmp_path, env={**os.environ, **PLAIN}, **QUIET).stdout.splitlines()
+    place = next(index for index, line in enumerate(lines) if line.startswith("longest of "))
+    assert [line.split()[-1] for line in lines[place + 1 : place + 3]] == [
+        "test_timed.py::test_long",
+        "test_timed.py::test_short",
+    ]
+    assert float(lines[place + 1].split()[0]) >= 2
+
+
 def test_what_fails_once_is_named_and_fails_nothing(tmp_path: Path) -> None:
     code, lines = ended(tmp_path, XDIST, passing=PASSING, flaky=FLAKY)
     assert (code, lines) == (0, [*map(unsteady, FLAKY_ONES), "3 passed, 0 failed, 1 skipped"])

@@ -4,9 +4,12 @@ An arena is a file `conf/arena/<name>.yaml`:
 
     title, says      what it is, what its budgets are
     fields           by name: grounds on which the same methods can play
+      says           what is played there
       tuned          what is tuned, and on what: the same of every contestant
       measures       by metric of result.json: what it is, its unit, and which is better (lower, higher); the
                      first one orders the contestants
+      trade_off      measures of which one is had for the other, so that nobody is first by one alone;
+                     optional
       needs          a file of the project without which nobody plays, as a table of trainings; optional
       words          the words that all runs of the field share, the budget among them; where one of them
                      holds {contestant}, the contestant's words stand there, and else behind them; {seed} in
@@ -24,7 +27,7 @@ Of a contestant whose method or paper is not there yet it is said so, and the ot
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -34,6 +37,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.base.errors import UserError
 from common.base.files import read_yaml
 from common.claims.judge import Interval, mean_interval
+from common.runs.code import stale
 from common.runs.evidence import Evidence, key_of, last_of_each_key
 from common.tables.tables import in_roots, roots, unknown
 
@@ -41,6 +45,9 @@ from common.tables.tables import in_roots, roots, unknown
 BUDGETS = ("paper", "dataset", "scale", "seed")
 # where the words of a contestant stand within a word of the field
 PLACE = "{contestant}"
+
+# mean ranks that differ by less are level, and values that agree in so many digits are tied: that is rounding
+LEVEL, DIGITS = 1e-9, 6
 
 Words = tuple[str, ...]
 
@@ -65,8 +72,10 @@ class Measure(_Strict):
 class ArenaField(_Strict):
     """Grounds on which the same methods can play; see the module."""
 
+    says: str
     tuned: str
     measures: Annotated[dict[str, Measure], Field(min_length=1)]
+    trade_off: tuple[str, ...] = ()
     needs: str | None = None
     words: Words
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
@@ -117,6 +126,9 @@ class ArenaField(_Strict):
         sizes = {name: len(self.options(name)) for name in self.contestants}
         if len(set(sizes.values())) > 1:
             yield f"grids of {sizes} settings (valid: as many for all)"
+        if self.trade_off and (len(self.trade_off) < 2 or set(self.trade_off) - set(self.measures)):
+            valid = f"at least two of {', '.join(self.measures)}"
+            yield f"trade_off={list(self.trade_off)} (valid: {valid})"
         fitting = [name for name in self.measures if "test" not in name]
         if self.grids and self.choose not in fitting:
             yield f"choose={self.choose} (valid: a measure of no test set: {', '.join(fitting) or 'none'})"
@@ -157,6 +169,8 @@ class FieldStandings:
         ranks: by measure and contestant the mean over those grounds of its ranks among results of the same
             seed, 1 the best, ties share the mean; contestants are in the order of the first measure. The
             interval is over seeds: it says what other seeds would give on these grounds, not on others.
+        trade_off: measures of which one is had for the other.
+        runs, stale: results that are there, and those of them that earlier code has made.
         missing: runs that are not there, by their words.
         absent: contestants that are not there yet, or not defined here, with the reason.
     """
@@ -165,6 +179,9 @@ class FieldStandings:
     seeds: int
     by_ground: dict[str, dict[str, Standing]]
     ranks: dict[str, dict[str, Interval]]
+    trade_off: tuple[str, ...]
+    runs: int
+    stale: int
     missing: list[Words]
     absent: dict[str, str]
 
@@ -172,6 +189,21 @@ class FieldStandings:
     def rank(self) -> dict[str, Interval]:
         """By contestant, the best first: its rank by the first measure; empty where nothing is complete."""
         return next(iter(self.ranks.values()), {})
+
+    @property
+    def leaders(self) -> list[str]:
+        """Those of the best mean rank, several where they are level; of a trade-off those whom none beats.
+
+        Another beats a contestant that is no worse than it by any of the traded measures, and better by one.
+        """
+        if self.trade_off:
+            return [name for name in self.rank if not any(self._beats(other, name) for other in self.rank)]
+        best = min((one.mean for one in self.rank.values()), default=0.0)
+        return [name for name, one in self.rank.items() if one.mean <= best + LEVEL]
+
+    def _beats(self, one: str, other: str) -> bool:
+        means = [(self.ranks[name][one].mean, self.ranks[name][other].mean) for name in self.trade_off]
+        return all(a <= b + LEVEL for a, b in means) and any(a < b - LEVEL for a, b in means)
 
     def open_against(self, contestant: str) -> list[str]:
         """Those whose rank's interval overlaps with a contestant's: who of them is ahead is open."""
@@ -276,6 +308,7 @@ def _of_field(arena: Arena, name: str, field: ArenaField, evidence: Evidence) ->
     by_ground: dict[str, dict[str, Standing]] = {}
     ranks: dict[str, list[np.ndarray]] = {measure: [] for measure in field.measures}
     missing: list[Words] = []
+    there: list[dict[str, Any]] = []
     counts: set[int] = set()
     for ground in field.grounds:
         runs = [
@@ -285,6 +318,7 @@ def _of_field(arena: Arena, name: str, field: ArenaField, evidence: Evidence) ->
             for words in field.runs(ground, one, option)
         ]
         lacking = [words for words in runs if evidence.find(words) is None]
+        there += [result for result in map(evidence.find, runs) if result is not None]
         missing += lacking
         if lacking or not here:
             continue
@@ -301,7 +335,15 @@ def _of_field(arena: Arena, name: str, field: ArenaField, evidence: Evidence) ->
             for one, (found, chosen) in scores.items()
         }
     return FieldStandings(
-        name, counts.pop() if counts else 0, by_ground, _in_order(here, ranks, field.first), missing, absent
+        name=name,
+        seeds=counts.pop() if counts else 0,
+        by_ground=by_ground,
+        ranks=_in_order(here, ranks, field.first),
+        trade_off=field.trade_off,
+        runs=len(there),
+        stale=sum(map(stale, there)),
+        missing=missing,
+        absent=absent,
     )
 
 
@@ -320,11 +362,15 @@ def _chosen(field: ArenaField, ground: str, contestant: str, evidence: Evidence)
 
 
 def _ranks(scores: list[list[float]], measure: Measure) -> np.ndarray:
-    """Of contestants [C][S] the ranks of each seed, 1 the best, ties share the mean: [C, S]."""
+    """Of contestants [C][S] the ranks of each seed, 1 the best, ties share the mean: [C, S].
+
+    What differs by rounding alone is tied.
+    """
     from scipy.stats import rankdata
 
     sign = 1 if measure.better == "lower" else -1
-    found: np.ndarray = rankdata(sign * np.array(scores), method="average", axis=0)
+    rounded = [[sign * float(f"{value:.{DIGITS}g}") for value in row] for row in scores]
+    found: np.ndarray = rankdata(rounded, method="average", axis=0)
     return found
 
 
@@ -336,9 +382,18 @@ def _in_order(
         return {}
     found = {
         measure: {
-            name: mean_interval(row.tolist()) for name, row in zip(names, np.mean(each, axis=0), strict=True)
+            name: _rank_interval(row.tolist(), len(names))
+            for name, row in zip(names, np.mean(each, axis=0), strict=True)
         }
         for measure, each in ranks.items()
     }
     order = sorted(names, key=lambda name: found[first][name].mean)
     return {measure: {name: found[measure][name] for name in order} for measure in found}
+
+
+def _rank_interval(ranks: list[float], last: int) -> Interval:
+    """The mean of ranks with its 95% interval over seeds, as far as there are ranks: from 1 to the last."""
+    found = mean_interval(ranks)
+    if not found.bounded:
+        return found
+    return replace(found, low=max(found.low, 1.0), high=min(found.high, float(last)))

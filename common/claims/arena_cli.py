@@ -4,7 +4,16 @@ from rich.table import Table
 
 from common.base.command import refuse_options, run_or_help
 from common.base.terminal import console
-from common.claims.arena import Arena, FieldStandings, arenas, load_arena, playing, runs_of, standings
+from common.claims.arena import (
+    Arena,
+    ArenaField,
+    FieldStandings,
+    arenas,
+    load_arena,
+    playing,
+    runs_of,
+    standings,
+)
 from common.claims.cli import WIDE_PIPE, make_missing, read_evidence
 from common.runs.evidence import Evidence
 from common.runs.refusal import check_passed_on
@@ -54,16 +63,21 @@ def _list(evidence: Evidence) -> None:
         there = sum(evidence.find(words) is not None for words in runs)
         print(f"{name}  {there} of {len(runs)} runs  {arena.title}")
         for one in standings(arena, evidence):
-            print(f"  {one.name}: {ahead(one)}")
+            print(f"  {one.name}: {ahead(one, arena.fields[one.name])}")
 
 
-def ahead(one: FieldStandings) -> str:
-    """Who is first in a field by its first measure, and against whom that is open."""
+def ahead(one: FieldStandings, field: ArenaField) -> str:
+    """Who is first in a field, and against whom that is open; of a trade-off, whom none beats."""
     if not one.rank:
         return "not run"
-    first = next(iter(one.rank))
-    others = one.open_against(first)
-    return f"{first}, open against {', '.join(others)}" if others else first
+    first = one.leaders
+    if one.trade_off:
+        traded = " is traded for ".join(field.measures[name].says for name in one.trade_off)
+        return f"nobody, as {traded}; beaten by nobody in both: {', '.join(first)}"
+    others = dict.fromkeys(name for leader in first for name in one.open_against(leader))
+    rest = [name for name in others if name not in first]
+    level = f"{' and '.join(first)}, level" if len(first) > 1 else first[0]
+    return f"{level}, open against {', '.join(rest)}" if rest else level
 
 
 def _print(arena: Arena, found: list[FieldStandings]) -> None:
@@ -84,7 +98,10 @@ def _print(arena: Arena, found: list[FieldStandings]) -> None:
             f"ranks: means over {len(one.by_ground)} of {len(field.grounds)} grounds, with 95% intervals "
             f"over {one.seeds} seeds; on each ground the {first.label}, {first.better} is better"
         )
+        print(field.says)
         print(f"tuned: {field.tuned}")
+        if one.stale:
+            print(f"{one.stale} of {one.runs} runs were made by earlier code")
         for ground, standing in one.by_ground.items():
             chosen = [f"{name} {' '.join(how.chosen)}" for name, how in standing.items() if how.chosen]
             if chosen:

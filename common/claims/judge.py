@@ -102,11 +102,15 @@ class Interval:
     def __str__(self) -> str:
         if not math.isfinite(self.low):
             return f"{number(self.mean)} (no interval)"
+        if self.low == self.high:
+            return f"{number(self.mean)} (no spread)"
         return f"{number(self.mean)} [{number(self.low)}, {number(self.high)}]"
 
     def percent(self) -> str:
         """The same in percent."""
         mean, low, high = (f"{100 * value:.3g}" for value in (self.mean, self.low, self.high))
+        if self.low == self.high:
+            return f"{mean} % (no spread)"
         return f"{mean} % [{low}, {high}]" if math.isfinite(self.low) else f"{mean} % (no interval)"
 
 
@@ -380,10 +384,11 @@ def _everywhere(what: str, scores: list[tuple[float, Measured]], n: int, limit: 
     """Whether no score is above the limit, and none of the n runs lacks one."""
     broken = sum(score > limit for score, _ in scores)
     if broken:
-        return "refuted", f"{what} is broken in {broken} of {n} runs"
+        return "refuted", f"{what} is broken in " + ("the only run" if n == 1 else f"{broken} of {n} runs")
     if len(scores) < n:
-        return "inconclusive", f"{what} has no value in {n - len(scores)} of {n} runs"
-    return "supported", f"{what} holds in all {n} runs"
+        lacking = "the only run" if n == 1 else f"{n - len(scores)} of {n} runs"
+        return "inconclusive", f"{what} has no value in {lacking}"
+    return "supported", f"{what} holds in " + ("the only run" if n == 1 else f"all {n} runs")
 
 
 def _score(item: tuple[float, Measured]) -> float:

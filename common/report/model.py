@@ -31,8 +31,15 @@ from common.tables.tables import SCALES, SOURCES, Entry, entries, in_roots, load
 Result = dict[str, Any]
 
 STATES: tuple[State, ...] = get_args(State)
-# sizes of runs as a report says them: those of the scales, and "own" where no paper has such an experiment
-SIZES = {"paper": "paper scale", "own": "our own size", "laptop": "laptop scale", "smoke": "smoke scale"}
+# sizes of runs as a report says them: those of the scales; at scale=paper "recalled" where the settings were
+# written down from memory without a number to compare, and "own" where no paper has such an experiment
+SIZES = {
+    "paper": "paper scale",
+    "recalled": "paper scale as recalled",
+    "own": "our own size",
+    "laptop": "laptop scale",
+    "smoke": "smoke scale",
+}
 # claims that hold or do not hold, without any statistics
 EXACT = ("identity", "bound")
 # of a README's sections, the one that says how this differs from the authors' code
@@ -66,6 +73,7 @@ class Measured:
         repeats: replicates inside each run, which the run itself averages.
         stale: runs whose code has changed since.
         note: what the number is, where it is no mean over seeds.
+        data: "stand-in data" or "synthetic data" where the runs had no real data of that name.
     """
 
     mean: float | None
@@ -78,6 +86,7 @@ class Measured:
     repeats: int = 1
     stale: int = 0
     note: str = ""
+    data: str = ""
 
     @property
     def half(self) -> float | None:
@@ -86,11 +95,13 @@ class Measured:
 
     @property
     def text(self) -> str:
-        """`3.25 ± 0.12`, the mean as exact as its interval lets it be."""
+        """`3.25 ± 0.12`, the mean as exact as its interval lets it be; `30 [6.7, 65]` where it is skew."""
         if self.mean is None:
             return "no value"
-        if self.half is None:
+        if self.half is None or self.low is None or self.high is None:
             return number(self.mean)
+        if not math.isclose(self.half, self.mean - self.low, rel_tol=0.01, abs_tol=1e-12):
+            return f"{number(self.mean)} [{self.low:.2g}, {self.high:.2g}]"
         if self.half == 0:
             return f"{number(self.mean)} ± 0"
         decimals = max(0, 1 - math.floor(math.log10(self.half)))
@@ -99,9 +110,14 @@ class Measured:
         return f"{self.mean:,.{decimals}f} ± {self.half:,.{decimals}f}"
 
     @property
+    def count(self) -> str:
+        """The runs behind it, and the replicates in each: `3` or `1 × 5 repeats`."""
+        return f"{self.n} × {self.repeats} repeats" if self.repeats > 1 else str(self.n)
+
+    @property
     def facts(self) -> str:
         """What stands behind the number, without its scale: `n = 3, cpu`."""
-        parts = [f"n = {self.n}" + (f" × {self.repeats} repeats" if self.repeats > 1 else "")]
+        parts = [f"n = {self.count}", *([self.data] if self.data else [])]
         parts += [f"{self.without} without a value"] if self.without else []
         return ", ".join([*parts, self.device, *(["earlier code"] if self.stale else [])])
 
@@ -199,8 +215,9 @@ class Counts:
 
     Attributes:
         entries: rows that can be run; cited: rows that are only shown.
-        run: entries with at least one run; at: the same by scale; own: of those at scale=paper the ones of
-            our own tables, which no paper has.
+        run: entries with at least one run, a smoke run aside, which shows only that it runs; at: entries by
+            scale; full: of those at scale=paper how many are of which size.
+        claims_of_ours: claims that no paper makes, which are questions of this project.
         stale: of those that were run, the ones with a run by earlier code.
         claims: number of claims by state; exact: the same of identities and bounds alone.
         stale_claims: claims with a run by earlier code.
@@ -211,19 +228,20 @@ class Counts:
     cited: int = 0
     run: int = 0
     at: dict[str, int] = field(default_factory=dict)
-    own: int = 0
+    full: dict[str, int] = field(default_factory=dict)
     stale: int = 0
     stale_claims: int = 0
     claims: dict[str, int] = field(default_factory=dict)
+    claims_of_ours: int = 0
     exact: dict[str, int] = field(default_factory=dict)
     left_out: int = 0
 
     @property
     def sizes(self) -> dict[str, int]:
         """How many entries were run at each size (`SIZES`); none where none was."""
-        at = {size: self.at.get(size, 0) for size in SIZES}
-        at |= {"paper": self.at.get("paper", 0) - self.own, "own": self.own}
-        return {size: count for size, count in at.items() if count}
+        at = {size: self.at.get(size, 0) for size in SIZES if size != "paper"}
+        at |= self.full
+        return {size: at[size] for size in SIZES if at.get(size)}
 
     @property
     def judged(self) -> int:
@@ -277,14 +295,15 @@ class Paper:
 
     def size(self, row: Row, scale: str) -> str:
         """What the size of a row's run at a scale is (`SIZES`)."""
-        return "own" if scale == "paper" and (row.ours or not self.experiments) else scale
+        return _full_size(row, self.experiments) if scale == "paper" else scale
 
     def sizes(self, claim: Claim, verdict: Verdict) -> list[str]:
         """What the sizes of a claim's runs are: that of the paper only where all of them are its entries."""
-        ours = {row.entry for table in self.tables for row in table.rows if self.size(row, "paper") == "own"}
-        asked = [next((w[6:] for w in run.words if w.startswith("entry=")), None) for run in claim.all_runs()]
-        own = any(entry is None or entry in ours for entry in asked)
-        found = {"own" if scale == "paper" and own else scale for scale in verdict.scale}
+        full = {row.entry: self.size(row, "paper") for table in self.tables for row in table.rows}
+        asked = [next((w[6:] for w in run.words if w.startswith("entry=")), "") for run in claim.all_runs()]
+        told = {full.get(entry, "own") for entry in asked}
+        largest = next((size for size in ("own", "recalled") if size in told), "paper")
+        found = {largest if scale == "paper" else scale for scale in verdict.scale}
         return [size for size in SIZES if size in found]
 
 
@@ -310,6 +329,7 @@ class Report:
             stale=sum(one.stale for one in counts),
             stale_claims=sum(one.stale_claims for one in counts),
             claims={state: sum(one.claims.get(state, 0) for one in counts) for state in STATES},
+            claims_of_ours=sum(one.claims_of_ours for one in counts),
         )
 
     def paper(self, name: str) -> Paper:
@@ -361,6 +381,19 @@ def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -
     )
 
 
+def _full_size(row: Row, experiments: bool) -> str:
+    """What a row at scale=paper is (`SIZES`).
+
+    Args:
+        experiments: whether its paper has any.
+    """
+    measured = row.measured.get("paper", {}).values()
+    if row.ours or not experiments or any(one is not None and one.data for one in measured):
+        return "own"
+    untold = all(value is None for value in row.reported.values())
+    return "recalled" if row.source.unverified and untold else "paper"
+
+
 def _has_experiments(tables: Iterable[Table]) -> bool:
     return any(not table.ours and any(row.runnable for row in table.rows) for table in tables)
 
@@ -373,12 +406,13 @@ def _counts(tables: list[Table], claims: list[tuple[Claim, Verdict]]) -> Counts:
     return Counts(
         entries=sum(row.runnable for row in rows),
         cited=sum(not row.runnable for row in rows),
-        run=sum(row.runnable and bool(row.runs) for row in rows),
+        run=sum(row.runnable and bool(set(row.runs) - {"smoke"}) for row in rows),
         at={scale: sum(scale in row.runs for row in rows) for scale in SCALES},
-        own=sum("paper" in row.runs for row in rows if row.ours or not experiments),
-        stale=sum(row.runnable and bool(row.runs) and row.stale for row in rows),
+        full=Counter(_full_size(row, experiments) for row in rows if "paper" in row.runs),
+        stale=sum(row.runnable and bool(set(row.runs) - {"smoke"}) and row.stale for row in rows),
         stale_claims=sum(verdict.state != "not run" and bool(verdict.stale) for _, verdict in claims),
         claims={state: states.count(state) for state in STATES},
+        claims_of_ours=sum(claim.source.kind == "ours" for claim, _ in claims),
         exact={state: exact.count(state) for state in STATES},
         left_out=sum(row.left_out for row in rows),
     )
@@ -564,10 +598,9 @@ def summary(runs: list[Result], scale: str, key: str) -> Measured | None:
     if not known:
         return None
     mean, low, high = interval(values)
-    error = known[0]["metrics"].get(f"{key}_sem") if len(values) == len(known) == 1 else None
-    if error is not None:
-        # one run of many replicates knows the spread itself
-        low, high = values[0] - 1.96 * error, values[0] + 1.96 * error
+    repeats = max(int(run["config"].get("paper", {}).get("repeats") or 1) for run in known)
+    if len(values) == len(known) == 1:
+        low, high = _within_run(known[0]["metrics"], key, repeats)
     return Measured(
         mean,
         low,
@@ -576,8 +609,34 @@ def summary(runs: list[Result], scale: str, key: str) -> Measured | None:
         scale=scale,
         device=", ".join(sorted({str(run["device"]) for run in known})),
         without=len(known) - len(values),
-        repeats=max(int(run["config"].get("paper", {}).get("repeats") or 1) for run in known),
+        repeats=repeats,
         stale=sum(stale(run) for run in known),
+        data=_data(known),
+    )
+
+
+def _within_run(metrics: dict[str, Any], key: str, repeats: int) -> tuple[float | None, float | None]:
+    """The 95 % interval that a single run knows itself; (None, None) where it knows none.
+
+    Of replicates it is the t interval by the standard error of their mean, `<metric>_sem` (the normal one
+    where their number is not known), and of a share of few examples the run's own, `<share>_low` to
+    `<share>_high`.
+    """
+    error = metrics.get(f"{key}_sem")
+    if error is not None:
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, repeats - 1 if repeats > 1 else math.inf)) * error
+        return metrics[key] - half, metrics[key] + half
+    share = key.removesuffix("_error")
+    return metrics.get(f"{share}_low"), metrics.get(f"{share}_high")
+
+
+def _data(runs: list[Result]) -> str:
+    """What runs had in place of the data that their data set is named after."""
+    sources = {(run["config"].get("dataset") or {}).get("source") for run in runs}
+    return ", ".join(
+        f"{name} data" for name in ("stand-in", "synthetic") if name.replace("-", "_") in sources
     )
 
 

@@ -62,10 +62,12 @@ def write(report: Report) -> list[Path]:
 
 
 def in_words(report: Report) -> str:
-    """How all claims came out: `273 claims of 23 papers: 168 supported, ...`."""
+    """How all claims came out: `230 claims of 23 papers and 43 questions of ours: 168 supported, ...`."""
     total = _total(report)
     states = ", ".join(f"{total[state]} {state}" for state in STATES if total[state])
-    return f"{sum(total.values())} claims of {len(_here(report))} papers: {states}"
+    ours = sum(paper.counts.claims_of_ours for paper in _here(report))
+    more = f" and {ours} questions of ours" if ours else ""
+    return f"{sum(total.values()) - ours} claims of {len(_here(report))} papers{more}: {states}"
 
 
 def _here(report: Report) -> list[Paper]:
@@ -81,7 +83,7 @@ def first_table(report: Report) -> str:
     """Of each field of each arena, who is first by the measure that decides."""
     lines = ["| arena | field | first |", "|---|---|---|"]
     for arena, fields in report.arenas:
-        lines += [f"| `{arena.name}` | {one.name} | {ahead(one)} |" for one in fields]
+        lines += [f"| `{arena.name}` | {one.name} | {ahead(one, arena.fields[one.name])} |" for one in fields]
     return "\n".join(lines)
 
 
@@ -150,9 +152,11 @@ def _cells(row: Row, numbers: dict[str, Measured | None], told: list[str]) -> li
     cells = [row.name]
     for metric, value in numbers.items():
         cells += [_reported(row, metric)] * (metric in told)
-        cells.append("-" if value is None else value.text)
-    counts = sorted({value.n for value in numbers.values() if value is not None})
-    return [*cells, " to ".join(map(str, counts)) or "-"]
+        cells.append("-" if value is None else value.text + (f" ({value.note})" if value.note else ""))
+    counts = {value.n: value.count for value in numbers.values() if value is not None}
+    data = sorted({value.data for value in numbers.values() if value is not None and value.data})
+    behind = " to ".join(count for _, count in sorted(counts.items())) or "-"
+    return [*cells, ", ".join([behind, *data])]
 
 
 def _reported(row: Row, metric: str) -> str:
@@ -166,7 +170,8 @@ def claims_table(paper: Paper) -> str:
     for claim, verdict in paper.claims:
         sizes = ", ".join(SIZES[size] for size in paper.sizes(claim, verdict))
         name = claim.name.removeprefix(f"{paper.name}.")
-        cells = [f"{claim.says} (`{name}`)", verdict.state, verdict.text, sizes or "-"]
+        ours = "ours, " if claim.source.kind == "ours" else ""
+        cells = [f"{claim.says} ({ours}`{name}`)", verdict.state, verdict.text, sizes or "-"]
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(lines)
 
@@ -201,7 +206,7 @@ def claims_picture(report: Report) -> str:
 
 
 def _legend(total: Counter[str]) -> list[str]:
-    title = "What the papers claim, and what came of it when it was run here"
+    title = "What the papers claim and what we asked besides, and what came of it when it was run here"
     parts = [f'<text x="16" y="24" fill="{INK}" font-size="14" font-weight="bold">{title}</text>']
     for index, state in enumerate(STATES):
         x = 16 + 150 * index

@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
+from common.claims.arena_cli import ahead
 from common.report.figures import ClaimPlot, Figure, claim_plot, own_pictures, table_figures
 from common.report.model import SIZES, STATES, Counts, Paper, Report, Table
 from common.report.whiskers import field_plots
@@ -147,6 +148,7 @@ def _environment(into: Path) -> Environment:
         "markdown": lambda text, paper: markdown(text, _relative(in_roots(f"papers/{paper}"), into)),
     }
     environment.globals |= {
+        "ahead": ahead,
         "style": Markup((TEMPLATES / "report.css").read_text()),
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from common.base.errors import UserError
+from common.claims import arena as arena_module
 from common.claims import arena_cli
 from common.claims.arena import Arena, arenas, load_arena, playing, runs_of, standings, values
 from common.claims.judge import mean_interval
@@ -21,6 +23,7 @@ from common.runs.inheritance import stage_keys, stage_run, stage_words
 from common.runs.request import Request
 
 FIELD: dict[str, Any] = {
+    "says": "a toy",
     "tuned": "nothing",
     "measures": {
         "best": {"says": "accuracy", "unit": "%", "better": "higher"},
@@ -36,6 +39,11 @@ FIELD: dict[str, Any] = {
     },
     "left_out": {"e": "it is no optimizer"},
 }
+
+
+@pytest.fixture(autouse=True)
+def by_the_code_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena_module, "stale", lambda result: "old" in result)
 
 
 def arena(**changes: Any) -> Arena:
@@ -70,9 +78,11 @@ def test_ranks_are_means_over_grounds_with_intervals_over_seeds(seeds: list[int]
     fought = arena(seeds=seeds)
     (found,) = standings(fought, evidence(fought, SCORES))
     # by seed: a 1, 1.5, 2; b 2, 1.5, 1; c 3
-    assert found.rank["a"] == mean_interval([1.0, 1.5, 2.0]) and found.rank["c"].mean == 3
+    # an interval ends where the ranks do
+    assert found.rank["a"] == replace(mean_interval([1.0, 1.5, 2.0]), low=1.0)
+    assert found.rank["c"].mean == 3
     assert found.rank["c"].low == found.rank["c"].high == 3
-    assert found.ranks["seen"]["a"] == mean_interval([2.0, 3.0, 2.0])
+    assert found.ranks["seen"]["a"] == replace(mean_interval([2.0, 3.0, 2.0]), low=1.0, high=3.0)
     assert found.by_ground["left"]["b"].measured["best"] == mean_interval([2.0, 3.0, 2.0])
     assert list(found.ranks["seen"]) == list(found.rank)
     assert list(found.rank)[-1] == "c" and found.seeds == 3 and found.missing == []
@@ -136,7 +146,7 @@ def test_an_arena_with_another_budget_for_one_or_with_an_unknown_key_is_refused(
     folder.mkdir(parents=True)
     text = (
         "title: t\nsays: s\nfields:\n  f:\n"
-        "    tuned: nothing\n    measures: {v: {says: v, unit: x, better: lower}}\n"
+        "    says: s\n    tuned: nothing\n    measures: {v: {says: v, unit: x, better: lower}}\n"
         "    words: []\n    seeds: [0]\n"
         "    grounds: {g: []}\n    contestants: {a: [KEY=3]}\n"
     )
@@ -156,7 +166,7 @@ def test_of_a_measure_that_is_better_lower_the_smallest_is_first() -> None:
     (found,) = standings(fought, evidence(fought, SCORES))
     # c is below the others with every seed; by seed a 3, 2.5, 2 and b 2, 2.5, 3
     assert next(iter(found.rank)) == "c" and found.rank["c"].mean == 1
-    assert found.rank["a"] == mean_interval([3.0, 2.5, 2.0])
+    assert found.rank["a"] == replace(mean_interval([3.0, 2.5, 2.0]), high=3.0)
 
 
 def test_who_is_ahead_is_open_where_intervals_of_ranks_overlap() -> None:
@@ -165,7 +175,9 @@ def test_who_is_ahead_is_open_where_intervals_of_ranks_overlap() -> None:
     # a and b change places, c is third with every seed
     assert 2 < found.rank["a"].high < 3
     assert [found.open_against(name) for name in "abc"] == [["b"], ["a"], []]
-    assert arena_cli.ahead(found) == "a, open against b"
+    # by their mean ranks neither is ahead of the other
+    assert found.leaders == ["a", "b"]
+    assert arena_cli.ahead(found, fought.fields["field"]) == "a and b, level"
     apart = {
         "a": ([3.0, 3.0, 4.0], [1.0] * 3),
         "b": ([2.0, 2.0, 2.0], [1.0] * 3),
@@ -173,7 +185,7 @@ def test_who_is_ahead_is_open_where_intervals_of_ranks_overlap() -> None:
     }
     (found,) = standings(fought, evidence(fought, apart))
     assert [found.open_against(name) for name in "abc"] == [[], [], []]
-    assert arena_cli.ahead(found) == "a"
+    assert arena_cli.ahead(found, fought.fields["field"]) == "a"
     # of one seed there is no interval, and all is open
     (found,) = standings(
         fought,
@@ -182,6 +194,45 @@ def test_who_is_ahead_is_open_where_intervals_of_ranks_overlap() -> None:
         ),
     )
     assert found.open_against("c") == ["a", "b"]
+
+
+def test_one_is_first_and_open_against_those_whose_ranks_overlap_with_its_own() -> None:
+    fought = arena()
+    scores = {
+        "a": ([3.0, 3.0, 1.0], [1.0] * 3),
+        "b": ([2.0, 1.0, 2.0], [1.0] * 3),
+        "c": ([1.0, 2.0, 0.0], [1.0] * 3),
+    }
+    (found,) = standings(fought, evidence(fought, scores))
+    assert arena_cli.ahead(found, fought.fields["field"]) == "a, open against b, c"
+
+
+def test_values_that_differ_by_rounding_alone_are_tied() -> None:
+    fought = arena()
+    near = [0.22986432177054727, 0.22986432177054775]
+    scores = {"a": ([near[0]] * 3, [1.0] * 3), "b": ([near[1]] * 3, [1.0] * 3), "c": ([0.1] * 3, [1.0] * 3)}
+    (found,) = standings(fought, evidence(fought, scores))
+    assert [found.rank[name].mean for name in "abc"] == [1.5, 1.5, 3.0]
+    assert found.leaders == ["a", "b"]
+
+
+def test_of_a_trade_off_nobody_is_first_and_those_are_named_whom_none_beats() -> None:
+    fought = arena(trade_off=["best", "seen"])
+    # c is worse than b by both; a and b have each what the other lacks
+    scores = {"a": ([3.0] * 3, [1.0] * 3), "b": ([2.0] * 3, [3.0] * 3), "c": ([1.0] * 3, [2.0] * 3)}
+    (found,) = standings(fought, evidence(fought, scores))
+    assert found.leaders == ["a", "b"]
+    assert arena_cli.ahead(found, fought.fields["field"]) == (
+        "nobody, as accuracy is traded for accuracy elsewhere; beaten by nobody in both: a, b"
+    )
+
+
+def test_a_field_counts_its_runs_and_those_by_earlier_code() -> None:
+    fought = arena()
+    there = evidence(fought, SCORES)
+    there.by_key["yogi/lefta0"]["old"] = True
+    (found,) = standings(fought, there)
+    assert (found.runs, found.stale) == (6, 1)
 
 
 GRIDS = {name: [["method.lr=1"], ["method.lr=2"]] for name in "abc"}
@@ -244,6 +295,8 @@ def test_the_words_of_a_contestant_stand_where_the_field_has_a_place_for_them() 
         ({"grids": GRIDS}, "choose=None"),
         ({"grids": GRIDS, "choose": "test_error", "measures": CHOICE}, "choose=test_error .*held_out"),
         ({"choose": "best"}, "there are no grids"),
+        ({"trade_off": ["best"]}, "trade_off=.*at least two of best, seen"),
+        ({"trade_off": ["best", "speed"]}, "trade_off=.*at least two of best, seen"),
     ],
 )  # fmt: skip
 def test_a_contest_that_is_not_equal_is_refused(changes: dict[str, Any], fault: str) -> None:
@@ -332,7 +385,7 @@ def test_the_report_has_a_page_of_each_arena(tmp_path: Path) -> None:
     fought = arena()
     write(Report([], 0, arenas=[(fought, standings(fought, evidence(fought, SCORES)))]), tmp_path, [])
     page, front = (tmp_path / "arena_toy.html").read_text(), (tmp_path / "index.html").read_text()
-    assert 'href="arena_toy.html"' in front and "open against" in front
+    assert 'href="arena_toy.html"' in front and "field: a and b, level" in front
     for part in (
         "python arena.py toy",
         "it is no optimizer",

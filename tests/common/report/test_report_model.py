@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,46 @@ def test_one_run_of_many_replicates_has_the_interval_of_its_own_standard_error()
     metrics = {"best": 5.0, "best_sem": 0.5, "other": 1.0}
     run = made_up(next(iter(runnable("yogi"))), "laptop", 0) | {"metrics": metrics}
     found = model.summary([run], "paper", "best")
-    assert found is not None and (found.low, found.high) == (5.0 - 0.98, 5.0 + 0.98)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((5.0 - 0.98, 5.0 + 0.98), abs=1e-4)
+    # Student's t with 4 degrees of freedom has 95 % within 2.7764
+    run["config"]["paper"]["repeats"] = 5
+    few = model.summary([run], "paper", "best")
+    assert few is not None
+    assert few.high == pytest.approx(5.0 + 0.5 * 2.7764, abs=1e-4)
+    assert few.count == "1 × 5 repeats"
     without = model.summary([run], "paper", "other")
     assert without is not None and without.low is None
+
+
+def test_a_share_of_few_examples_has_the_interval_that_its_run_gives() -> None:
+    metrics = {"noncertified_error": 30.0, "noncertified_low": 6.67, "noncertified_high": 65.2}
+    run = made_up(next(iter(runnable("yogi"))), "laptop", 0) | {"metrics": metrics}
+    found = model.summary([run], "laptop", "noncertified_error")
+    assert found is not None
+    assert found.text == "30 [6.7, 65]"
+    # of several runs it is the one over them
+    several = model.summary([run, run], "laptop", "noncertified_error")
+    assert several is not None
+    assert several.text == "30 ± 0"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [("stand_in", "stand-in data"), ("synthetic", "synthetic data"), ("real", "")]
+)
+def test_a_number_on_other_data_than_its_tables_says_so_and_is_of_our_own_size(
+    source: str, said: str
+) -> None:
+    run = made_up(entry(), "paper", 0)
+    run["config"]["dataset"]["source"] = source
+    found = model.summary([run], "paper", "test_squared_error")
+    assert found is not None
+    assert found.data == said
+    assert (said in found.facts) or not said
+    row = replace(row_of([run]), ours=False, source=model.Source("paper_text", "table 1"))
+    changed = replace(row, measured={"paper": {"test_loss": found}})
+    page = model.build(Evidence.of({}), ["yogi"]).paper("yogi")
+    assert page.size(changed, "paper") == ("own" if said else "paper")
 
 
 def test_one_run_has_a_mean_and_no_interval() -> None:
