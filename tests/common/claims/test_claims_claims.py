@@ -191,3 +191,9 @@ def test_every_claim_of_the_project_can_be_read_and_has_runs() -> None:
     for claim in all_claims().values():
         assert claim.all_runs()
         assert claim.says
+
+
+def test_every_claim_of_the_project_can_be_read_without_the_one_before_it() -> None:
+    leaning = ("The same ", "And ", "There, ", "So ", "Nor ", "It ", "That ", "With it")
+    for claim in all_claims().values():
+        assert not claim.says.startswith(leaning) and "as above" not in claim.says, claim.name
