@@ -206,7 +206,7 @@ def claims_picture(report: Report) -> str:
 
 
 def _legend(total: Counter[str]) -> list[str]:
-    title = "What the papers claim and what we asked besides, and what came of it when it was run here"
+    title = "The papers' claims and our questions, and what came of them here"
     parts = [f'<text x="16" y="24" fill="{INK}" font-size="14" font-weight="bold">{title}</text>']
     for index, state in enumerate(STATES):
         x = 16 + 150 * index
