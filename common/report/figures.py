@@ -13,16 +13,15 @@ import math
 import re
 import statistics
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from common.claims.claims import Claim
-from common.claims.judge import Verdict, mean_interval
-from common.report.model import Axis, Measured, Row, Table
+from common.claims.judge import mean_interval
+from common.report.model import Axis, Measured, Result, Row, Table
 from common.runs.result import number
+
+History = dict[str, list[float | None]]
 
 PANEL_SERIES = 8
 # of searches, the fewest seeds whose mean has an interval that says something
@@ -33,10 +32,20 @@ EVALUATIONS, EXAMPLES, ITERATIONS = "evaluations", "examples", "iterations"
 AT = "_at_"
 # a metric f_final is where the curve `f` ends
 FINAL = "_final"
+# the curve of a search: its largest value so far, whichever way the metric goes that it searches by
+BEST, SO_FAR = "best", " so far"
+# a metric that is the standard error of another: it is drawn as that one's interval
+ERRORS = ("_sem", "_stderr")
+# by how much a metric may differ, by rounding alone, from the curve that it was read off
+ROUNDING = 1e-6
+# `curves` of a table whose runs' curves mean nothing
+NO_CURVES = "none"
+# points of a curve: two of them say no more than the table's numbers
+FEWEST_POINTS = 3
 # the curve of a history that says most, where it holds none of the table's own metrics
 CURVES = (
     "simple_regret",
-    "best",
+    BEST,
     "grad_norm",
     "test_accuracy",
     "validation_accuracy",
@@ -63,14 +72,13 @@ INK, GRID, FRAME = "#1c2024", "#dfe3e8", "#8b949e"
 MODES = dict(zip([INK, GRID, FRAME, *LIGHT], ["#e6e9ed", "#343b44", "#7d8590", *DARK], strict=True))
 
 
-def _dark_rules() -> str:
-    """What a browser in dark mode draws in place of each colour; other programs pass over it."""
-    rules = "".join(
+def rules_of(modes: Mapping[str, str]) -> str:
+    """Rules that draw other colours in place of some, whether they fill or stroke."""
+    return "".join(
         f'[style*="{key}: {light}"]{{{key}:{dark}!important}}'
-        for light, dark in MODES.items()
+        for light, dark in modes.items()
         for key in ("fill", "stroke")
     )
-    return f"<style>@media(prefers-color-scheme:dark){{{rules}}}</style>"
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ def table_figures(table: Table) -> Iterator[Figure]:
         rows = [row for row in table.rows if scale in row.runs]
         drawn: list[Figure] = []
         if table.axis is not None:
-            for metric in table.metrics:
+            for metric in _drawn_metrics(table):
                 drawn += _against_axis(table, table.axis, rows, scale, metric)
         if table.plane is not None:
             drawn += _against_each_other(table, table.plane, rows, scale)
@@ -120,27 +128,12 @@ def table_figures(table: Table) -> Iterator[Figure]:
         yield from _learning_curves(table, rows, scale)
 
 
+def _drawn_metrics(table: Table) -> Iterator[str]:
+    """The metrics of a table that a figure is about; a standard error is none of its own."""
+    return (metric for metric in table.metrics if not table.results[metric].endswith(ERRORS))
+
+
 # metric against the numeric axis
-
-
-def own_pictures(table: Table) -> Iterator[Figure]:
-    """What `picture(result)` of the paper's own `pictures.py` draws of a row's first run at each scale.
-
-    A paper of the current folder, whose code no `import=` has brought, has none.
-    """
-    name = f"papers.{table.paper}.pictures"
-    if find_spec(f"papers.{table.paper}") is None or find_spec(name) is None:
-        return
-    picture = import_module(name).picture
-    for row in table.rows:
-        for scale, runs in row.runs.items():
-            svg = picture(runs[0])
-            if svg is not None:
-                title = f"{row.name}, seed {runs[0]['seed']}"
-                metrics = runs[0]["metrics"]
-                said = [f"{metric} {number(metrics.get(key))}" for metric, key in table.results.items()]
-                alt = f"{row.entry}: {', '.join(said)}"
-                yield Figure(f"{table.id}.{row.name}.{scale}.picture", svg, title, alt, scale, "picture")
 
 
 def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric: str) -> Iterator[Figure]:
@@ -179,14 +172,14 @@ def with_unit(metric: str, unit: str | None) -> str:
 
 def _row_by_row(table: Table, rows: list[Row], scale: str) -> Iterator[Figure]:
     """The table's first metric that two rows have: measured with its interval, and reported."""
-    for metric, spec in table.metrics.items():
+    for metric in _drawn_metrics(table):
         known = [row for row in rows if _value(row, scale, metric) is not None]
         if 2 <= len(known) <= MOST_ROWS:
             lines = [_row_line(row, place, scale, metric) for place, row in enumerate(known)]
             title = f"{metric} by row"
-            labels = (with_unit(metric, spec.get("unit")), "row")
-            svg = draw_rows(lines, _with_scale(title, scale), labels[0])
-            alt = _alt_of_rows(_with_scale(title, scale), lines, labels[0])
+            label = with_unit(metric, table.metrics[metric].get("unit"))
+            svg = draw_rows(lines, with_scale(title, scale), label)
+            alt = _alt_of_rows(with_scale(title, scale), lines, label)
             yield Figure(file_name(f"{table.name}.{scale}.{metric}.rows"), svg, title, alt, scale, "rows")
             return
 
@@ -195,11 +188,16 @@ def _row_line(row: Row, place: int, scale: str, metric: str) -> Line:
     """A row as a series of its own: its value and the reported one as points (value, place)."""
     measured = _value(row, scale, metric)
     assert measured is not None and measured.mean is not None
-    bars = [(float(place), measured.low, measured.high)] if measured.low is not None else []
+    bars = [(float(place), *ends) for ends in _ends(measured)]
     told = row.reported.get(metric)
     reported = [(float(told), float(place))] if isinstance(told, int | float) else []
-    bounded = [(x, low, high) for x, low, high in bars if low is not None and high is not None]
-    return Line(row.name, [[(measured.mean, float(place))]], bounded, reported, row.source.unverified)
+    return Line(row.name, [[(measured.mean, float(place))]], bars, reported, row.source.unverified)
+
+
+def _ends(measured: Measured) -> list[tuple[float, float]]:
+    """The interval to draw: none of a single value, and none where equal values have no spread."""
+    low, high = measured.low, measured.high
+    return [(low, high)] if low is not None and high is not None and low < high else []
 
 
 def _alt_of_rows(title: str, lines: list[Line], label: str) -> str:
@@ -226,7 +224,10 @@ def _against_each_other(
         lines = [
             _plane_line(_label(part[0], others, place) or part[0].name, part, plane, scale) for part in groups
         ]
-        xs = [x for line in lines for x, _ in line.curves[0]]
+        points = [point for line in lines for point in line.curves[0]]
+        if len(set(points)) < 2:
+            continue
+        xs = [x for x, _ in points]
         x, y = (with_unit(metric, table.metrics[metric].get("unit")) for metric in plane)
         yield panel_figure(
             f"{table.name}.{scale}.plane.{'.'.join(place.values())}".rstrip("."),
@@ -248,8 +249,7 @@ def _plane_line(label: str, rows: list[Row], plane: tuple[str, str], scale: str)
         x, y = (_value(row, scale, metric) for metric in plane)
         assert x is not None and x.mean is not None and y is not None and y.mean is not None
         points.append((x.mean, y.mean))
-        if y.low is not None and y.high is not None:
-            bars.append((x.mean, y.low, y.high))
+        bars += [(x.mean, *ends) for ends in _ends(y)]
     return Line(label, [sorted(points)], bars, sorted(reported), any(row.source.unverified for row in rows))
 
 
@@ -260,8 +260,7 @@ def _axis_line(label: str, rows: list[Row], axis: Axis, scale: str, metric: str)
         x, measured = axis.values[row.point[axis.name]], _value(row, scale, metric)
         assert measured is not None and measured.mean is not None
         points.append((x, measured.mean))
-        if measured.low is not None and measured.high is not None:
-            bars.append((x, measured.low, measured.high))
+        bars += [(x, *ends) for ends in _ends(measured)]
         if isinstance(row.reported[metric], int | float):
             reported.append((x, float(row.reported[metric])))
     return Line(label, [points], bars, reported, any(row.source.unverified for row in rows))
@@ -270,40 +269,111 @@ def _axis_line(label: str, rows: list[Row], axis: Axis, scale: str, metric: str)
 # learning curves
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A curve of the histories as a figure shows it: as the metric of the table that it leads to.
+
+    Attributes:
+        key: its name in a history.
+        label, unit: what its axis is called.
+        metric: the table's metric that it ends with; None for none.
+        sign: -1.0 where the table has it with the other sign: a search for the largest value of what is
+            minimised follows the negative of it.
+        points: the table's metrics that it has at a step.
+    """
+
+    key: str
+    label: str
+    unit: str | None = None
+    metric: str | None = None
+    sign: float = 1.0
+    points: Mapping[str, float] = field(default_factory=dict)
+
+
 def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figure]:
-    series = _curve_name(table, rows, scale)
+    shown = None if table.curves == NO_CURVES else _shown_curve(table, rows, scale)
     step = step_name(run for row in rows for run in row.runs[scale])
     # a share of the examples so far is no learning curve
-    if series is None or step == EXAMPLES:
+    if shown is None or step == EXAMPLES:
         return
-    metric = next((name for name, key in table.results.items() if key in (series, series + FINAL)), None)
-    unit = table.metrics[metric].get("unit") if metric else None
-    for place, panel in _comparable_panels(table, rows, scale, series):
-        points = {
-            name: at for name, key in table.results.items() if (at := _step_of(key, series)) is not None
-        }
-        lines = [
-            _curve_line(row, _label(row, table.axes, place) or row.name, scale, series, metric, points)
-            for row in panel
-        ]
-        # a run that ended where it began is a point among the others' curves
-        lines = [line for line in lines if any(line.curves)]
-        if not any(len(curve) > 1 for line in lines for curve in line.curves):
-            continue
+    for place, panel in _comparable_panels(table, _once(rows, scale), scale, shown.key):
         by_epoch = all("epoch" in run["history"] for row in panel for run in row.runs[scale])
-        seeds = max(len(row.runs[scale]) for row in panel)
-        what = f"{series} while running" + (f", mean of {seeds} seeds" if seeds > 1 else "")
-        what += ", 95% interval" if any(line.band for line in lines) else ""
-        along = "epoch" if by_epoch else step
+        along = table.curves or ("epoch" if by_epoch else step)
+        log_x = along not in ("epoch", EVALUATIONS)
+        lines = [_curve_line(row, _label(row, table.axes, place) or row.name, scale, shown) for row in panel]
+        lines = [line for line in lines if any(line.curves)]
+        lines = _from_positive(lines) if log_x else lines
+        if not any(len(curve) >= FEWEST_POINTS for line in lines for curve in line.curves):
+            continue
+        what = shown.label
+        if not what.endswith(SO_FAR):
+            what += f" against {table.curves}" if table.curves else " while running"
         yield panel_figure(
             f"{table.name}.{scale}.curves.{'.'.join(place.values())}".rstrip("."),
-            " · ".join([what, *place.values()]),
+            " · ".join([what + _mean_of(panel, scale) + _spread(lines), *place.values()]),
             lines,
             scale,
             "curves",
-            (along, with_unit(series, unit)),
-            log_x=along not in ("epoch", EVALUATIONS),
+            (along, with_unit(shown.label, shown.unit)),
+            log_x=log_x,
         )
+
+
+def _mean_of(rows: list[Row], scale: str) -> str:
+    """Over how many seeds the curves of a panel are means: `, mean of 1 to 3 seeds`."""
+    counts = {len(row.runs[scale]) for row in rows}
+    if max(counts) == 1:
+        return ""
+    return f", mean of {' to '.join(str(count) for count in sorted({min(counts), max(counts)}))} seeds"
+
+
+def _spread(lines: list[Line]) -> str:
+    """What the bands of a panel are; replicates that are all equal have none."""
+    bands = [line.band for line in lines if line.band]
+    if not bands:
+        return ""
+    return ", 95% interval" if any(low < high for band in bands for _, low, high in band) else ", no spread"
+
+
+def _from_positive(lines: list[Line]) -> list[Line]:
+    """Lines on a logarithmic axis: each begins at its first positive x, which a step 0 is not.
+
+    A run that ended where it began stands at the first place of the others.
+    """
+    xs = [x for line in lines for curve in line.curves for x, _ in curve if x > 0]
+    first = min(xs, default=1.0)
+    return [
+        replace(
+            line,
+            curves=[
+                [point for point in curve if point[0] > 0] or [(first, y) for _, y in curve[-1:]]
+                for curve in line.curves
+            ],
+            reported=[(max(x, first), y) for x, y in line.reported],
+            band=tuple(point for point in line.band if point[0] > 0),
+        )
+        for line in lines
+    ]
+
+
+def _once(rows: list[Row], scale: str) -> list[Row]:
+    """Rows with each run once: several that are read off the same run, by what their names share."""
+    groups = _grouped(rows, lambda row: tuple(id(run) for run in row.runs[scale])).values()
+    return [group[0] if len(group) == 1 else _joined(group) for group in groups]
+
+
+def _joined(rows: list[Row]) -> Row:
+    first = rows[0]
+    point = {axis: shared_name([row.point.get(axis, "") for row in rows]) for axis in first.point}
+    return replace(first, name=shared_name([row.name for row in rows]), point=point)
+
+
+def shared_name(names: list[str]) -> str:
+    """What names begin with, word by word: `pmf` of `pmf_it10` and `pmf_it50`; where nothing, all of them."""
+    different = list(dict.fromkeys(names))
+    words = zip(*(name.split("_") for name in different), strict=False)
+    same = itertools.takewhile(lambda part: len(set(part)) == 1, words)
+    return "_".join(part[0] for part in same) or "/".join(different)
 
 
 def _curve_name(table: Table, rows: list[Row], scale: str) -> str | None:
@@ -318,6 +388,45 @@ def _curve_name(table: Table, rows: list[Row], scale: str) -> str | None:
     keys = list(table.results.values())
     read = [name.partition(AT)[0].removesuffix(FINAL) for name in keys]
     return next((name for name in [*keys, *read, *CURVES] if name in names), None)
+
+
+def _shown_curve(table: Table, rows: list[Row], scale: str) -> Shown | None:
+    """The curve to show, by the metric of the table that it is of: with its sign and its unit."""
+    key = _curve_name(table, rows, scale)
+    if key is None:
+        return None
+    runs = [run for row in rows for run in row.runs[scale]]
+    points = {name: at for name, read in table.results.items() if (at := _step_of(read, key)) is not None}
+    metric = next((name for name, read in table.results.items() if read in (key, key + FINAL)), None)
+    if metric is not None:
+        return Shown(key, key, table.metrics[metric].get("unit"), metric, points=points)
+    label = BEST + SO_FAR if key == BEST else key
+    if points:
+        # of a search for what is minimised the points are read with the other sign
+        first, at = next(iter(points.items()))
+        sign = _sign(runs, key, table.results[first], at) or 1.0
+        return Shown(key, label, table.metrics[first].get("unit"), sign=sign, points=points)
+    if key == BEST:
+        for metric, read in table.results.items():
+            sign = _sign(runs, key, read)
+            if sign:
+                return Shown(key, metric, table.metrics[metric].get("unit"), metric, sign)
+    return Shown(key, label)
+
+
+def _sign(runs: list[Result], key: str, metric: str, at: float | None = None) -> float:
+    """1.0 where a curve comes to a metric in every run, at its end or at a step, -1.0 where to its negative.
+
+    0.0 where it comes to neither.
+    """
+    signs = set()
+    for run in runs:
+        points, value = dict(_curve(run["history"], key)), run["metrics"].get(metric)
+        end = points.get(max(points) if at is None else at) if points else None
+        if isinstance(value, int | float) and value and end is not None:
+            same, other = (math.isclose(sign * end, value, rel_tol=ROUNDING) for sign in (1, -1))
+            signs.add(1.0 if same else -1.0 if other else 0.0)
+    return signs.pop() if len(signs) == 1 else 0.0
 
 
 def step_name(runs: Iterable[dict[str, Any]]) -> str:
@@ -342,20 +451,41 @@ def _comparable_panels(
             yield from _panels(group, table.axes)
         elif len(group) > 1:
             for place, panel in _panels(group, table.axes):
-                yield {"objective": " ".join(filter(None, objective))} | place, panel
+                yield {"objective": _objective_name(objective, groups)} | place, panel
 
 
-def comparable(curve: str, runs: list[dict[str, Any]]) -> bool:
+def comparable(curve: str, runs: list[Result]) -> bool:
     """Whether a curve of some runs means the same in all: a loss does where they minimise the same."""
     return curve not in OBJECTIVES or len({_objective(run) for run in runs}) == 1
 
 
-def _objective(run: dict[str, Any]) -> tuple[str, ...]:
-    """What a run's loss is: its data, a method that is more than an optimizer, sum or mean of pixels."""
-    choices, settings = run["choices"], run.get("config", {}).get("paper", {})
+Objective = tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]
+
+
+def _objective(run: Result) -> Objective:
+    """What a run's loss is: its data, a method that is more than an optimizer, sum or mean of pixels.
+
+    And the settings of such a method, as the weights of its terms are among them; other runs that it names
+    (`teacher: entry=...`) are none, since they differ with the seed alone.
+    """
+    choices, config = run["choices"], run.get("config", {})
     method = str(choices.get("method", ""))
     own = "" if method.startswith("optimizer/") else method
-    return str(choices.get("dataset")), own, str(settings.get("pixels") or "")
+    settings = {
+        key: value
+        for key, value in config.get("method", {}).items()
+        if own and (isinstance(value, int | float) or (isinstance(value, str) and "=" not in value))
+    }
+    pixels = str(config.get("paper", {}).get("pixels") or "")
+    return (str(choices.get("dataset")), own, pixels), tuple(sorted(settings.items()))
+
+
+def _objective_name(objective: Objective, others: Iterable[Objective]) -> str:
+    """What tells an objective from the others of a table."""
+    names, settings = objective
+    alike = [dict(other) for kind, other in others if kind == names]
+    own = [f"{key}={value}" for key, value in settings if any(other.get(key) != value for other in alike)]
+    return " ".join(filter(None, [*names, *own]))
 
 
 def _step_of(key: str, series: str) -> float | None:
@@ -364,43 +494,41 @@ def _step_of(key: str, series: str) -> float | None:
     return float(step) if name == series and step.isdigit() else None
 
 
-def _curve_line(
-    row: Row, label: str, scale: str, series: str, metric: str | None, points: dict[str, float]
-) -> Line:
-    """`metric` is the table's that the series ends with; `points`: those that it has at a step."""
-    curves = _mean_curve([_curve(run["history"], series) for run in row.runs[scale]])
-    value = row.reported.get(metric) if metric else None
+def _curve_line(row: Row, label: str, scale: str, shown: Shown) -> Line:
+    """The curve of a row, with what is reported for where it ends and for points of it."""
+    curves = _mean_curve([_curve(run["history"], shown.key, shown.sign) for run in row.runs[scale]])
+    value = row.reported.get(shown.metric) if shown.metric else None
+    ends = [x for curve in curves for x, _ in curve]
     reported = []
     if isinstance(value, int | float):
-        xs = [x for curve in curves for x, _ in curve] or [0.0]
+        xs = ends or [0.0]
         reported = [(min(xs), float(value)), (max(xs), float(value))]
-    ends = [x for curve in curves for x, _ in curve]
     reported += [
         (at, float(told))
-        for name, at in points.items()
+        for name, at in shown.points.items()
         if isinstance(told := row.reported.get(name), int | float) and ends and at <= max(ends)
     ]
-    return Line(label, curves, [], reported, row.source.unverified, tuple(_band_of(row, scale, series)))
+    return Line(label, curves, [], reported, row.source.unverified, tuple(_band_of(row, scale, shown)))
 
 
-def _band_of(row: Row, scale: str, series: str) -> Iterator[tuple[float, float, float]]:
+def _band_of(row: Row, scale: str, shown: Shown) -> Iterator[tuple[float, float, float]]:
     """The interval of a row's curve: its own, or of a search that of the mean over seeds."""
     histories = [run["history"] for run in row.runs[scale]]
     if len(histories) == 1:
-        yield from _band(histories[0], series)
+        yield from _band(histories[0], shown)
     elif len(histories) >= BAND_SEEDS and step_name(row.runs[scale]) == EVALUATIONS:
-        curves = [_curve(history, series) for history in histories]
+        curves = [_curve(history, shown.key, shown.sign) for history in histories]
         if len({tuple(x for x, _ in curve) for curve in curves}) == 1:
             for points in zip(*curves, strict=True):
                 interval = mean_interval([y for _, y in points])
                 yield points[0][0], interval.low, interval.high
 
 
-def _band(history: dict[str, list[float | None]], series: str) -> Iterator[tuple[float, float, float]]:
+def _band(history: History, shown: Shown) -> Iterator[tuple[float, float, float]]:
     """The interval of a curve that is itself a mean of replicates."""
-    lows, highs = _curve(history, f"{series}_low"), _curve(history, f"{series}_high")
-    for (x, low), (_, high) in zip(lows, highs, strict=True):
-        yield x, low, high
+    ends = (_curve(history, f"{shown.key}{end}", shown.sign) for end in ("_low", "_high"))
+    for (x, one), (_, other) in zip(*ends, strict=True):
+        yield x, min(one, other), max(one, other)
 
 
 def _mean_curve(curves: list[list[tuple[float, float]]]) -> list[list[tuple[float, float]]]:
@@ -412,25 +540,38 @@ def _mean_curve(curves: list[list[tuple[float, float]]]) -> list[list[tuple[floa
     return [list(zip(places.pop(), means, strict=True))]
 
 
-def _curve(history: dict[str, list[float | None]], series: str) -> list[tuple[float, float]]:
-    """The points of a curve that have a value; a count of steps begins at 1, for a logarithmic axis."""
-    by_epoch = "epoch" in history
-    xs = history.get("epoch" if by_epoch else "step", [])
+def _curve(history: History, series: str, sign: float = 1.0) -> list[tuple[float, float]]:
+    """The points of a curve that have a value."""
+    xs = history.get("epoch" if "epoch" in history else "step", [])
     pairs = zip(xs, history.get(series, []), strict=False)
-    return [(x if by_epoch else max(x, 1.0), y) for x, y in pairs if x is not None and y is not None]
+    return [(x, sign * y) for x, y in pairs if x is not None and y is not None]
 
 
 # panels
 
 
 def _panels(rows: list[Row], axes: list[str]) -> Iterator[tuple[dict[str, str], list[Row]]]:
-    """Split rows over as few panels of at most `PANEL_SERIES` series as splitting by whole axes allows.
+    """Split rows over panels of at most `PANEL_SERIES` series by whole axes.
 
-    Gives for each panel its place (axis -> value) and its rows. What no axis splits goes to panels in turn.
+    Methods on one problem share a panel where they can, as they are what a reader compares; then as few
+    panels as can be. Gives for each panel its place (axis -> value) and its rows. What no axis splits goes to
+    panels in turn.
     """
     splits = [split for n in range(len(axes) + 1) for split in itertools.combinations(axes, n)]
     fitting = [split for split in splits if _most_series(_parted(rows, split), axes) <= PANEL_SERIES]
-    split = min(fitting, key=lambda split: len(_parted(rows, split)), default=())
+    methods, data = (
+        {axis for axis in axes if _decides(rows, axis, group)} for group in ("method", "dataset")
+    )
+    problems = data - methods if methods else set()
+    split = min(
+        fitting,
+        key=lambda split: (
+            bool(methods & set(split)),
+            not problems <= set(split),
+            len(_parted(rows, split)),
+        ),
+        default=(),
+    )
     for part in _parted(rows, split):
         place = {axis: part[0].point[axis] for axis in split if axis in part[0].point}
         series = list(_grouped(part, lambda row: _series_key(row, axes)).values())
@@ -438,6 +579,16 @@ def _panels(rows: list[Row], axes: list[str]) -> Iterator[tuple[dict[str, str], 
             panel = [row for members in series[start : start + PANEL_SERIES] for row in members]
             more = {"": f"part {start // PANEL_SERIES + 1}"} if len(series) > PANEL_SERIES else {}
             yield place | more, panel
+
+
+def _decides(rows: list[Row], axis: str, group: str) -> bool:
+    """Whether the place on an axis decides what is chosen from a config group, which is not one for all."""
+    of_grid = [row for row in rows if axis in row.point]
+    chosen = [
+        {row.choose.get(group) for row in part}
+        for part in _grouped(of_grid, lambda row: row.point[axis]).values()
+    ]
+    return all(len(names) == 1 for names in chosen) and len(set().union(*chosen)) > 1
 
 
 def _parted(rows: list[Row], split: tuple[str, ...]) -> list[list[Row]]:
@@ -470,7 +621,7 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[R
 def panel_figure(
     name: str, title: str, lines: list[Line], scale: str, kind: str, labels: tuple[str, str], log_x: bool
 ) -> Figure:
-    note = _with_scale(title, scale)
+    note = with_scale(title, scale)
     svg = draw(lines, note, labels, log_x)
     return Figure(file_name(name), svg, title, _alt(note, lines, labels), scale, kind)
 
@@ -480,7 +631,7 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def _with_scale(title: str, scale: str) -> str:
+def with_scale(title: str, scale: str) -> str:
     return f"{title} ({scale} scale)" if scale != "paper" else title
 
 
@@ -510,7 +661,7 @@ def draw(lines: list[Line], title: str, labels: tuple[str, str], log_x: bool) ->
         _add_legend(canvas, lines, height)
         file = io.StringIO()
         canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _themed(file.getvalue())
+    return themed(file.getvalue())
 
 
 # inches, and characters in a line
@@ -690,15 +841,20 @@ def draw_rows(lines: list[Line], title: str, label: str) -> str:
             canvas.text(0.02, 0.1 / height, f"filled: measured here; ring: {what}", fontsize=7, va="center")
         file = io.StringIO()
         canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _themed(file.getvalue())
+    return themed(file.getvalue())
 
 
-def _themed(svg: str) -> str:
-    """Give the SVG the colours of the dark mode, for browsers, and a size without units, for any program."""
+def themed(svg: str, rules: str = rules_of(MODES)) -> str:
+    """Give the SVG the colours of the dark mode, and a size without units, for any program.
+
+    Args:
+        svg: as matplotlib writes it.
+        rules: what a browser in dark mode draws otherwise; other programs pass over it.
+    """
     svg = svg[svg.index("<svg") :]
     start = svg.index(">") + 1
     root = re.sub(r'\b(width|height)="([\d.]+)pt"', r'\1="\2"', svg[:start])
-    return root + _dark_rules() + svg[start:]
+    return f"{root}<style>@media(prefers-color-scheme:dark){{{rules}}}</style>{svg[start:]}"
 
 
 def _alt(title: str, lines: list[Line], labels: tuple[str, str]) -> str:
@@ -713,98 +869,3 @@ def _alt(title: str, lines: list[Line], labels: tuple[str, str]) -> str:
         parts.append(f"{line.label}: {number(first)} at {number(x0)}, {number(last)} at {number(x1)}.")
         parts += [f"Reported: {number(line.reported[-1][1])}."] if line.reported else []
     return " ".join(parts)
-
-
-# small plots of claims, drawn by a template
-
-WIDTH, LEFT, RIGHT, ROW = 320, 8, 312, 26
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A point of a small plot, in its pixels, and the series that it belongs to."""
-
-    x: float
-    y: float
-    series: int
-
-
-@dataclass(frozen=True)
-class ClaimPlot:
-    """A small plot: for a trend the metric along the series, else a row of dots for each series.
-
-    Attributes:
-        rules: x of vertical lines (the bound).
-        paths: SVG points of the line through each series' means.
-        ticks: (x, text) below; sides: (y, text) at the left.
-    """
-
-    height: int
-    labels: list[str]
-    dots: list[Dot]
-    paths: list[tuple[int, str]]
-    rules: list[float]
-    ticks: list[tuple[float, str, str]]
-    sides: list[tuple[float, str]]
-    alt: str
-
-
-def claim_plot(claim: Claim, verdict: Verdict) -> ClaimPlot | None:
-    """The plot of a claim's runs; None where there are none."""
-    points = [(side, x, y) for side, x, y in verdict.points if math.isfinite(x) and math.isfinite(y)]
-    if not points:
-        return None
-    sides = list(dict.fromkeys(side for side, _, _ in points))
-    alt = f"Values of {claim.rule.metric}. " + " ".join(
-        f"{side}: {', '.join(number(y) for s, _, y in points if s == side)}." for side in sides
-    )
-    if claim.kind == "trend":
-        return _trend_plot(points, sides, alt, log=getattr(claim.rule, "slope", None) is not None)
-    return _strip_plot(claim, points, sides, alt)
-
-
-Points = list[tuple[str, float, float]]
-
-
-def _strip_plot(claim: Claim, points: Points, sides: list[str], alt: str) -> ClaimPlot:
-    limit = getattr(claim.rule, "at_most", None)
-    limit = getattr(claim.rule, "at_least", None) if limit is None else limit
-    marks = [float(limit)] if isinstance(limit, int | float) else []
-    place = scale_of([y for _, _, y in points] + marks, LEFT + 6, RIGHT - 6)
-    dots = [
-        Dot(place(y), ROW * sides.index(side) + 20, sides.index(side) % PANEL_SERIES) for side, _, y in points
-    ]
-    values = [y for _, _, y in points] + marks
-    height = ROW * len(sides) + 26
-    ends = [(float(LEFT), number(min(values)), "start"), (RIGHT, number(max(values)), "end")]
-    ticks = ends if max(values) > min(values) else [(place(values[0]), number(values[0]), "middle")]
-    return ClaimPlot(height, sides, dots, [], [place(mark) for mark in marks], ticks, [], alt)
-
-
-def _trend_plot(points: Points, sides: list[str], alt: str, log: bool) -> ClaimPlot:
-    """The metric along the series; logarithmic where the claim is about the slope of logarithms."""
-    left, height = 62, 150
-    xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
-    across = scale_of(xs, left + 6, RIGHT - 8, log)
-    up = scale_of(ys, height - 34, 10, log)
-    dots = [Dot(across(x), up(y), sides.index(side) % PANEL_SERIES) for side, x, y in points]
-    paths = []
-    for index, side in enumerate(sides):
-        means = [
-            (across(x), up(statistics.fmean(y for s, at, y in points if s == side and at == x)))
-            for x in sorted({at for s, at, _ in points if s == side})
-        ]
-        paths.append((index % PANEL_SERIES, " ".join(f"{x:.1f},{y:.1f}" for x, y in means)))
-    ticks = [(across(min(xs)), number(min(xs)), "start"), (RIGHT, number(max(xs)), "end")]
-    texts = [(up(value), f"{value:.3g}") for value in dict.fromkeys((max(ys), min(ys)))]
-    return ClaimPlot(height, sides, dots, paths, [], ticks, texts, alt)
-
-
-def scale_of(values: list[float], low: float, high: float, log: bool = False) -> Callable[[float], float]:
-    """A map of values to pixels; logarithmic if it shall be and all values are positive."""
-    bend: Callable[[float], float] = math.log if log and min(values) > 0 else float
-    first, last = bend(min(values)), bend(max(values))
-    width = last - first
-    if width == 0:
-        return lambda value: (low + high) / 2
-    return lambda value: low + (high - low) * (bend(value) - first) / width

@@ -192,6 +192,8 @@ class Table:
     axis: Axis | None
     # two metrics, x and y, that a figure sets against each other; None for none
     plane: tuple[str, str] | None = None
+    # what the steps of its runs' curves are, "none" where these mean nothing; "" for what the runs say
+    curves: str = ""
     # where the numbers stand that this table or figure shows again; "" for what has its own
     shows: str = ""
 
@@ -474,6 +476,7 @@ def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidenc
         axes=list(raw.get("grid", {}).get("axes", {})),
         axis=_numeric_axis(raw),
         plane=tuple(raw["plane"]) if "plane" in raw else None,
+        curves=raw.get("curves", ""),
         shows=f"rows of {raw['shows']}" if "shows" in raw else "",
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.report.figures import ClaimPlot, Dot
+from common.report.claim_plots import ClaimPlot, Dot
 from common.runs.evidence import Evidence
 from common.runs.result import number
 

@@ -21,8 +21,10 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from common.claims.arena_cli import ahead
-from common.report.figures import ClaimPlot, Figure, claim_plot, own_pictures, table_figures
+from common.report.claim_plots import ClaimPlot, claim_plot
+from common.report.figures import Figure, table_figures
 from common.report.model import SIZES, STATES, Counts, Paper, Report, Table
+from common.report.pictures import own_pictures
 from common.report.whiskers import field_plots
 from common.runs.result import number
 from common.tables.tables import in_roots

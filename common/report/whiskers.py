@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from common.claims.arena import ArenaField, FieldStandings
 from common.claims.judge import Interval
-from common.report.figures import far_apart, scale_of
+from common.report.claim_plots import scale_of
+from common.report.figures import far_apart
 from common.runs.result import number
 
 WIDTH, LEFT, RIGHT, ROW, FOOT = 380, 150, 366, 20, 24
@@ -75,10 +76,15 @@ def whiskers(title: str, intervals: dict[str, Interval], bend: bool = True) -> W
     ticks = [(float(LEFT + 8), _short(low), "start"), (float(RIGHT - 8), _short(high), "end")]
     if low == high:
         ticks = [(place(low), _short(low), "middle")]
-    said = ". ".join(f"{name}: {one}" for name, one in intervals.items())
+    said = ". ".join(f"{name}: {_said(one)}" for name, one in intervals.items())
     return Whiskers(
         title + (", logarithmic" if log else ""), ROW * len(rows) + FOOT, rows, ticks, f"{title}. {said}."
     )
+
+
+def _said(one: Interval) -> str:
+    """A mean with its interval; equal values have no spread, which is no interval of width 0."""
+    return f"{number(one.mean)} (no spread)" if one.bounded and one.low == one.high else str(one)
 
 
 def shortened(name: str) -> str:

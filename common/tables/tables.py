@@ -12,6 +12,8 @@ A table says what is common to its rows, and either lists `rows` or spans a `gri
     grid             {row: "{dataset}_{method}_{eps}", axes: {dataset: {a9a: {choose, set, budget}}},
                       reported: {row: {...}}}
     plane            [x, y]: two of its metrics that a figure sets against each other
+    curves           what the steps of its runs' curves are, where no run says so (`observations`); `none`
+                     where these are no curves
     shows            the table whose rows this one, all of it cited, shows again: a figure of them
     ours, source     `ours: true` marks measurements of ours: nothing is reported for them
 

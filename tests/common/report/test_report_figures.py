@@ -1,6 +1,5 @@
-"""Figures as SVG, and the small plots of claims."""
+"""Figures as SVG."""
 
-import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -12,15 +11,16 @@ from hypothesis import strategies as st
 
 from common.report import figures
 from common.report.figures import (
+    Figure,
     Line,
-    claim_plot,
+    Shown,
     draw,
     linear_ticks,
     log_ticks,
-    own_pictures,
     table_figures,
 )
-from common.report.model import Report, Source, Table
+from common.report.model import Measured, Report, Row, Source, Table
+from common.tables.tables import load_tables, papers
 
 LINES = [
     Line("a < b & c", [[(1.0, 1.0), (10.0, 100.0)]], [(1.0, 0.5, 1.5)], [(1.0, 2.0)], unverified=True),
@@ -30,6 +30,29 @@ LINES = [
 
 def table(report: Report, name: str) -> Table:
     return next(one for one in report.paper("yogi").tables if one.id == name)
+
+
+def measured_rows(report: Report) -> list[Row]:
+    return [row for row in table(report, "table_ae").rows if row.runs]
+
+
+def with_runs(row: Row, histories: list[dict[str, Any]], **metrics: float) -> Row:
+    """A row with a made-up run at laptop scale for each history."""
+    (first, *_), *_ = row.runs.values()
+    runs = [
+        first | {"history": history, "metrics": metrics, "seed": i} for i, history in enumerate(histories)
+    ]
+    return replace(row, runs={"laptop": runs}, measured={"laptop": {}}, reported={})
+
+
+def curves_of(
+    report: Report, rows: list[Row], metrics: dict[str, dict[str, Any]], **changes: Any
+) -> list[Figure]:
+    """The learning curves of a table with these rows and metrics."""
+    results = {name: spec.get("result", name) for name, spec in metrics.items()}
+    original = table(report, "table_ae")
+    one = replace(original, rows=rows, metrics=metrics, results=results, axes=[], axis=None, **changes)
+    return [figure for figure in table_figures(one) if figure.kind == "curves"]
 
 
 def test_a_panel_is_wellformed_and_any_program_knows_its_colours() -> None:
@@ -74,10 +97,6 @@ def test_the_axes_reach_as_far_as_the_intervals() -> None:
     assert {"-100", "200"} <= set(labels)
 
 
-def test_a_paper_whose_code_is_not_imported_has_no_pictures_of_its_own(report: Report) -> None:
-    assert list(own_pictures(replace(table(report, "fig_batch"), paper="of_the_current_folder"))) == []
-
-
 def test_a_table_without_an_axis_shows_its_metric_row_by_row_beside_what_is_reported(report: Report) -> None:
     original = table(report, "table_ae")
     metric = next(iter(original.metrics))
@@ -108,7 +127,7 @@ def test_a_loss_is_drawn_where_all_minimise_the_same_and_an_error_wherever_it_is
 
 def test_a_metric_that_is_final_shows_the_curve_that_ends_with_it(report: Report) -> None:
     first = next(row for row in table(report, "table_ae").rows if row.runs)
-    history = {"step": [1.0, 2.0], "f": [0.0, -0.25], "loss": [1.0, 2.0]}
+    history = {"step": [1.0, 2.0, 3.0], "f": [0.0, -0.125, -0.25], "loss": [1.0, 2.0, 3.0]}
     runs = {scale: [run | {"history": history} for run in found] for scale, found in first.runs.items()}
     row = replace(first, runs=runs)
     one = replace(
@@ -200,18 +219,20 @@ def test_a_curve_is_the_mean_of_seeds_measured_at_the_same_places() -> None:
 
 
 def test_a_search_of_several_seeds_has_the_interval_of_their_mean(report: Report) -> None:
-    row = table(report, "table_ae").rows[0]
+    row = measured_rows(report)[0]
     histories = [{"step": [1.0, 2.0], "best": [value, 2 * value]} for value in (1.0, 2.0, 3.0)]
     metrics = {"evaluations": 2}
     searches: Any = [{"history": history, "metrics": metrics} for history in histories]
     half = 4.302653 / 3**0.5
     wanted = [(1.0, 2 - half, 2 + half), (2.0, 4 - 2 * half, 4 + 2 * half)]
-    assert list(figures._band_of(replace(row, runs={"laptop": searches}), "laptop", "best")) == [
-        pytest.approx(point, rel=1e-6) for point in wanted
-    ]
+    assert list(
+        figures._band_of(replace(row, runs={"laptop": searches}), "laptop", Shown("best", "best"))
+    ) == [pytest.approx(point, rel=1e-6) for point in wanted]
     # of two seeds it says nothing; trainings have curves enough without
     for runs in (searches[:2], [{"history": history, "metrics": {}} for history in histories]):
-        assert list(figures._band_of(replace(row, runs={"laptop": runs}), "laptop", "best")) == []
+        assert (
+            list(figures._band_of(replace(row, runs={"laptop": runs}), "laptop", Shown("best", "best"))) == []
+        )
 
 
 def test_the_interval_of_a_batch_of_replicates_is_a_band_of_the_series_colour() -> None:
@@ -221,9 +242,9 @@ def test_the_interval_of_a_batch_of_replicates_is_a_band_of_the_series_colour() 
         "regret_low": [2.5, 1.5],
         "regret_high": [3.5, 2.5],
     }
-    band = tuple(figures._band(history, "regret"))
+    band = tuple(figures._band(history, Shown("regret", "regret")))
     assert band == ((1.0, 2.5, 3.5), (2.0, 1.5, 2.5))
-    assert list(figures._band({"step": [1.0], "regret": [3.0]}, "regret")) == []
+    assert list(figures._band({"step": [1.0], "regret": [3.0]}, Shown("regret", "regret"))) == []
     line = Line("a", [[(1.0, 3.0), (2.0, 2.0)]], [], [], unverified=False, band=band)
     svg = draw([line], "title", ("evaluations", "regret"), log_x=False)
     assert re.search(r'style="fill: #0b63c4; fill-opacity: 0.15', svg) and not re.search(r"#0000\d\d", svg)
@@ -238,24 +259,169 @@ def test_ticks_are_few_and_lie_within_the_axis(low: float, ratio: float) -> None
         assert ticks == sorted(ticks)
 
 
-def test_the_plot_of_a_pair_has_a_dot_for_each_run(report: Report) -> None:
-    claims = {claim.name: (claim, verdict) for claim, verdict in report.paper("yogi").claims}
-    plot = claim_plot(*claims["yogi.yogi_is_better"])
-    assert plot is not None
-    assert len(plot.dots) == 6 and plot.labels == ["yogi", "adam"]
-    yogi, adam = ([dot.x for dot in plot.dots if dot.series == i] for i in (0, 1))
-    assert max(yogi) < min(adam)
-    assert claim_plot(*claims["yogi.nobody_ran_this"]) is None
+LOSS = {"validation_mse": {"unit": "mse", "better": "lower", "result": "best_validation"}}
 
 
-def test_the_plot_of_a_bound_shows_the_bound(report: Report) -> None:
-    claims = {claim.name: (claim, verdict) for claim, verdict in report.paper("yogi").claims}
-    plot = claim_plot(*claims["yogi.loss_is_small"])
-    assert plot is not None
-    assert len(plot.rules) == 1 and all(dot.x < plot.rules[0] for dot in plot.dots)
+def test_a_search_for_the_least_error_shows_the_error_that_its_table_has_and_no_negative_of_it(
+    report: Report,
+) -> None:
+    history = {"step": [1.0, 2.0, 3.0], "best": [-4.0, -2.5, -2.0]}
+    row = with_runs(measured_rows(report)[0], [history], best_validation=2.0)
+    (drawn,) = curves_of(report, [row], LOSS)
+    assert drawn.title == "validation_mse while running" and ">validation_mse (mse)<" in drawn.svg
+    assert "4 at 1, 2 at 3." in drawn.alt and "-" not in drawn.alt.split("vertical")[1]
 
 
-@pytest.mark.parametrize("log", [True, False])
-def test_a_slope_of_logarithms_is_drawn_as_a_straight_line(log: bool) -> None:
-    place = figures.scale_of([1.0, 10.0, 100.0], 0.0, 200.0, log)
-    assert math.isclose(place(10.0), 100.0) is log
+def test_a_search_that_leads_to_no_metric_of_its_table_shows_its_best_so_far(report: Report) -> None:
+    history = {"step": [1.0, 2.0, 3.0], "best": [0.4, 0.5, 0.6]}
+    row = with_runs(measured_rows(report)[0], [history], found_test=0.7)
+    (drawn,) = curves_of(report, [row], {"found_test": {"unit": "1"}})
+    assert drawn.title == "best so far" and ">best so far<" in drawn.svg
+
+
+def test_points_of_a_search_for_the_least_error_give_its_curve_their_sign_and_their_unit(
+    report: Report,
+) -> None:
+    history = {
+        "step": [1.0, 2.0, 3.0],
+        "best": [-4.0, -3.0, -2.0],
+        "best_low": [-5.0, -3.5, -2.5],
+        "best_high": [-3.0, -2.5, -1.5],
+    }
+    row = with_runs(measured_rows(report)[0], [history], best_at_2=3.0)
+    (drawn,) = curves_of(report, [row], {"best_at_2": {"unit": "J"}})
+    assert ">best so far (J)<" in drawn.svg and "4 at 1, 2 at 3." in drawn.alt
+    shown = figures._shown_curve(
+        replace(table(report, "table_ae"), metrics={"best_at_2": {}}, results={"best_at_2": "best_at_2"}),
+        [row],
+        "laptop",
+    )
+    assert shown is not None and shown.sign == -1.0
+    assert list(figures._band(history, shown)) == [(1.0, 3.0, 5.0), (2.0, 2.5, 3.5), (3.0, 1.5, 2.5)]
+
+
+def test_a_mean_over_other_numbers_of_seeds_says_from_how_many_to_how_many(report: Report) -> None:
+    history = {"epoch": [1.0, 2.0, 3.0], "validation_accuracy": [0.4, 0.5, 0.6]}
+    rows = [
+        with_runs(replace(row, name=f"n{n}", point={}), [history] * n)
+        for n, row in zip((1, 2, 3), measured_rows(report), strict=False)
+    ]
+    titles = [
+        curves_of(report, part, {"loss": {}})[0].title
+        for part in (rows, rows[:1], [replace(rows[1], name="x")])
+    ]
+    what = "validation_accuracy while running"
+    assert titles == [f"{what}, mean of 1 to 3 seeds", what, f"{what}, mean of 2 seeds"]
+
+
+def weighted(row: Row, name: str, **settings: float | str) -> Row:
+    """A row of a method with settings of its own and a loss."""
+    history = {"step": [1.0, 2.0, 3.0], "loss": [3.0, 2.0, 1.0]}
+    made = with_runs(replace(row, name=name, point={}), [history])
+    (run,) = made.runs["laptop"]
+    choices = run["choices"] | {"method": "selection/own"}
+    return replace(made, runs={"laptop": [run | {"choices": choices, "config": {"method": settings}}]})
+
+
+def test_losses_with_other_weights_share_no_panel(report: Report) -> None:
+    row = measured_rows(report)[0]
+    apart = [weighted(row, f"l{value}", weight=value) for value in (0.0, 0.5, 1.0)]
+    assert curves_of(report, apart, {"test_error": {}}) == []
+    alike = [weighted(row, f"m{seed}", weight=1.0, teacher=f"entry=a seed={seed}") for seed in (0, 1)]
+    (drawn,) = curves_of(report, [apart[0], *alike], {"test_error": {}})
+    assert "weight=1.0" in drawn.title and "m0" in drawn.alt and "l0.0" not in drawn.alt
+
+
+def test_a_table_says_that_its_steps_are_no_curve_or_what_they_are(report: Report) -> None:
+    history = {"step": [10.0, 20.0, 30.0], "seconds": [1.0, 2.0, 3.0]}
+    row = with_runs(measured_rows(report)[0], [history], seconds=3.0)
+    seconds = {"seconds": {"unit": "s"}}
+    assert curves_of(report, [row], seconds, curves="none") == []
+    (drawn,) = curves_of(report, [row], seconds, curves="observations")
+    assert drawn.title == "seconds against observations" and ">observations<" in drawn.svg
+
+
+def test_the_tables_that_say_so_have_it_in_the_report() -> None:
+    said = {
+        (paper, raw["id"]): raw["curves"]
+        for paper in papers()
+        for raw in load_tables(paper)["tables"]
+        if "curves" in raw
+    }
+    assert said["sdp_cert", "scaling_random"] == "none" and said["ablr", "fig1_time"] == "observations"
+
+
+def test_a_run_that_several_rows_read_is_drawn_once_by_what_their_names_share(report: Report) -> None:
+    history = {"step": [1.0, 2.0, 3.0], "regret": [3.0, 2.0, 1.0]}
+    first = with_runs(measured_rows(report)[0], [history])
+    other = with_runs(replace(first, name="random_2x_it10", point={}), [history])
+    rows = [replace(first, name=f"pmf_it{at}", point={}) for at in (10, 50, 100)]
+    (drawn,) = curves_of(report, [*rows, other], {"regret": {}})
+    assert re.findall(r"(\w+): 3 at 1", drawn.alt) == ["pmf", "random_2x_it10"]
+
+
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [(["a_b_it1", "a_b_it10"], "a_b"), (["same"], "same"), (["x", "y", "x"], "x/y"), (["l_0", "l_0p1"], "l")],
+)
+def test_names_share_their_first_whole_words_or_stand_side_by_side(names: list[str], shared: str) -> None:
+    assert figures.shared_name(names) == shared
+
+
+def test_methods_on_one_function_share_a_panel(report: Report) -> None:
+    raw = next(one for one in load_tables("qff")["tables"] if one["id"] == "fig_benchmarks")
+    axes = raw["grid"]["axes"]
+    row = measured_rows(report)[0]
+    rows = [
+        replace(
+            row,
+            name=f"{function}_{method}",
+            point={"function": function, "method": method},
+            choose=axes["function"][function]["choose"] | axes["method"][method]["choose"],
+        )
+        for function in axes["function"]
+        for method in axes["method"]
+    ]
+    panels = list(figures._panels(rows, list(axes)))
+    assert [place for place, _ in panels] == [{"function": function} for function in axes["function"]]
+    assert {len(panel) for _, panel in panels} == {len(axes["method"])}
+
+
+def test_a_line_on_a_logarithmic_axis_begins_at_its_first_positive_step() -> None:
+    moved = Line("a", [[(0.0, 3.0), (500.0, 2.0), (900.0, 1.0)]], [], [], False, band=((0.0, 1.0, 2.0),))
+    ended = Line("b", [[(0.0, 3.0)]], [], [(0.0, 2.5), (900.0, 2.5)], False)
+    first, second = figures._from_positive([moved, ended])
+    assert first.curves == [[(500.0, 2.0), (900.0, 1.0)]] and first.band == ()
+    # what never moved is a point beside the others
+    assert second.curves == [[(500.0, 3.0)]] and second.reported == [(500.0, 2.5), (900.0, 2.5)]
+
+
+def test_two_points_are_no_curve(report: Report) -> None:
+    row = measured_rows(report)[0]
+    for points, panels in ((2, 0), (3, 1)):
+        history = {"epoch": [1.0, 2.0, 3.0][:points], "validation_accuracy": [0.4, 0.5, 0.6][:points]}
+        assert len(curves_of(report, [with_runs(row, [history])], {"loss": {}})) == panels
+
+
+def test_values_without_spread_have_no_interval(report: Report) -> None:
+    measured = Measured(2.0, 2.0, 2.0, n=3, scale="laptop", device="cpu")
+    assert figures._ends(measured) == [] and figures._ends(replace(measured, high=2.5)) == [(2.0, 2.5)]
+    flat = Line("a", [[(1.0, 2.0)]], [], [], False, band=((1.0, 2.0, 2.0),))
+    assert figures._spread([flat]) == ", no spread"
+    assert figures._spread([flat, replace(flat, band=((1.0, 1.0, 2.0),))]) == ", 95% interval"
+    assert figures._spread([replace(flat, band=())]) == ""
+
+
+def test_a_standard_error_has_no_figure_of_its_own(report: Report) -> None:
+    original = table(report, "fig_batch")
+    named = {"train_loss": "best_at_2", "grad_norm_sq": "best_at_2_sem"}
+    drawn = list(table_figures(replace(original, results=named)))
+    assert [figure.title for figure in drawn if figure.kind == "axis"] == [
+        "train_loss against dataset.batch_size"
+    ]
+
+
+def test_a_plane_whose_rows_are_all_at_one_place_is_not_drawn(report: Report) -> None:
+    crossed = replace(table(report, "fig_batch"), plane=("grad_norm_sq", "train_loss"))
+    rows = [replace(row, measured=crossed.rows[0].measured) for row in crossed.rows]
+    assert [one.kind for one in table_figures(replace(crossed, rows=rows))].count("plane") == 0
