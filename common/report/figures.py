@@ -143,7 +143,10 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
     others = [name for name in table.axes if name != axis.name]
     for place, panel in _panels(known, others):
         groups = _grouped(panel, lambda row: _series_key(row, others)).values()
-        lines = [_axis_line(_label(part[0], others, place), part, axis, scale, metric) for part in groups]
+        lines = [
+            _axis_line(_label(part[0], others, place) or "measured", part, axis, scale, metric)
+            for part in groups
+        ]
         xs = [x for line in lines for x, _ in line.curves[0]]
         title = " · ".join([f"{metric} against {axis.key}", *place.values()])
         yield panel_figure(
@@ -866,6 +869,7 @@ def _alt(title: str, lines: list[Line], labels: tuple[str, str]) -> str:
             continue
         (x0, _), (x1, _) = curves[0][0], curves[0][-1]
         first, last = (statistics.fmean(curve[i][1] for curve in curves) for i in (0, -1))
-        parts.append(f"{line.label}: {number(first)} at {number(x0)}, {number(last)} at {number(x1)}.")
+        onward = f", {number(last)} at {number(x1)}" if x1 != x0 else ""
+        parts.append(f"{line.label}: {number(first)} at {number(x0)}{onward}.")
         parts += [f"Reported: {number(line.reported[-1][1])}."] if line.reported else []
     return " ".join(parts)

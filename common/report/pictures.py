@@ -1,5 +1,7 @@
 """Pictures of runs that papers draw themselves, in the colours of the reader's light or dark mode."""
 
+import colorsys
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,15 +14,22 @@ from common.tables.tables import metric_keys
 # what the papers' pictures have beside the colours of figures, with what stands for it in dark mode
 OWN = {
     "#000000": MODES["#1c2024"],
-    "#eef2f7": "#2a313a",
     "#2a7f3f": DARK[2],
     "#7a3fb5": DARK[3],
     "#0b7f86": DARK[5],
     "#8a6d00": DARK[6],
     "#57606a": DARK[7],
 }
-# the plate that a picture stands on, and text of the colour that is not written down: black
-PLATE = f'path[style*="fill: #ffffff"]{{fill:none!important}}text{{fill:{MODES["#1c2024"]}}}'
+# in dark mode: no white plate; text of the colour that is not written down, black; images, such as a table of
+# colours with text on its cells, with dark for light
+DARK_RULES = (
+    'path[style*="fill: #ffffff"]{fill:none!important}'
+    f"text{{fill:{MODES['#1c2024']}}}"
+    "image{filter:invert(1) hue-rotate(180deg)}"
+    'text[style*="fill: #ffffff"]{fill:#1c2024!important}'
+)
+# of a pale area, such as a box with text in it: the least of its red, green and blue
+PALE = 0xD0
 
 
 def own_pictures(table: Table) -> Iterator[Figure]:
@@ -40,8 +49,25 @@ def own_pictures(table: Table) -> Iterator[Figure]:
     for (scale, _), rows in drawn.items():
         svg = picture(rows[0].runs[scale][0])
         if svg is not None:
-            svg = themed(svg, rules_of(MODES | OWN) + PLATE)
-            yield _figure(table, rows, scale, svg)
+            yield _figure(table, rows, scale, themed(svg, _rules(svg)))
+
+
+def _rules(svg: str) -> str:
+    """What a browser draws in dark mode: other colours, and each pale area as dark as it was light."""
+    areas = sorted(set(re.findall(r'<path[^>]*style="[^">]*fill: #(\w{6})', svg)) - {"ffffff"})
+    pale = "".join(
+        f'path[style*="fill: #{area}"]{{fill:{_darkened(area)}!important}}'
+        for area in areas
+        if min(bytes.fromhex(area)) >= PALE
+    )
+    return rules_of(MODES | OWN) + DARK_RULES + pale
+
+
+def _darkened(colour: str) -> str:
+    """A pale colour as a dark one of the same hue, a little above the ground of a dark page."""
+    hue, light, saturation = colorsys.rgb_to_hls(*(part / 255 for part in bytes.fromhex(colour)))
+    dark = colorsys.hls_to_rgb(hue, 1.1 - light, 0.6 * saturation)
+    return f"#{bytes(round(255 * part) for part in dark).hex()}"
 
 
 def _figure(table: Table, rows: list[Row], scale: str, svg: str) -> Figure:

@@ -1,5 +1,6 @@
 """Pictures that papers draw of their runs: each run once, labelled, in both modes."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ from common.report.model import Report, Row, Table
 from common.report.pictures import own_pictures
 
 PLATE = """<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt">
-<path d="M0,0 H9" style="fill: #ffffff"/><text>words</text></svg>"""
+<path d="M0,0 H9" style="fill: #ffffff"/><path d="M0,0 H9" style="fill: #eef2f7"/>
+<use style="fill: #f7fbff"/><text>words</text></svg>"""
 
 
 @pytest.fixture
@@ -48,6 +50,13 @@ def test_a_picture_has_no_white_plate_in_dark_mode_and_is_whole_for_any_program(
     assert root.attrib["width"] == "9" and "var(" not in svg
     assert 'path[style*="fill: #ffffff"]{fill:none!important}' in svg
     assert f"text{{fill:{MODES['#1c2024']}}}" in svg
+
+
+def test_a_pale_area_is_dark_in_dark_mode_and_a_pale_dot_keeps_its_colour(standin: Table) -> None:
+    svg = next(own_pictures(standin)).svg
+    (dark,) = re.findall(r'fill: #eef2f7"\]\{fill:#(\w{6})!important', svg)
+    assert max(bytes.fromhex(dark)) < 0x40
+    assert 'fill: #f7fbff"]' not in svg
 
 
 def test_a_paper_whose_code_is_not_imported_has_no_pictures_of_its_own(standin: Table) -> None:
