@@ -98,16 +98,15 @@ def _target(claim: Claim) -> tuple[list[float], str]:
     """What the runs of a bound or an equality are held against: the number to mark, and words on it."""
     rule = claim.rule
     if isinstance(rule, Bound):
-        words = "at most" if rule.at_most is not None else "at least"
+        words, within = f"the bound, at {'most' if rule.at_most is not None else 'least'}", ""
         limit = rule.at_most if rule.at_most is not None else rule.at_least
     elif isinstance(rule, Identity):
-        words, limit = "equal to", rule.equals
+        words, limit, within = "the claimed value,", rule.equals, f" to within {number(rule.tolerance)}"
     else:
         return [], ""
-    within = f" to within {number(rule.tolerance)}" if isinstance(rule, Identity) else ""
     if isinstance(limit, int | float):
-        return [float(limit)], f"; dashed: claimed is {words} {number(limit)}{within}"
-    return [], f"; claimed is {words} {limit} of the same run{within}"
+        return [float(limit)], f"; dashed: {words} {number(limit)}{within}"
+    return [], f"; not drawn: {words} {limit} of the same run{within}"
 
 
 def _spread(xs: list[float]) -> list[tuple[float, float]]:

@@ -309,11 +309,11 @@ def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figu
         if not any(len(curve) >= FEWEST_POINTS for line in lines for curve in line.curves):
             continue
         what = shown.label
-        if not what.endswith(SO_FAR):
+        if SO_FAR not in what:
             what += f" against {table.curves}" if table.curves else " while running"
         yield panel_figure(
             f"{table.name}.{scale}.curves.{'.'.join(place.values())}".rstrip("."),
-            " · ".join([what + _mean_of(panel, scale) + _spread(lines), *place.values()]),
+            " · ".join([what + _mean_of(panel, scale) + spread_of(lines), *place.values()]),
             lines,
             scale,
             "curves",
@@ -330,7 +330,7 @@ def _mean_of(rows: list[Row], scale: str) -> str:
     return f", mean of {' to '.join(str(count) for count in sorted({min(counts), max(counts)}))} seeds"
 
 
-def _spread(lines: list[Line]) -> str:
+def spread_of(lines: list[Line]) -> str:
     """What the bands of a panel are; replicates that are all equal have none."""
     bands = [line.band for line in lines if line.band]
     if not bands:
@@ -403,18 +403,23 @@ def _shown_curve(table: Table, rows: list[Row], scale: str) -> Shown | None:
     metric = next((name for name, read in table.results.items() if read in (key, key + FINAL)), None)
     if metric is not None:
         return Shown(key, key, table.metrics[metric].get("unit"), metric, points=points)
-    label = BEST + SO_FAR if key == BEST else key
     if points:
         # of a search for what is minimised the points are read with the other sign
         first, at = next(iter(points.items()))
         sign = _sign(runs, key, table.results[first], at) or 1.0
+        label = BEST + SO_FAR if key == BEST else key
         return Shown(key, label, table.metrics[first].get("unit"), sign=sign, points=points)
     if key == BEST:
         for metric, read in table.results.items():
             sign = _sign(runs, key, read)
             if sign:
                 return Shown(key, metric, table.metrics[metric].get("unit"), metric, sign)
-    return Shown(key, label)
+    return Shown(key, curve_label(key))
+
+
+def curve_label(key: str) -> str:
+    """What a curve of a history is called where no table has a metric for it."""
+    return f"{BEST}{SO_FAR} (larger is better)" if key == BEST else key
 
 
 def _sign(runs: list[Result], key: str, metric: str, at: float | None = None) -> float:

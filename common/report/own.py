@@ -14,7 +14,17 @@ from typing import Any
 from common.base.errors import UserError
 from common.report.comparison import USUAL, Comparison, Row, compare, known_metrics, value_of
 from common.report.curves import EPOCH, STEP, panels
-from common.report.figures import CURVES, PANEL_SERIES, Figure, Line, comparable, panel_figure, step_name
+from common.report.figures import (
+    CURVES,
+    PANEL_SERIES,
+    Figure,
+    Line,
+    comparable,
+    curve_label,
+    panel_figure,
+    spread_of,
+    step_name,
+)
 from common.report.selection import Chosen, Selection
 from common.report.written import footnotes, is_best, texts
 from common.runs.evidence import Evidence, key_of, neutral
@@ -178,7 +188,7 @@ def _figures(comparison: Comparison, name: str) -> list[Figure]:
     except UserError:
         # a single point each
         return []
-    title = f"{curve} while running, mean over seeds and 95% interval"
+    title = f"{curve_label(curve)} while running, mean over seeds"
     label = axis if axis == EPOCH else step_name(runs)
     found = []
     for start in range(0, len(panel.curves), PANEL_SERIES):
@@ -193,5 +203,7 @@ def _figures(comparison: Comparison, name: str) -> list[Figure]:
             )
             for one in panel.curves[start : start + PANEL_SERIES]
         ]
-        found.append(panel_figure(f"{name}.{start}", title, lines, "paper", "curves", (label, curve), False))
+        labels = (label, curve_label(curve))
+        said = title + spread_of(lines)
+        found.append(panel_figure(f"{name}.{start}", said, lines, "paper", "curves", labels, False))
     return found

@@ -42,18 +42,20 @@ def test_the_plot_of_a_bound_shows_the_bound_and_says_so(report: Report) -> None
     plot = claim_plot(*of_claim(report, "loss_is_small"))
     assert plot is not None
     assert len(plot.rules) == 1 and all(dot.x < plot.rules[0] for dot in plot.dots)
-    assert plot.caption.endswith("; dashed: claimed is at most 2")
+    assert plot.caption.endswith("; dashed: the bound, at most 2")
 
 
 def test_the_plot_of_an_equality_marks_what_it_is_to(report: Report) -> None:
     plot = plot_of(report, Identity(metric="loss", equals=35.0, tolerance=3.0), [34.0, 36.0])
     assert len(plot.rules) == 1 and plot.dots[0].x < plot.rules[0] < plot.dots[1].x
-    assert plot.caption.endswith("; dashed: claimed is equal to 35 to within 3")
+    assert plot.caption.endswith("; dashed: the claimed value, 35 to within 3")
 
 
 def test_a_limit_that_each_run_has_for_itself_is_said_and_not_drawn(report: Report) -> None:
     plot = plot_of(report, Bound(metric="loss", at_least="floor"), [1.0, 2.0])
-    assert plot.rules == [] and plot.caption.endswith("; claimed is at least floor of the same run")
+    assert plot.rules == [] and plot.caption.endswith(
+        "; not drawn: the bound, at least floor of the same run"
+    )
 
 
 def test_the_unit_of_a_metric_is_that_of_the_papers_tables(report: Report) -> None:

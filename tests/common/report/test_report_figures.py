@@ -276,7 +276,7 @@ def test_a_search_that_leads_to_no_metric_of_its_table_shows_its_best_so_far(rep
     history = {"step": [1.0, 2.0, 3.0], "best": [0.4, 0.5, 0.6]}
     row = with_runs(measured_rows(report)[0], [history], found_test=0.7)
     (drawn,) = curves_of(report, [row], {"found_test": {"unit": "1"}})
-    assert drawn.title == "best so far" and ">best so far<" in drawn.svg
+    assert drawn.title == "best so far (larger is better)" and f">{drawn.title}<" in drawn.svg
 
 
 def test_points_of_a_search_for_the_least_error_give_its_curve_their_sign_and_their_unit(
@@ -407,9 +407,9 @@ def test_values_without_spread_have_no_interval(report: Report) -> None:
     measured = Measured(2.0, 2.0, 2.0, n=3, scale="laptop", device="cpu")
     assert figures._ends(measured) == [] and figures._ends(replace(measured, high=2.5)) == [(2.0, 2.5)]
     flat = Line("a", [[(1.0, 2.0)]], [], [], False, band=((1.0, 2.0, 2.0),))
-    assert figures._spread([flat]) == ", no spread"
-    assert figures._spread([flat, replace(flat, band=((1.0, 1.0, 2.0),))]) == ", 95% interval"
-    assert figures._spread([replace(flat, band=())]) == ""
+    assert figures.spread_of([flat]) == ", no spread"
+    assert figures.spread_of([flat, replace(flat, band=((1.0, 1.0, 2.0),))]) == ", 95% interval"
+    assert figures.spread_of([replace(flat, band=())]) == ""
 
 
 def test_a_standard_error_has_no_figure_of_its_own(report: Report) -> None:
