@@ -84,7 +84,8 @@ def whiskers(title: str, intervals: dict[str, Interval], bend: bool = True) -> W
 
 def _said(one: Interval) -> str:
     """A mean with its interval; equal values have no spread, which is no interval of width 0."""
-    return f"{number(one.mean)} (no spread)" if one.bounded and one.low == one.high else str(one)
+    flat = one.bounded and number(one.low) == number(one.high)
+    return f"{number(one.mean)} (no spread)" if flat else str(one)
 
 
 def shortened(name: str) -> str:

@@ -140,6 +140,12 @@ def test_verdicts_effects_and_sizes_stand_in_the_claims(parsed: AllParsed, pages
     assert "-2" in cards["claim refuted"] and " 3 " in cards["claim refuted"]
 
 
+def test_seeds_that_all_differ_by_the_same_have_no_spread_and_no_interval_of_width_0(pages: Pages) -> None:
+    claim = pages["yogi"].split('id="claim-yogi.yogi_is_better"')[1].split("</article>")[0]
+    assert "<dt>95 % interval</dt><dd>no spread</dd>" in claim
+    assert "<figcaption>loss, one dot a run</figcaption>" in claim
+
+
 def test_a_page_begins_with_the_main_table_under_its_figure_and_claims_are_closed_below_it(
     report: Report, pages: Pages
 ) -> None:
