@@ -1,6 +1,7 @@
 """`cover.py`: measures entries that are cheap, those without numbers first, and says what is left."""
 
 import json
+import math
 import os
 import queue
 import signal
@@ -21,7 +22,7 @@ from common.runs.evidence import Evidence, folders_of, values_of
 from common.runs.refusal import check_passed_on
 from common.runs.result import number, write_json
 from common.runs.worker import INTERRUPTED
-from common.runs.worker_process import Worker
+from common.runs.worker_process import PATIENCE, Worker
 
 HELP = """Measure every entry that is cheap, and keep the numbers in results/: those that nobody has measured
 first, then those of earlier code, the oldest first; what failed here at its last try, as files are missing,
@@ -186,7 +187,8 @@ class Sitting:
         self.answers: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
         self.busy: dict[Worker, tuple[Item, float]] = {}
         self.idle: list[Worker] = []
-        self.stopping: set[Worker] = set()
+        # when each was last asked to stop
+        self.stopping: dict[Worker, float] = {}
         self.failed = self.total = 0
         self.asked_to_stop = False
 
@@ -225,17 +227,18 @@ class Sitting:
         worker.make([*item.words, "record=true", "logger=none", *self.words])
 
     def _stop_late_ones(self) -> None:
+        """Ask a late run to stop at its next step; where that is long in coming, again, which ends it."""
         for worker, (_, started) in self.busy.items():
-            late = time.monotonic() - started > self.within
-            if (late or self.over) and worker not in self.stopping:
-                self.stopping.add(worker)
+            now = time.monotonic()
+            late = now - started > self.within
+            if (late or self.over) and now - self.stopping.get(worker, -math.inf) > PATIENCE:
+                self.stopping[worker] = now
                 worker.stop()
 
     def _ended(self, worker: Worker, answer: dict[str, Any] | None) -> None:
         item, started = self.busy.pop(worker)
         seconds = time.monotonic() - started
-        stopped = worker in self.stopping
-        self.stopping.discard(worker)
+        stopped = self.stopping.pop(worker, None) is not None
         if answer is None or answer.get(INTERRUPTED):
             worker.end()
         else:

@@ -16,13 +16,17 @@ Answer = dict[str, Any] | None
 
 
 class Fake:
-    """A worker whose answers are told by the entry; `slow` ones answer when they are asked to stop."""
+    """A worker whose answers are told by the entry; `slow` ones answer when they are asked to stop.
+
+    A `stubborn` one is in a long step: it ends when it is asked once more.
+    """
 
     made: list[list[str]] = []  # noqa: RUF012
     sitting: Sitting
 
     def __init__(self, size: int, answers: "queue.Queue[tuple[Fake, Answer]]") -> None:
         self.answers, self.ended, self.last_words = answers, False, "out of memory"
+        self.entry, self.asked = "", 0
 
     def make(self, words: list[str]) -> None:
         Fake.made.append(words)
@@ -31,14 +35,15 @@ class Fake:
             "wrong": {"said": "paper.epochs=0: must be positive"},
             "dead": None,
         }
-        name = words[0].removeprefix("entry=")
+        name = self.entry = words[0].removeprefix("entry=")
         if name == "last":
             self.sitting.ask()
         if name in answers:
             self.answers.put((self, answers[name]))
 
     def stop(self) -> None:
-        if not self.ended:
+        self.asked += 1
+        if not self.ended and (self.entry != "stubborn" or self.asked > 1):
             self.answers.put((self, {INTERRUPTED: True, "share": 0.25}))
 
     def end(self) -> int:
@@ -79,6 +84,16 @@ def test_each_entry_is_made_recorded_and_its_cost_noted(
     assert lines == ["[1/1] quick scale=laptop: 0 s, test_loss 0.25"]
     assert costs(tmp_path)["quick scale=laptop"]["made"] is True
     assert sitting.failed == 0
+
+
+def test_a_run_whose_step_is_long_is_asked_once_more_and_then_ends(
+    sit: Callable[..., tuple[Sitting, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cover, "PATIENCE", 0.05)
+    sitting, lines = sit("stubborn", "quick", within=0.05, jobs=1.0)
+    assert lines[0].startswith("[1/2] stubborn scale=laptop: takes")
+    assert lines[1].startswith("[2/2] quick")
+    assert not sitting.stopping
 
 
 def test_one_that_takes_longer_is_stopped_and_its_cost_follows_from_what_is_made(
