@@ -43,6 +43,7 @@ from common.tables.tables import in_roots, roots, unknown
 
 # what decides the budget, and belongs to the field
 BUDGETS = ("paper", "dataset", "scale", "seed")
+EXAMPLE = "conf/arena/optimizers.yaml"
 # where the words of a contestant stand within a word of the field
 PLACE = "{contestant}"
 
@@ -192,9 +193,10 @@ class FieldStandings:
 
     @property
     def leaders(self) -> list[str]:
-        """Those of the best mean rank, several where they are level; of a trade-off those whom none beats.
+        """Those of the best mean rank, several where they are level; of a trade-off those whom nobody beats.
 
-        Another beats a contestant that is no worse than it by any of the traded measures, and better by one.
+        Another beats a contestant whose mean ranks are no better than its own by any of the traded
+        measures, and whose interval lies wholly behind its own by one.
         """
         if self.trade_off:
             return [name for name in self.rank if not any(self._beats(other, name) for other in self.rank)]
@@ -202,8 +204,8 @@ class FieldStandings:
         return [name for name, one in self.rank.items() if one.mean <= best + LEVEL]
 
     def _beats(self, one: str, other: str) -> bool:
-        means = [(self.ranks[name][one].mean, self.ranks[name][other].mean) for name in self.trade_off]
-        return all(a <= b + LEVEL for a, b in means) and any(a < b - LEVEL for a, b in means)
+        pairs = [(self.ranks[name][one], self.ranks[name][other]) for name in self.trade_off]
+        return all(a.mean <= b.mean + LEVEL for a, b in pairs) and any(a.high < b.low for a, b in pairs)
 
     def open_against(self, contestant: str) -> list[str]:
         """Those whose rank's interval overlaps with a contestant's: who of them is ahead is open."""
@@ -230,8 +232,17 @@ def load_arena(name: str) -> Arena:
         raise UserError(unknown("arena", name, arenas()).replace("arena=", "arena ", 1))
     path = in_roots(f"conf/arena/{name}.yaml")
     try:
-        arena = Arena(name=name, **read_yaml(path))
-    except (ValidationError, TypeError, yaml.YAMLError) as error:
+        said = read_yaml(path)
+        if not isinstance(said, dict) or "name" in said:
+            raise UserError(
+                f"{path}: valid: title, says and fields, as in {EXAMPLE}; the file's name is its own"
+            )
+        arena = Arena(name=name, **said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg'].lower()} (valid: as in {EXAMPLE})") from error
+    except yaml.YAMLError as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     for title, field in arena.fields.items():
         for fault in field.faults():

@@ -67,13 +67,13 @@ def _list(evidence: Evidence) -> None:
 
 
 def ahead(one: FieldStandings, field: ArenaField) -> str:
-    """Who is first in a field, and against whom that is open; of a trade-off, whom none beats."""
+    """Who is first in a field, and against whom that is open; of a trade-off, whom none clearly beats."""
     if not one.rank:
         return "not run"
     first = one.leaders
     if one.trade_off:
         traded = " is traded for ".join(field.measures[name].says for name in one.trade_off)
-        return f"nobody, as {traded}; beaten by nobody in both: {', '.join(first)}"
+        return f"nobody, as {traded}; clearly beaten by none: {', '.join(first)}"
     others = dict.fromkeys(name for leader in first for name in one.open_against(leader))
     rest = [name for name in others if name not in first]
     level = f"{' and '.join(first)}, level" if len(first) > 1 else first[0]
@@ -98,6 +98,8 @@ def _print(arena: Arena, found: list[FieldStandings]) -> None:
             f"ranks: means over {len(one.by_ground)} of {len(field.grounds)} grounds, with 95% intervals "
             f"over {one.seeds} seeds; on each ground the {first.label}, {first.better} is better"
         )
+        if one.rank:
+            print(f"first: {ahead(one, field)}")
         print(field.says)
         print(f"tuned: {field.tuned}")
         if one.stale:

@@ -100,8 +100,13 @@ class Measured:
             return "no value"
         if self.half is None or self.low is None or self.high is None:
             return number(self.mean)
-        if not math.isclose(self.half, self.mean - self.low, rel_tol=0.01, abs_tol=1e-12):
-            return f"{number(self.mean)} [{self.low:.2g}, {self.high:.2g}]"
+        if not math.isfinite(self.half):
+            return number(self.mean)
+        sides = self.half, self.mean - self.low
+        if not math.isclose(*sides, rel_tol=0.01, abs_tol=1e-12):
+            least = min(side for side in sides if side > 0)
+            places = min(max(0, 1 - math.floor(math.log10(least))), 6)
+            return f"{number(self.mean)} [{self.low:,.{places}f}, {self.high:,.{places}f}]"
         if self.half == 0:
             return f"{number(self.mean)} ± 0"
         decimals = max(0, 1 - math.floor(math.log10(self.half)))

@@ -82,7 +82,13 @@ def _total(report: Report) -> Counter[str]:
 def first_table(report: Report) -> str:
     """Of each field of each arena, who is first by the measure that decides."""
     lines = ["| arena | field | first |", "|---|---|---|"]
-    for arena, fields in report.arenas:
+    # those of the current folder are none of this project's
+    ours = [
+        (arena, fields)
+        for arena, fields in report.arenas
+        if (ROOT / f"conf/arena/{arena.name}.yaml").exists()
+    ]
+    for arena, fields in ours:
         lines += [f"| `{arena.name}` | {one.name} | {ahead(one, arena.fields[one.name])} |" for one in fields]
     return "\n".join(lines)
 

@@ -1,7 +1,6 @@
 """`replay.py`: makes recorded results again, by the code as it is and on this machine, and compares them."""
 
 import math
-import os
 import queue
 import random
 import tempfile
@@ -27,14 +26,17 @@ which of their numbers come out. Nothing is replaced: the runs are made in a fol
   python replay.py 'spider.*' sample=20 seed=1      twenty of them, drawn otherwise
   python replay.py within=600                       drawn among those that took at most so many seconds
 
-A number is the same where it is to five digits; times and rates are not compared. Another processor rounds
-otherwise, and a training carries that on from step to step: it may end elsewhere, as another seed would. The
-exit code is 1 where a run fails, or where a number differs though code, processor and versions do not."""
+A number is the same where it is to five digits (or to 1e-9); times, rates and lists are not compared.
+Another processor rounds otherwise, and a training carries that on from step to step: it may end elsewhere, as
+another seed would. The exit code is 1 where a run fails, or where a number differs though code, processor and
+versions do not."""
 OWN = {"sample": 1, "seed": 0, "within": 60}
 # of numbers that are the same, relative and, near 0, absolute
 TOLERANCE = (1e-5, 1e-9)
 # differing numbers that a line shows
 SHOWN = 3
+# the largest setting
+MOST = 10**9
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Replayed:
             return f"failed: {self.failed}"
         if not self.differing:
             return "the same number" if self.count == 1 else f"the same {self.count} numbers"
-        shown = [f"{name} {number(a)} -> {number(b)}" for name, (a, b) in self.differing.items()]
+        shown = [f"{name} {_pair(a, b)}" for name, (a, b) in self.differing.items()]
         more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
         excuse = f" ({', '.join(self.excuses)})" if self.excuses else ""
         return f"{len(shown)} of {self.count} differ{excuse}: {', '.join(shown[:SHOWN])}{more}"
@@ -117,8 +119,8 @@ def read_words(words: Sequence[str]) -> tuple[dict[str, int], list[str]]:
             valid = ", ".join(f"{name}=" for name in OWN)
             raise UserError(f"{word}; valid: {valid}, and names of entries with * and ?")
         least = 0 if key == "seed" else 1
-        if not value.isdecimal() or int(value) < least:
-            raise UserError(f"{word}; valid: a whole number, at least {least}")
+        if not value.isdecimal() or not least <= int(value[:10]) <= MOST:
+            raise UserError(f"{word}; valid: a whole number from {least} to {MOST:,}")
         settings[key] = int(value)
     return settings, patterns
 
@@ -128,6 +130,8 @@ def draw(
 ) -> list[dict[str, Any]]:
     """So many results of each paper, drawn at random among those of CPU that take at most `within` seconds.
 
+    One that measured nothing but times is not drawn.
+
     Raises:
         UserError: a pattern that matches no entry, or no result that is as quick.
     """
@@ -135,7 +139,12 @@ def draw(
     fitting: dict[str, list[dict[str, Any]]] = {}
     for _, one in sorted(evidence.by_key.items()):
         of_these = names & set(one["entries"]) if patterns else True
-        if of_these and one["device"] == "cpu" and seconds(one, evidence) <= within:
+        if (
+            of_these
+            and any(_compares(*metric) for metric in one["metrics"].items())
+            and one["device"] == "cpu"
+            and seconds(one, evidence) <= within
+        ):
             fitting.setdefault(one["paper"], []).append(one)
     if not fitting:
         asked = f"of {' '.join(patterns)} " if patterns else ""
@@ -161,7 +170,7 @@ def made_again(result: dict[str, Any]) -> Answer | None:
     answers: queue.Queue[tuple[Worker, Answer | None]] = queue.Queue()
     # what the run needs first is made anew, too
     with tempfile.TemporaryDirectory(prefix="replay-") as folder:
-        worker = Worker(max(1, (os.cpu_count() or 1) // result["threads"]), answers)
+        worker = Worker(1, answers, result["threads"])
         try:
             worker.make([*result["overrides"], f"output_dir={folder}", "trainer=cpu", "logger=none"])
             return answers.get()[1]
@@ -188,8 +197,15 @@ def _compares(name: str, value: Any) -> bool:
 
 
 def timed(name: str) -> bool:
-    """Whether a metric is a time, or a rate, which no two runs have alike."""
-    return "seconds" in name or name.startswith("speed_")
+    """Whether a metric is a time, a rate or a use of memory, which no two runs have alike."""
+    parts = {"seconds", "minutes", "hours", "memory"}
+    return bool(parts & set(name.split("_"))) or name.startswith("speed_")
+
+
+def _pair(old: Any, new: Any) -> str:
+    """Two numbers that differ, by as many digits as show it."""
+    texts = number(old), number(new)
+    return " -> ".join(texts if texts[0] != texts[1] else (repr(old), repr(new)))
 
 
 def close(old: Any, new: Any, tolerance: tuple[float, float] = TOLERANCE) -> bool:

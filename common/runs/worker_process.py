@@ -23,10 +23,15 @@ class Worker:
     Args:
         size: of the crew, which shares the machine's cores.
         answers: where its answers go, with None when it has ended.
+        threads: of the process, where they are not its share of the cores or what OMP_NUM_THREADS says.
     """
 
-    def __init__(self, size: int, answers: "queue.Queue[tuple[Worker, Answer | None]]") -> None:
+    def __init__(
+        self, size: int, answers: "queue.Queue[tuple[Worker, Answer | None]]", threads: int | None = None
+    ) -> None:
         environment = environment_of_runs()
+        if threads is not None:
+            environment |= {"OMP_NUM_THREADS": str(threads)}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         # a session of its own: Ctrl-C reaches the search alone, which then asks its workers to stop

@@ -211,7 +211,10 @@ class TrustRegionOracle(Oracle):
             return answer_from(H, x, [x], 0.0)
         N = np.linalg.qr(normal[:, None], mode="complete")[0][:, 1:]
         centre = height * normal
-        part: TrustRegion = trust_region(N.T @ H @ N, N.T @ (H @ (centre - x)), squared**0.5)
+        within = N.T @ H @ N
+        # where H cancels on the plane only rounding is left, which is not symmetric
+        within = (within + within.T) / 2
+        part: TrustRegion = trust_region(within, N.T @ (H @ (centre - x)), squared**0.5)
         constant = float((centre - x) @ H @ (centre - x))
         return answer_from(H, x, [centre + N @ y for y in part.candidates], part.lower + constant)
 

@@ -154,8 +154,15 @@ def test_an_arena_with_another_budget_for_one_or_with_an_unknown_key_is_refused(
     with pytest.raises(UserError, match=r"contestant a sets paper.trials=3"):
         load_arena("mine")
     (folder / "mine.yaml").write_text(text.replace("title", "headline"))
-    with pytest.raises(UserError, match="headline"):
+    with pytest.raises(UserError, match=r"mine.yaml: (title|headline): .*valid: as in conf/arena"):
         load_arena("mine")
+    (folder / "mine.yaml").write_text(text.replace("    says: s\n", ""))
+    with pytest.raises(UserError, match=r"mine.yaml: fields.f.says: field required .valid: as in conf/arena"):
+        load_arena("mine")
+    for other in ("", "name: mine\n" + text):
+        (folder / "mine.yaml").write_text(other)
+        with pytest.raises(UserError, match="valid: title, says and fields, as in"):
+            load_arena("mine")
     with pytest.raises(UserError, match="unknown arena mime"):
         load_arena("mime")
 
@@ -223,8 +230,20 @@ def test_of_a_trade_off_nobody_is_first_and_those_are_named_whom_none_beats() ->
     (found,) = standings(fought, evidence(fought, scores))
     assert found.leaders == ["a", "b"]
     assert arena_cli.ahead(found, fought.fields["field"]) == (
-        "nobody, as accuracy is traded for accuracy elsewhere; beaten by nobody in both: a, b"
+        "nobody, as accuracy is traded for accuracy elsewhere; clearly beaten by none: a, b"
     )
+
+
+def test_of_a_trade_off_one_that_is_not_clearly_beaten_stays() -> None:
+    fought = arena(trade_off=["best", "seen"])
+    # b is behind a on the average, and not with every seed; c is with every one
+    scores = {
+        "a": ([3.0, 3.0, 1.0], [1.0] * 3),
+        "b": ([2.0, 2.0, 2.0], [1.0] * 3),
+        "c": ([0.0] * 3, [0.5] * 3),
+    }
+    (found,) = standings(fought, evidence(fought, scores))
+    assert found.leaders == ["a", "b"]
 
 
 def test_a_field_counts_its_runs_and_those_by_earlier_code() -> None:

@@ -1,6 +1,7 @@
 """The report's model: what counts as a measurement, and what is said about it."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,11 @@ def test_a_share_of_few_examples_has_the_interval_that_its_run_gives() -> None:
     run = made_up(next(iter(runnable("yogi"))), "laptop", 0) | {"metrics": metrics}
     found = model.summary([run], "laptop", "noncertified_error")
     assert found is not None
-    assert found.text == "30 [6.7, 65]"
+    assert found.text == "30 [7, 65]"
+    # as many digits as the nearer end needs
+    assert replace(found, mean=100.0, low=99.63, high=100.0).text == "100 [99.63, 100.00]"
+    assert replace(found, mean=1234.0, low=1100.0, high=1500.0).text == "1234 [1,100, 1,500]"
+    assert replace(found, mean=1.0, low=-math.inf, high=math.inf).text == "1"
     # of several runs it is the one over them
     several = model.summary([run, run], "laptop", "noncertified_error")
     assert several is not None

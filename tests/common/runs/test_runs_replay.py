@@ -3,6 +3,7 @@
 import json
 import math
 import queue
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from common.base.errors import UserError
 from common.runs import replay
 from common.runs.environment import cpu, versions
 from common.runs.evidence import Evidence
-from common.runs.replay import OWN, close, compared, draw, made_again, main, read_words, summary
+from common.runs.replay import OWN, close, compared, draw, made_again, main, read_words, summary, timed
 
 
 def result(name: str = "spider.ifo.w8a_sarah_eps0p01", **changes: Any) -> dict[str, Any]:
@@ -135,6 +136,25 @@ def test_what_is_slow_with_all_that_it_needs_or_was_made_on_a_gpu_is_not_drawn()
     assert draw(evidence(*all_), [], sample=9, seed=0, within=60) == all_[:1]
 
 
+def test_a_result_of_times_alone_is_not_drawn() -> None:
+    timed_alone = result("spider.a", metrics={"cpu_seconds_at_3": 1.5, "curve": [1.0]})
+    assert draw(evidence(timed_alone, result("spider.b")), [], sample=9, seed=0, within=60) == [
+        result("spider.b")
+    ]
+
+
+def test_no_time_of_the_recorded_metrics_is_compared() -> None:
+    found = Evidence.read(Path("no_outputs"), replay.results_folder("results")).all()
+    names = {name for one in found for name in one["metrics"]}
+    units = re.compile("seconds|minutes|hours|memory|speed_")
+    assert {name for name in names if units.search(name)} == {name for name in names if timed(name)}
+
+
+def test_numbers_that_look_alike_are_told_with_all_their_digits() -> None:
+    found = compared(result(metrics={"loss": 1.00001}), answered(loss=1.00003))
+    assert str(found) == "1 of 1 differ: loss 1.00001 -> 1.00003"
+
+
 def test_names_choose_among_the_entries() -> None:
     one, other = "spider.ifo.w8a_sarah_eps0p01", "spider.ifo.w8a_gd_eps0p01"
     drawn = draw(evidence(result(one), result(other)), [other], sample=9, seed=0, within=60)
@@ -149,9 +169,10 @@ def test_entries_without_a_quick_result_are_one_line() -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("sample=0", "sample=0; valid: a whole number, at least 1"),
-        ("seed=-1", "seed=-1; valid: a whole number, at least 0"),
-        ("within=soon", "within=soon; valid: a whole number, at least 1"),
+        ("sample=0", "sample=0; valid: a whole number from 1 to"),
+        ("seed=-1", "seed=-1; valid: a whole number from 0 to"),
+        ("within=soon", "within=soon; valid: a whole number from 1 to"),
+        ("seed=" + "9" * 5000, "valid: a whole number from 0 to"),
         ("jobs=2", "jobs=2; valid: sample=, seed=, within=, and names of entries"),
         ("--fast", "--fast: no such option"),
     ],
@@ -170,8 +191,9 @@ class Fake:
 
     made: list[list[str]] = []  # noqa: RUF012
 
-    def __init__(self, size: int, answers: "queue.Queue[tuple[Fake, Any]]") -> None:
+    def __init__(self, size: int, answers: "queue.Queue[tuple[Fake, Any]]", threads: int) -> None:
         self.answers = answers
+        assert threads == 1
 
     def make(self, words: list[str]) -> None:
         Fake.made.append(words)

@@ -11,7 +11,7 @@ from saddle_toys import ball, box, ellipsoids, inside, polytope, simplex, symmet
 from common.base.errors import UserError
 from papers.saddle import shor
 from papers.saddle.choice import make_oracle
-from papers.saddle.oracles import Kind, LanczosOracle, Tangent
+from papers.saddle.oracles import Kind, LanczosOracle, Tangent, TrustRegionOracle
 from papers.saddle.polyhedral import BranchAndBoundOracle, EnumerationOracle
 from papers.saddle.problems import Array
 from papers.saddle.sets import ConstraintSet
@@ -248,6 +248,15 @@ def test_a_convex_hessian_gives_zero_everywhere() -> None:
         assert answer.value == 0 and answer.lower == pytest.approx(0, abs=1e-9)
         assert answer.rho == 1.0
         assert answer.points.tolist() == [x.tolist()]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_hessian_that_vanishes_on_the_plane_leaves_rounding_and_no_refusal(seed: int) -> None:
+    g = np.random.default_rng(seed).normal(size=5)
+    x = 0.1 * g / np.linalg.norm(g)
+    # u'Hu is -(g'u)^2, which is one value on all of the plane g'u = g'x
+    answer = TrustRegionOracle(ball(5))(-np.outer(g, g), x, Tangent("eq", g))
+    assert answer.value == pytest.approx(0.0, abs=1e-12 * float(g @ g))
 
 
 @pytest.mark.parametrize("hard", [False, True])
