@@ -284,7 +284,9 @@ def build(config: DictConfig, request: Request, stages: Stages | None = None) ->
         raise UserError(
             f"schedule={request.choices['schedule']}: {target} takes no schedule (valid: constant)"
         )
-    module = _instantiate(config.paper, **{name: part for name, part in parts.items() if name in wanted})
+    # a paper's own setting of such a name is its own: saddle's start is a point
+    handed_on = {name: part for name, part in parts.items() if name in wanted and name not in config.paper}
+    module = _instantiate(config.paper, **handed_on)
     if config.get("stop"):
         module.stop_early(_instantiate(config.stop))
     if config.get("clip") is not None:

@@ -169,6 +169,15 @@ def test_a_start_moved_by_the_seed_stays_in_the_set() -> None:
     assert all(ball(2, 2.0).contains(x) for x in starts) and not np.array_equal(*starts)
 
 
+@pytest.mark.parametrize("start", ["blind_spot", "[0.5,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0]"])
+def test_a_run_begins_where_its_words_say(start: str) -> None:
+    config, request = compose(["paper=saddle", "dataset=b2", f"paper.start={start}"])
+    made = build(config, request)
+    assert isinstance(made, SaddleModule)
+    # the problem's own start is 0
+    assert np.linalg.norm(made.x0) == pytest.approx(1.0 if start == "blind_spot" else 0.5)
+
+
 @pytest.mark.parametrize("entry", runnable("saddle"), ids=lambda entry: entry.row)
 def test_every_row_of_the_tables_can_be_built(entry: Any) -> None:
     if "ellipsoids" in entry.row:
