@@ -28,6 +28,7 @@ Of a contestant whose method or paper is not there yet it is said so, and the ot
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -171,7 +172,7 @@ class FieldStandings:
             seed, 1 the best, ties share the mean; contestants are in the order of the first measure. The
             interval is over seeds: it says what other seeds would give on these grounds, not on others.
         trade_off: measures of which one is had for the other.
-        runs, stale: results that are there, and those of them that earlier code has made.
+        results: those that are there, also of grounds that lack some.
         missing: runs that are not there, by their words.
         absent: contestants that are not there yet, or not defined here, with the reason.
     """
@@ -181,8 +182,7 @@ class FieldStandings:
     by_ground: dict[str, dict[str, Standing]]
     ranks: dict[str, dict[str, Interval]]
     trade_off: tuple[str, ...]
-    runs: int
-    stale: int
+    results: list[dict[str, Any]]
     missing: list[Words]
     absent: dict[str, str]
 
@@ -190,6 +190,11 @@ class FieldStandings:
     def rank(self) -> dict[str, Interval]:
         """By contestant, the best first: its rank by the first measure; empty where nothing is complete."""
         return next(iter(self.ranks.values()), {})
+
+    @cached_property
+    def stale(self) -> int:
+        """How many of the results earlier code has made: seconds of work, done where it is shown."""
+        return sum(map(stale, self.results))
 
     @property
     def leaders(self) -> list[str]:
@@ -351,8 +356,7 @@ def _of_field(arena: Arena, name: str, field: ArenaField, evidence: Evidence) ->
         by_ground=by_ground,
         ranks=_in_order(here, ranks, field.first),
         trade_off=field.trade_off,
-        runs=len(there),
-        stale=sum(map(stale, there)),
+        results=there,
         missing=missing,
         absent=absent,
     )

@@ -103,7 +103,7 @@ def _print(arena: Arena, found: list[FieldStandings]) -> None:
         print(field.says)
         print(f"tuned: {field.tuned}")
         if one.stale:
-            print(f"{one.stale} of {one.runs} runs were made by earlier code")
+            print(f"{one.stale} of {len(one.results)} runs were made by earlier code")
         for ground, standing in one.by_ground.items():
             chosen = [f"{name} {' '.join(how.chosen)}" for name, how in standing.items() if how.chosen]
             if chosen:

@@ -384,11 +384,15 @@ def _everywhere(what: str, scores: list[tuple[float, Measured]], n: int, limit: 
     """Whether no score is above the limit, and none of the n runs lacks one."""
     broken = sum(score > limit for score, _ in scores)
     if broken:
-        return "refuted", f"{what} is broken in " + ("the only run" if n == 1 else f"{broken} of {n} runs")
+        return "refuted", f"{what} is broken in {_runs(broken, n)}"
     if len(scores) < n:
-        lacking = "the only run" if n == 1 else f"{n - len(scores)} of {n} runs"
-        return "inconclusive", f"{what} has no value in {lacking}"
+        return "inconclusive", f"{what} has no value in {_runs(n - len(scores), n)}"
     return "supported", f"{what} holds in " + ("the only run" if n == 1 else f"all {n} runs")
+
+
+def _runs(count: int, n: int) -> str:
+    """So many of n runs, in words."""
+    return "the only run" if n == 1 else f"{count} of {n} runs"
 
 
 def _score(item: tuple[float, Measured]) -> float:

@@ -95,7 +95,7 @@ class Measured:
 
     @property
     def text(self) -> str:
-        """`3.25 ± 0.12`, the mean as exact as its interval lets it be; `30 [6.7, 65]` where it is skew."""
+        """`3.25 ± 0.12`, the mean as exact as its interval lets it be; `30 [7, 65]` where it is skew."""
         if self.mean is None:
             return "no value"
         if self.half is None or self.low is None or self.high is None:
@@ -407,16 +407,17 @@ def _has_experiments(tables: Iterable[Table]) -> bool:
 
 def _counts(tables: list[Table], claims: list[tuple[Claim, Verdict]]) -> Counts:
     rows = [row for table in tables for row in table.rows]
+    run = [row for row in rows if row.runnable and set(row.runs) - {"smoke"}]
     experiments = _has_experiments(tables)
     states = [verdict.state for _, verdict in claims]
     exact = [verdict.state for claim, verdict in claims if claim.kind in EXACT]
     return Counts(
         entries=sum(row.runnable for row in rows),
         cited=sum(not row.runnable for row in rows),
-        run=sum(row.runnable and bool(set(row.runs) - {"smoke"}) for row in rows),
+        run=len(run),
         at={scale: sum(scale in row.runs for row in rows) for scale in SCALES},
         full=Counter(_full_size(row, experiments) for row in rows if "paper" in row.runs),
-        stale=sum(row.runnable and bool(set(row.runs) - {"smoke"}) and row.stale for row in rows),
+        stale=sum(row.stale for row in run),
         stale_claims=sum(verdict.state != "not run" and bool(verdict.stale) for _, verdict in claims),
         claims={state: states.count(state) for state in STATES},
         claims_of_ours=sum(claim.source.kind == "ours" for claim, _ in claims),
@@ -642,10 +643,9 @@ def _within_run(metrics: dict[str, Any], key: str, repeats: int) -> tuple[float 
 
 def _data(runs: list[Result]) -> str:
     """What runs had in place of the data that their data set is named after."""
+    names = {"stand_in": "stand-in data", "synthetic": "synthetic data"}
     sources = {(run["config"].get("dataset") or {}).get("source") for run in runs}
-    return ", ".join(
-        f"{name} data" for name in ("stand-in", "synthetic") if name.replace("-", "_") in sources
-    )
+    return ", ".join(name for source, name in names.items() if source in sources)
 
 
 def _is_number(value: Any) -> bool:

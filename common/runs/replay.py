@@ -4,7 +4,7 @@ import math
 import queue
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ TOLERANCE = (1e-5, 1e-9)
 # differing numbers that a line shows
 SHOWN = 3
 # the largest setting
-MOST = 10**9
+MOST = 10**9 - 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def read_words(words: Sequence[str]) -> tuple[dict[str, int], list[str]]:
             valid = ", ".join(f"{name}=" for name in OWN)
             raise UserError(f"{word}; valid: {valid}, and names of entries with * and ?")
         least = 0 if key == "seed" else 1
-        if not value.isdecimal() or not least <= int(value[:10]) <= MOST:
+        if not value.isdecimal() or len(value) > len(str(MOST)) or int(value) < least:
             raise UserError(f"{word}; valid: a whole number from {least} to {MOST:,}")
         settings[key] = int(value)
     return settings, patterns
@@ -143,7 +143,7 @@ def draw(
             of_these
             and any(_compares(*metric) for metric in one["metrics"].items())
             and one["device"] == "cpu"
-            and seconds(one, evidence) <= within
+            and seconds(one, evidence.by_key.get) <= within
         ):
             fitting.setdefault(one["paper"], []).append(one)
     if not fitting:
@@ -156,12 +156,16 @@ def draw(
     return [one for _, all_ in sorted(fitting.items()) for one in chance.sample(all_, min(sample, len(all_)))]
 
 
-def seconds(result: dict[str, Any], evidence: Evidence) -> float:
-    """How long a run takes with all that it needs first; infinity where that is not recorded."""
+def seconds(result: dict[str, Any], find: Callable[[str], dict[str, Any] | None]) -> float:
+    """How long a run takes with all that it needs first; infinity where that is not recorded.
+
+    Args:
+        find: the recorded result of a run key.
+    """
     total = float(result["wall_seconds"])
     for stage in result["stages"].values():
-        there = evidence.by_key.get(stage["key"])
-        total += math.inf if there is None else seconds(there, evidence)
+        there = find(stage["key"])
+        total += math.inf if there is None else seconds(there, find)
     return total
 
 

@@ -14,7 +14,7 @@ from common.runs.catalogue import read
 from common.runs.environment import cpu
 from common.runs.evidence import Evidence
 from common.runs.record import POINTS, record, thinned
-from common.runs.replay import TOLERANCE, close, timed
+from common.runs.replay import TOLERANCE, close, seconds, timed
 from common.tables.tables import ROOT, papers
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -108,11 +108,6 @@ def recorded(key: str) -> dict[str, Any]:
     return found
 
 
-def seconds(one: dict[str, Any]) -> float:
-    """How long a run takes with all that it needs first."""
-    return float(one["wall_seconds"]) + sum(seconds(recorded(s["key"])) for s in one["stages"].values())
-
-
 def quickest(paper: str) -> dict[str, Any] | None:
     """The quickest result of a paper that a test can make again: small, on one CPU thread, without files.
 
@@ -123,10 +118,10 @@ def quickest(paper: str) -> dict[str, Any] | None:
     def fits(one: dict[str, Any]) -> bool:
         target = str(read("dataset", one["choices"]["dataset"])["_target_"])
         here = one["device"] == "cpu" and one["threads"] == 1 and target.startswith(WITHOUT_FILES)
-        return here and one["scale"] in ("smoke", "laptop") and seconds(one) < 10
+        return here and one["scale"] in ("smoke", "laptop") and seconds(one, recorded) < 10
 
     def cost(one: dict[str, Any]) -> tuple[bool, float]:
-        return one.get("cpu") != cpu(), seconds(one)
+        return one.get("cpu") != cpu(), seconds(one, recorded)
 
     paths = sorted((ROOT / "results" / paper).glob("*.json"))
     return min(filter(fits, [recorded(f"{paper}/{path.stem}") for path in paths]), key=cost, default=None)

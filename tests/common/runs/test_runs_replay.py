@@ -172,6 +172,7 @@ def test_entries_without_a_quick_result_are_one_line() -> None:
         ("sample=0", "sample=0; valid: a whole number from 1 to"),
         ("seed=-1", "seed=-1; valid: a whole number from 0 to"),
         ("within=soon", "within=soon; valid: a whole number from 1 to"),
+        ("seed=1000000000", "valid: a whole number from 0 to 999,999,999"),
         ("seed=" + "9" * 5000, "valid: a whole number from 0 to"),
         ("jobs=2", "jobs=2; valid: sample=, seed=, within=, and names of entries"),
         ("--fast", "--fast: no such option"),
