@@ -12,6 +12,8 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.models.weightless import weightless
+
 CONF = Path(__file__).parents[1] / "conf" / "model"
 
 
@@ -23,7 +25,7 @@ def build_model() -> Callable[..., nn.Module]:
         name: str, shape: tuple[int, ...], classes: int, device: str = "meta", **keys: Any
     ) -> nn.Module:
         config = yaml.safe_load((CONF / f"{name}.yaml").read_text()) | keys
-        with torch.device(device):
+        with weightless() if device == "meta" else torch.device(device):
             return get_object(config.pop("_target_"))(shape=shape, classes=classes, **config)
 
     return build

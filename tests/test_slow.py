@@ -1,6 +1,6 @@
 """The list of slow tests."""
 
-import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ TESTS = Path(__file__).parent
 def functions(path: Path) -> set[str]:
     if not path.exists():
         return set()
-    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+    return set(re.findall(r"^ *def (\w+)", path.read_text(), re.MULTILINE))
 
 
 def test_each_line_names_a_test_that_there_is_once_and_in_order() -> None:

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from common.base.errors import UserError
+from common.models.weightless import weightless
 from common.runs.catalogue import read, runnable, wanted_entries
 from common.runs.check import check_config
 from common.runs.compose import compose
@@ -94,7 +95,7 @@ def compose_and_build(words: list[str]) -> tuple[DictConfig, Any]:
     }
     if waiting:
         return config, torch.nn.Identity()
-    with torch.device("meta"):
+    with weightless():
         return config, instantiate(config.model, shape=data.shape, classes=data.classes, _convert_="all")
 
 

@@ -68,7 +68,7 @@ INHERITANCE = {
     "reference": Inheritance(teacher=False, one_teacher=False, same_inputs=True, model=True),
 }
 # words of a run, without effect on its numbers, that its stages get too
-KEPT = {"output_dir", "data_dir", "logger", "checkpoint_every", "record", "results_dir", "trainer", "import"}
+KEPT = {"output_dir", "data_dir", "logger", "checkpoint_every", "trainer", "import"}
 # settings of a data set that change neither what an input looks like nor what its label means
 SERVING = {
     *("seed", "limit", "validation", "batch_size", "augment", "extra", "workers", "verify", "data_dir"),

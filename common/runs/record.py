@@ -30,6 +30,25 @@ def record(key: str, result: dict[str, Any], folder: Path) -> Path:
     return path
 
 
+def record_all(key: str, result: dict[str, Any], outputs: Path, folder: Path) -> None:
+    """Record a run and, with it, those that it needed first: a stage is evidence of nothing by itself.
+
+    A stage that lies elsewhere than in `outputs`, or whose result is gone from there, has no record.
+
+    Args:
+        key: as for `record`; so are `result` and `folder`.
+        outputs: the folder of all runs (output_dir).
+    """
+    for stage in result["stages"].values():
+        # one that began from a file of the user's own is known by its folder
+        made = (
+            None if Path(stage["key"]).is_absolute() else read_result(outputs / stage["key"] / "result.json")
+        )
+        if made is not None:
+            record_all(stage["key"], made, outputs, folder)
+    record(key, result, folder)
+
+
 def _recorded(result: dict[str, Any]) -> dict[str, Any]:
     """A result with thinned curves, and without the words that name places on this machine."""
     words = [word for word in result["overrides"] if not neutral(word)]

@@ -44,7 +44,7 @@ from common.runs.pause import Pause
 from common.runs.pipeline import Stages, described, make_stages, under_way
 from common.runs.processes import Processes, Shares, processes_of, trainer_settings
 from common.runs.progress import Narrator, ProgressReport
-from common.runs.record import record
+from common.runs.record import record_all
 from common.runs.request import Outcome, Request
 from common.runs.result import read_result, write_json
 from common.training.finite import NonFinite
@@ -86,7 +86,7 @@ def execute(config: DictConfig, request: Request) -> Outcome:
             result = served
         since = _changed_since(config, result) if skipped else ()
     if config.record and processes.first:
-        record(key, result, results_folder(config.results_dir))
+        record_all(key, result, Path(config.output_dir), results_folder(config.results_dir))
     return Outcome(path, result, skipped, since)
 
 

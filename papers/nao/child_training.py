@@ -12,6 +12,7 @@ from common.architectures.objective import ArchitectureObjective, seed_of
 from common.base.dataset import DataSet, SplitName
 from common.base.modes import evaluation_mode
 from common.metrics.parameters import count_parameters
+from common.models.weightless import weightless
 from common.training.made_optimizer import made_optimizer
 from common.training.minibatches import minibatches
 from papers.nao.cell import ConvArchitecture
@@ -77,7 +78,7 @@ class ChildObjective(ArchitectureObjective[ConvArchitecture]):
 
     def count(self, architecture: ConvArchitecture) -> dict[str, float]:
         """parameters, without the second classifier."""
-        with torch.device("meta"):
+        with weightless():
             network = self.build(architecture)
         head = 0 if network.head is None else count_parameters(network.head)
         return {"parameters": count_parameters(network) - head}

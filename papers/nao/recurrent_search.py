@@ -14,6 +14,7 @@ from common.base.dataset import DataSet, SplitName
 from common.base.errors import UserError
 from common.data.text.text_data import TextData
 from common.metrics.parameters import count_parameters
+from common.models.weightless import weightless
 from common.training.language import Penalties, VariedLoader
 from common.training.made_optimizer import made_optimizer
 from papers.nao.recurrent_cell import RecurrentCell, recurrent_cell_of
@@ -87,7 +88,7 @@ class RecurrentObjective(ArchitectureObjective[RecurrentCell]):
 
     def count(self, architecture: RecurrentCell) -> dict[str, float]:
         """parameters."""
-        with torch.device("meta"):
+        with weightless():
             return {"parameters": count_parameters(self.build(architecture))}
 
     def train(self, architecture: RecurrentCell, budget: int) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Counting parameters."""
 
-import torch
 from torch import nn
 
 from common.metrics.parameters import count_parameters
+from common.models.weightless import weightless
 
 
 def test_frozen_parameters_and_running_statistics_are_not_counted() -> None:
@@ -13,7 +13,7 @@ def test_frozen_parameters_and_running_statistics_are_not_counted() -> None:
 
 
 def test_statistics_of_batch_normalisation_are_a_mean_and_a_variance_a_channel() -> None:
-    with torch.device("meta"):
+    with weightless():
         model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.BatchNorm1d(7, affine=False))
         bare = nn.Sequential(nn.BatchNorm2d(5, track_running_stats=False), nn.GroupNorm(1, 5))
     assert count_parameters(model, batch_norm_statistics=True) == (5 * 27 + 5 + 10) + 2 * 5 + 2 * 7

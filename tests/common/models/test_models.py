@@ -20,6 +20,7 @@ from common.models.lenet import LeNet5
 from common.models.linear import LogisticRegression, RobustRegression
 from common.models.mlp import MLP
 from common.models.resnet import CifarResNet, PaddedShortcut, ResNet
+from common.models.weightless import weightless
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
 MNIST: dict[str, Any] = {"shape": (1, 28, 28), "classes": 10}
@@ -64,7 +65,7 @@ def build(name: str, data: dict[str, Any]) -> nn.Module:
 def test_a_model_has_its_published_number_of_parameters(
     name: str, data: dict[str, Any], parameters: int, source: str
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         model = build(name, data)
     assert all(p.is_meta for p in model.parameters())
     assert count_parameters(model) == parameters, source
@@ -82,7 +83,7 @@ def test_a_model_has_its_published_number_of_parameters(
 def test_other_resnets_of_the_family_have_their_published_sizes(
     depth: int, block: Any, shortcut: Any, parameters: int
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         model = CifarResNet(**CIFAR, depth=depth, block=block, shortcut=shortcut)
     assert count_parameters(model) == parameters
 
@@ -94,7 +95,7 @@ def test_other_resnets_of_the_family_have_their_published_sizes(
 def test_other_densenets_of_the_family_have_their_published_sizes(
     depth: int, growth: int, bc: bool, millions: float
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         model = DenseNet(**CIFAR, depth=depth, growth=growth, bc=bc)
     assert round(count_parameters(model) / 1e6, 1) == millions
 
@@ -103,21 +104,21 @@ def test_other_densenets_of_the_family_have_their_published_sizes(
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_resnets_depth_is_its_number_of_weight_layers(block: Any, n: int) -> None:
     depth = {"basic": 6, "bottleneck": 9}[block] * n + 2
-    with torch.device("meta"):
+    with weightless():
         model = CifarResNet(**CIFAR, depth=depth, block=block, shortcut="A")
     assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in model.modules()) == depth
 
 
 @pytest.mark.parametrize("bc", [False, True])
 def test_a_densenets_depth_is_its_number_of_weight_layers(bc: bool) -> None:
-    with torch.device("meta"):
+    with weightless():
         model = DenseNet(**CIFAR, depth=40, growth=12, bc=bc)
     assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in model.modules()) == 40
 
 
 @pytest.mark.parametrize(("name", "data"), [(name, data) for name, data, *_ in PUBLISHED])
 def test_a_model_maps_a_batch_to_what_its_task_says(name: str, data: dict[str, Any]) -> None:
-    with torch.device("meta"):
+    with weightless():
         model = build(name, data)
         outputs = model(torch.empty(3, *data["shape"]))
     expected = {

@@ -15,6 +15,7 @@ from common.metrics.parameters import count_parameters
 from common.models.convolution import conv_norm_relu
 from common.models.features import feature_shapes, forward_features
 from common.models.peleenet import PeleeNet, StemBlock, TwoWayLayer
+from common.models.weightless import weightless
 
 IMAGENET = ((3, 224, 224), 1000)
 CIFAR = ((3, 32, 32), 10)
@@ -52,7 +53,7 @@ def settings(name: str, **changed: Any) -> dict[str, Any]:
 
 
 def made(name: str, shape: tuple[int, ...] = (3, 224, 224), classes: int = 1000, **changed: Any) -> PeleeNet:
-    with torch.device("meta"):
+    with weightless():
         return PeleeNet(shape=shape, classes=classes, **settings(name, **changed))
 
 

@@ -20,6 +20,7 @@ from common.models.preact_resnet import PreactNetwork, PreactResNet
 from common.models.resnet import CifarResNet, grouped_bottleneck
 from common.models.resnext import CifarResNeXt, ImageNetResNeXt
 from common.models.senet import SEResNet
+from common.models.weightless import weightless
 from common.models.wide_resnet import WideResNet
 
 CIFAR: tuple[Any, ...] = ((3, 32, 32), 10)
@@ -111,14 +112,14 @@ def test_a_cifar_resnet_has_the_size_of_its_closed_form(
 def test_resnets_with_option_b_have_the_flops_that_one_prints(depth: int, flops: float) -> None:
     # Lan et al. 2018, "ONE", table 3: twice the multiply-adds; its ResNet-110 is the 164-layer one
     block: Any = "basic" if depth == 32 else "bottleneck"
-    with torch.device("meta"):
+    with weightless():
         model = CifarResNet(shape=CIFAR[0], classes=100, depth=depth, block=block, shortcut="B")
     assert float(f"{2 * count_macs(model, CIFAR[0]):.2e}") == flops
 
 
 def test_se_resnet50_and_half_resnet18_have_their_published_sizes() -> None:
     common: dict[str, Any] = {"shape": IMAGENET[0], "classes": 1000}
-    with torch.device("meta"):
+    with weightless():
         se = SEResNet(
             **common, blocks=[3, 4, 6, 3], widths=[64, 128, 256, 512], block="bottleneck", reduction=16
         )
@@ -166,7 +167,7 @@ def test_preact_resnet56_with_fewer_channels_has_the_complexity_that_dcp_prints(
         inner = kept(outputs, rate)
         return nn.Sequential(*conv_norm_relu(inputs, inner, 3, stride), conv(inner, outputs, 3))
 
-    with torch.device("meta"):
+    with weightless():
         model = PreactNetwork(
             channels=3, stem=16, outputs=[16, 32, 64], blocks=[9] * 3, residual=pruned, half=True, classes=10
         )
@@ -199,7 +200,7 @@ def test_imagenet_resnets_with_fewer_channels_have_the_complexity_that_dcp_print
         return nn.Sequential(*conv_norm_relu(inputs, inner, 3, stride), *last)
 
     expansion, blocks = (4, [3, 4, 6, 3]) if depth == 50 else (1, [2, 2, 2, 2])
-    with torch.device("meta"):
+    with weightless():
         model = ImageNetNetwork(
             name="pruned",
             shape=IMAGENET[0],
@@ -218,7 +219,7 @@ def test_imagenet_resnets_with_fewer_channels_have_the_complexity_that_dcp_print
 )
 def test_a_depth_is_the_number_of_weight_layers_as_the_papers_count(block: str, n: int, depth: int) -> None:
     data: dict[str, Any] = {"shape": CIFAR[0], "classes": 10, "depth": depth}
-    with torch.device("meta"):
+    with weightless():
         model: nn.Module = {
             "preact": lambda: PreactResNet(**data),
             "wide": lambda: WideResNet(**data, width=2),
@@ -320,7 +321,7 @@ def test_an_imagenet_net_equals_its_equations_written_out(kind: str) -> None:
 
 def test_the_inner_width_of_a_resnext_block_doubles_with_its_outputs() -> None:
     # Xie et al. 2017, table 1: 128, 256, 512, 1024 for 32x4d
-    with torch.device("meta"):
+    with weightless():
         model: Any = ImageNetResNeXt(
             shape=IMAGENET[0], classes=1000, blocks=[1] * 4, cardinality=32, group_width=4
         )

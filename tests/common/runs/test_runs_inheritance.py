@@ -117,6 +117,13 @@ def test_words_of_a_paraphrasers_own_leave_it_the_teacher_of_the_run(own: str) -
     assert run_key(stage("teacher", its, asked)[0]) == run_key(ours[0])
 
 
+def test_a_stage_leaves_its_record_to_the_run_that_needs_it() -> None:
+    config, request = composed("record=true")
+    its, asked = stage("teacher", config, request)
+    assert config.record and not its.record
+    assert not [word for word in asked.overrides if word.startswith("record")]
+
+
 def test_a_paraphraser_of_another_teacher_is_refused() -> None:
     words = "model=paraphraser model.rate=0.5 method=optimizer/sgd teacher=model=resnet8"
     config, request = compose([*FACTORS, f"method.paraphraser='{words}'"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from common.runs.catalogue import read
 from common.runs.environment import cpu
 from common.runs.evidence import Evidence
-from common.runs.record import POINTS, record, thinned
+from common.runs.record import POINTS, record, record_all, thinned
 from common.runs.replay import TOLERANCE, close, seconds, timed
 from common.tables.tables import ROOT, papers
 
@@ -50,6 +50,24 @@ def test_the_words_and_entries_of_an_earlier_record_stay(tmp_path: Path) -> None
     assert content["asked"] == [["paper=yogi", "seed=0"], ["entry=yogi.t.b"]]
     assert set(content["reported"]) == {"yogi.t.a", "yogi.t.b"}
     assert json.loads(record("yogi/aaa", other, tmp_path).read_text()) == content
+
+
+def test_what_a_run_needed_first_is_recorded_with_it_but_not_what_lies_elsewhere(tmp_path: Path) -> None:
+    outputs, elsewhere = tmp_path / "outputs", tmp_path / "elsewhere"
+    made = {
+        outputs / "yogi/ccc": result(1, stages={}),
+        outputs / "yogi/bbb": result(2, stages={"start": {"key": "yogi/ccc"}}),
+        elsewhere: result(3, stages={}),
+    }
+    for folder, content in made.items():
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(content))
+    keys = {"teacher": "yogi/bbb", "start": str(elsewhere), "features": "yogi/gone"}
+    whole = result(stages={name: {"key": key} for name, key in keys.items()})
+    record_all("yogi/aaa", whole, outputs, tmp_path / "results")
+    recorded = sorted((tmp_path / "results").rglob("*.json"))
+    assert [path.stem for path in recorded] == ["aaa", "bbb", "ccc"]
+    assert [json.loads(path.read_text())["seed"] for path in recorded] == [0, 2, 1]
 
 
 @given(st.integers(0, 2000), st.integers(2, 300))

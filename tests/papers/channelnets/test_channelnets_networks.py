@@ -17,6 +17,7 @@ from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
 from common.models.mobilenet import MobileNetV2
 from common.models.split import split
+from common.models.weightless import weightless
 from common.pruning.channels import channel_groups
 from common.pruning.criteria import kept_channels
 from common.pruning.slicing import masked, sliced
@@ -310,7 +311,7 @@ def test_mobilenet_v2_saves_what_the_journal_version_says() -> None:
     del config["_target_"]
     own = {name: config.pop(name) for name in ("grouped", "groups", "gcw_kernel")}
     settings: dict[str, Any] = config | {"shape": IMAGE, "classes": 1000}
-    with torch.device("meta"):
+    with weightless():
         plain = MobileNetV2(**settings)
         ours = ChannelMobileNetV2(**settings, **own)
         same = ChannelMobileNetV2(**settings, **own | {"grouped": []})

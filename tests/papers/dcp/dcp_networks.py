@@ -7,7 +7,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from torch import nn
 
@@ -16,6 +15,7 @@ from common.models.imagenet_resnet import ImageNetNetwork
 from common.models.mobilenet import InvertedResidual
 from common.models.preact_resnet import PreactNetwork
 from common.models.resnet import Residual, grouped_bottleneck
+from common.models.weightless import weightless
 from common.runs.catalogue import read
 
 CIFAR, ILSVRC, FACES = (3, 32, 32), (3, 224, 224), (3, 112, 96)
@@ -40,7 +40,7 @@ def built(model: str, **settings: Any) -> nn.Module:
     node = {**read("model", model), **settings}
     shape = shape_of(model)
     classes = {CIFAR: 10, ILSVRC: 1000, FACES: 10_575}[shape]
-    with torch.device("meta"):
+    with weightless():
         network: nn.Module = instantiate(node, shape=shape, classes=classes, _convert_="all")
     return network
 
@@ -76,7 +76,7 @@ def _preact(eta: float) -> nn.Module:
         inner = kept(outputs, eta)
         return nn.Sequential(*conv_norm_relu(inputs, inner, 3, stride), conv(inner, outputs, 3))
 
-    with torch.device("meta"):
+    with weightless():
         return PreactNetwork(
             channels=3,
             stem=16,
@@ -106,7 +106,7 @@ def _bottleneck(eta: float) -> Residual:
 
 def _imagenet(blocks: list[int], expansion: int, residual: Residual) -> nn.Module:
     outputs = [expansion * width for width in (64, 128, 256, 512)]
-    with torch.device("meta"):
+    with weightless():
         return ImageNetNetwork(
             name="resnet",
             shape=ILSVRC,

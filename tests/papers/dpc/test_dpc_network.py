@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from common.base.errors import UserError
 from common.metrics.macs import count_macs
+from common.models.weightless import weightless
 from papers.dpc.backbones import MobileNetV2, Xception, make_backbone, padded, padded_side
 from papers.dpc.network import DeepLab
 
@@ -47,7 +48,7 @@ def network(**changes: Any) -> DeepLab:
 def test_whole_networks_count_as_the_released_ones(
     backbone: str, head: str, stride: int, billions: float
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         whole = network(
             backbone=backbone, head=head, output_stride=stride, decoder=True, filters=256, classes=19
         )
@@ -57,7 +58,7 @@ def test_whole_networks_count_as_the_released_ones(
 @pytest.mark.parametrize("name", ["xception_65", "xception_71", "mobilenet_v2"])
 @pytest.mark.parametrize("stride", [8, 16])
 def test_maps_have_their_strides_and_channels(name: str, stride: int) -> None:
-    with torch.device("meta"):
+    with weightless():
         backbone = make_backbone(name, 3, stride, 1)
         found, low = backbone.maps(torch.empty(1, 3, 65, 129))
     assert low is not None
@@ -76,7 +77,7 @@ def rates(unit: Any) -> set[int]:
 def test_xceptions_last_units_are_dilated_in_place_of_their_strides(
     stride: int, wanted: list[set[int]]
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         units = Xception(71, 3, stride).units
     assert [rates(units[number]) for number in (-3, -2, -1)] == wanted
     assert len(units) == 5 + 16 + 2
@@ -86,7 +87,7 @@ def test_xceptions_last_units_are_dilated_in_place_of_their_strides(
 def test_mobilenets_last_blocks_are_dilated_in_place_of_their_strides(
     stride: int, wanted: list[set[int]]
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         blocks = MobileNetV2(3, stride).blocks
     assert [rates(blocks[number]) for number in (-4, -3, -2, -1)] == wanted
 
@@ -138,7 +139,7 @@ def test_logits_have_the_size_of_the_images(size: tuple[int, int]) -> None:
 
 
 def test_the_decoder_gives_maps_of_stride_four() -> None:
-    with torch.device("meta"):
+    with weightless():
         whole = network(backbone="mobilenet_v2", output_stride=16, decoder=True)
         assert whole(torch.empty(1, 3, 64, 64)).shape == (1, 5, 64, 64)
     decoder: Any = whole.decoder

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from calls import HANGS, Calls
 
 from common.claims.claims import load_claims
 from common.metrics.macs import count_macs
+from common.models.weightless import weightless
 from common.runs.check_entries import check_row
 from common.runs.compose import compose
 from common.tables.tables import entries, load_tables, runnable
@@ -60,7 +60,7 @@ def test_an_official_rows_network_counts_as_it_says(row: str) -> None:
     config, _ = compose([f"entry=dpc.official_checkpoints.{row}", "dataset.source=synthetic"])
     settings: Any = dict(config.model)
     settings.pop("_target_")
-    with torch.device("meta"):
+    with weightless():
         network = DeepLab(shape=(3, *config.dataset.size), classes=19, **settings)
     billions = count_macs(network, (3, *config.paper.cost_size)) / 1e9
     views = sum(scale**2 for scale in network.test_scales) * (2 if network.test_flip else 1)

@@ -24,6 +24,7 @@ from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
 from common.models.resnet import CifarResNet
 from common.models.vgg import VGG
+from common.models.weightless import weightless
 from common.models.wide_resnet import WideResNet
 from common.runs.compose import compose
 from common.runs.inheritance import stage_run, stage_words
@@ -388,7 +389,7 @@ def test_the_resnets_have_the_parameters_of_the_authors_code(
 def test_the_wide_resnets_have_the_parameters_of_table_1(
     depth: int, width: int, parameters: int, printed: float
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         model = WideResNet(shape=(3, 32, 32), classes=10, depth=depth, width=width)
     assert count_parameters(model) == parameters
     last_digit = 1.0 if isinstance(printed, int) else 0.01

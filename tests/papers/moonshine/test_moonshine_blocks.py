@@ -15,6 +15,7 @@ from torch.nn import functional
 from common.base.errors import UserError
 from common.metrics.macs import count_macs
 from common.models.preact_resnet import PreactBlock
+from common.models.weightless import weightless
 from papers.moonshine.blocks import Block, Groups, parse_block
 
 ALL = ["S", "S-2x2", "G(2)", "G(N/4)", "G(N)", "B(2)", "B(4)", "BG(2,2)", "BG(2,M/4)", "BG(2,M)", "BG(4,M)"]
@@ -103,7 +104,7 @@ def test_a_block_costs_what_table_1_says(
     g = f"{'N' if kind == 'G' else 'M'}/{groups}" if fraction else str(groups)
     text = {"G": f"G({g})", "B": f"B({contraction})", "BG": f"BG({contraction},{g})"}.get(kind, kind)
     block = parse_block(text)
-    with torch.device("meta"):
+    with weightless():
         whole = PreactBlock(channels, channels, 1, block.residual, half=False)
     found = sum(conv.weight.numel() for conv in convolutions(whole))
     norms = [layer for layer in whole.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -209,7 +210,7 @@ def test_a_block_keeps_the_size_up_to_the_stride(block: str, size: tuple[int, in
 @pytest.mark.parametrize("block", ALL)
 def test_the_path_after_activation_ends_in_batch_normalisation(block: str) -> None:
     parsed = parse_block(block)
-    with torch.device("meta"):
+    with weightless():
         before, after = parsed.residual(16, 32, 2), parsed.post_residual(16, 32, 2)
     assert str(nn.Sequential(*before, nn.BatchNorm2d(32))) == str(after)
 

@@ -13,6 +13,7 @@ from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.models.features import forward_features
 from common.models.imagenet_resnet import ImageNetResNet
+from common.models.weightless import weightless
 from common.models.wide_resnet import WideResNet
 from common.tables.tables import Entry, entries
 from papers.moonshine.blocks import parse_block
@@ -29,7 +30,7 @@ RES18_HALF: dict[str, Any] = {"blocks": [2, 2, 2, 2], "widths": [64, 64, 128, 25
 
 
 def wide(block: str, depth: int = 40, width: int = 2, classes: int = 10) -> nn.Module:
-    with torch.device("meta"):
+    with weightless():
         return MoonshineWideResNet(shape=CIFAR, classes=classes, depth=depth, width=width, block=block)
 
 
@@ -80,7 +81,7 @@ def test_the_misprint_breaks_the_difference_that_90_more_classes_make() -> None:
 def test_the_params_of_table_3_count_running_statistics_too(
     keys: dict[str, Any], block: str, printed: float, parameters: int
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         model = MoonshineResNet(shape=IMAGENET, classes=1000, block=block, **keys)
     assert count_parameters(model) == parameters
     assert round(counted(model) / 1e6, 1) == printed
@@ -98,7 +99,7 @@ def test_the_rows_of_table_3_report_what_the_paper_prints_in_millions() -> None:
 def test_with_standard_blocks_the_networks_are_the_common_ones() -> None:
     ours: nn.Module
     other: nn.Module
-    with torch.device("meta"):
+    with weightless():
         ours = MoonshineWideResNet(shape=CIFAR, classes=10, depth=16, width=2, block="S")
         other = WideResNet(shape=CIFAR, classes=10, depth=16, width=2)
         assert str(list(ours.children())) == str(list(other.children()))
@@ -284,7 +285,7 @@ def test_any_image_goes_through_any_block(block: str, shape: tuple[int, ...]) ->
 
 
 def test_the_small_network_is_a_wide_resnet_with_two_stages() -> None:
-    with torch.device("meta"):
+    with weightless():
         small = MoonshineSmallNet(shape=(1, 8, 8), classes=10, widths=[16, 32], blocks=[2, 2], block="G(N)")
         deep = MoonshineWideResNet(shape=(1, 8, 8), classes=10, depth=16, width=1, block="G(N)")
     assert str(small.stages) == str(deep.stages[:2])

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from common.base.errors import UserError
 from common.data.text.own_text import OwnText
+from common.models.weightless import weightless
 from common.training.averaging import NonMonotoneASGD
 from common.training.language import (
     LanguageModule,
@@ -48,7 +49,7 @@ def net(**changes: Any) -> RecurrentNet:
 def test_the_papers_networks_have_27_and_36_million_parameters(
     size: int, words: int, parameters: int
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         found = net(cell="nao", size=size, classes=words)
     assert sum(p.numel() for p in found.parameters()) == parameters
     assert parameters == (2 * size) * 2 * size + 11 * size * 2 * size + words * size + words

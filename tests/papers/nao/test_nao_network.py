@@ -13,6 +13,7 @@ from common.base.errors import UserError
 from common.data.images.digits import Digits
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
+from common.models.weightless import weightless
 from papers.nao.cell import NAMED, ConvArchitecture
 from papers.nao.child_training import ChildObjective, ChildRecipe, cut_out, evaluated, train_child
 from papers.nao.layers import FactorizedReduce, Pool, drop_path, layer_of
@@ -48,13 +49,13 @@ def network(**changes: Any) -> NAONet:
 def test_networks_have_the_official_codes_parameters(
     architecture: str, cells: int, filters: int, parameters: int
 ) -> None:
-    with torch.device("meta"):
+    with weightless():
         net = network(architecture=architecture, cells=cells, filters=filters)
     assert count_parameters(net) == parameters
 
 
 def test_the_network_for_imagenet_has_11_35_millions_and_1244_million_multiply_adds() -> None:
-    with torch.device("meta"):
+    with weightless():
         net = network(shape=(3, 224, 224), classes=1000, cells=4, filters=42, stem="imagenet")
     assert count_parameters(net) == 11_353_831
     assert count_macs(net, (3, 224, 224)) / 1e6 == pytest.approx(1244, abs=0.5)

@@ -17,6 +17,7 @@ from common.distillation.ensembles import Independent, Snapshot
 from common.distillation.mutual import Mutual
 from common.distillation.teacher import Teacher
 from common.metrics.parameters import count_parameters
+from common.models.weightless import weightless
 from common.tables.tables import ROOT, entries, load_tables, metric_keys, runnable
 from common.training.tasks import Classification
 from papers.one.costs import costs
@@ -29,7 +30,7 @@ SGD = partial(torch.optim.SGD, lr=0.1)
 
 def network(name: str, classes: int = 100, **keys: Any) -> nn.Module:
     config = yaml.safe_load((ROOT / "conf" / "model" / f"{name}.yaml").read_text()) | keys
-    with torch.device("meta"):
+    with weightless():
         return get_object(config.pop("_target_"))(shape=SHAPE, classes=classes, **config)
 
 
@@ -45,7 +46,7 @@ def resnet110() -> nn.Module:
 def attached(method: TrainingMethod, make_model: Callable[[], nn.Module]) -> dict[str, float]:
     method.task = Classification(100)
     data: Any = SimpleNamespace(shape=SHAPE)
-    with torch.device("meta"):
+    with weightless():
         return costs(method.attach(make_model(), make_model, data), method, SHAPE)
 
 

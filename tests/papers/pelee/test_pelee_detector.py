@@ -11,6 +11,7 @@ from common.base.errors import UserError
 from common.metrics.macs import count_macs
 from common.metrics.parameters import count_parameters
 from common.models.folding import folded
+from common.models.weightless import weightless
 from papers.pelee.detector import VOC_IN_COCO
 from papers.pelee.speed import maps_and_scales
 
@@ -48,7 +49,7 @@ COSTS: list[tuple[int, dict[str, Any], int, int]] = [
 
 @pytest.mark.parametrize(("classes", "changed", "parameters", "macs"), COSTS)
 def test_a_detector_has_its_cost(classes: int, changed: dict[str, Any], parameters: int, macs: int) -> None:
-    with torch.device("meta"):
+    with weightless():
         model = detector("pelee", classes=classes, **changed)
     assert (count_parameters(model), count_macs(model, SHAPE)) == (parameters, macs)
 
