@@ -6,8 +6,9 @@ An arena is a file `conf/arena/<name>.yaml`:
     fields           by name: grounds on which the same methods can play
       says           what is played there
       tuned          what is tuned, and on what: the same of every contestant
-      measures       by metric of result.json: what it is, its unit, and which is better (lower, higher); the
-                     first one orders the contestants
+      measures       by metric of result.json: what it is, its unit, which is better (lower, higher), and the
+                     least and the most that it can be, where intervals end; the first one orders the
+                     contestants
       trade_off      measures of which one is had for the other, so that nobody is first by one alone;
                      optional
       needs          a file of the project without which nobody plays, as a table of trainings; optional
@@ -26,7 +27,8 @@ An arena is a file `conf/arena/<name>.yaml`:
 Of a contestant whose method or paper is not there yet it is said so, and the others play without it.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -59,16 +61,22 @@ class _Strict(BaseModel):
 
 
 class Measure(_Strict):
-    """A metric of result.json: what it is, its unit ("" for none), and which values are better."""
+    """A metric of result.json: what it is, its unit ("" for none), which values are better, its bounds."""
 
     says: str
     unit: str
     better: Literal["lower", "higher"]
+    least: float = -math.inf
+    most: float = math.inf
 
     @property
     def label(self) -> str:
         """What it is, with its unit."""
         return f"{self.says} ({self.unit})" if self.unit else self.says
+
+    def interval(self, found: Sequence[float]) -> Interval:
+        """The mean of values with its 95% interval over seeds, as far as there can be such values."""
+        return _within(mean_interval(found), self.least, self.most)
 
 
 class ArenaField(_Strict):
@@ -175,6 +183,7 @@ class FieldStandings:
         results: those that are there, also of grounds that lack some.
         missing: runs that are not there, by their words.
         absent: contestants that are not there yet, or not defined here, with the reason.
+        is_stale: whether a result was made by earlier code; `common.runs.code.stale` where none is given.
     """
 
     name: str
@@ -185,6 +194,7 @@ class FieldStandings:
     results: list[dict[str, Any]]
     missing: list[Words]
     absent: dict[str, str]
+    is_stale: Callable[[dict[str, Any]], bool] | None = None
 
     @property
     def rank(self) -> dict[str, Interval]:
@@ -194,7 +204,7 @@ class FieldStandings:
     @cached_property
     def stale(self) -> int:
         """How many of the results earlier code has made: seconds of work, done where it is shown."""
-        return sum(map(stale, self.results))
+        return sum(map(self.is_stale or stale, self.results))
 
     @property
     def leaders(self) -> list[str]:
@@ -238,7 +248,7 @@ def load_arena(name: str) -> Arena:
     path = in_roots(f"conf/arena/{name}.yaml")
     try:
         said = read_yaml(path)
-        if not isinstance(said, dict) or "name" in said:
+        if not isinstance(said, dict) or "name" in said or not all(isinstance(key, str) for key in said):
             raise UserError(
                 f"{path}: valid: title, says and fields, as in {EXAMPLE}; the file's name is its own"
             )
@@ -310,9 +320,36 @@ def values(results: Sequence[dict[str, Any]], metric: str) -> list[float]:
     return found
 
 
-def standings(arena: Arena, evidence: Evidence) -> list[FieldStandings]:
-    """Who stands where, by the results that are there."""
-    return [_of_field(arena, name, field, evidence) for name, field in arena.fields.items()]
+def standings(
+    arena: Arena, evidence: Evidence, is_stale: Callable[[dict[str, Any]], bool] | None = None
+) -> list[FieldStandings]:
+    """Who stands where, by the results that are there.
+
+    Args:
+        is_stale: whether a result was made by earlier code; `common.runs.code.stale` by default.
+
+    Raises:
+        UserError: contestants with other numbers of searches, or a run without a measure of the field.
+    """
+    found = (_of_field(arena, name, field, evidence) for name, field in arena.fields.items())
+    return [replace(one, is_stale=is_stale) for one in found]
+
+
+def all_standings(
+    evidence: Evidence, is_stale: Callable[[dict[str, Any]], bool] | None = None
+) -> tuple[list[tuple[Arena, list[FieldStandings]]], dict[str, str]]:
+    """All arenas with who stands where; and by name those that cannot be shown, with what is wrong.
+
+    An arena in whose file something is wrong, or whose runs lack what it measures, takes no other one along.
+    """
+    found, refused = [], {}
+    for name in arenas():
+        try:
+            arena = load_arena(name)
+            found.append((arena, standings(arena, evidence, is_stale)))
+        except UserError as error:
+            refused[name] = str(error)
+    return found, refused
 
 
 # by measure the values of all seeds
@@ -347,7 +384,9 @@ def _of_field(arena: Arena, name: str, field: ArenaField, evidence: Evidence) ->
         for measure, spec in field.measures.items():
             ranks[measure].append(_ranks([found[measure] for found, _ in scores.values()], spec))
         by_ground[ground] = {
-            one: Standing({measure: mean_interval(part) for measure, part in found.items()}, chosen)
+            one: Standing(
+                {measure: field.measures[measure].interval(part) for measure, part in found.items()}, chosen
+            )
             for one, (found, chosen) in scores.items()
         }
     return FieldStandings(
@@ -397,7 +436,8 @@ def _in_order(
         return {}
     found = {
         measure: {
-            name: _rank_interval(row.tolist(), len(names))
+            # as far as there are ranks
+            name: _within(mean_interval(row.tolist()), 1.0, float(len(names)))
             for name, row in zip(names, np.mean(each, axis=0), strict=True)
         }
         for measure, each in ranks.items()
@@ -406,9 +446,9 @@ def _in_order(
     return {measure: {name: found[measure][name] for name in order} for measure in found}
 
 
-def _rank_interval(ranks: list[float], last: int) -> Interval:
-    """The mean of ranks with its 95% interval over seeds, as far as there are ranks: from 1 to the last."""
-    found = mean_interval(ranks)
+def _within(found: Interval, least: float, most: float) -> Interval:
+    """An interval as far as there are values, and its mean; one that nothing bounds stays as it is."""
     if not found.bounded:
         return found
-    return replace(found, low=max(found.low, 1.0), high=min(found.high, float(last)))
+    low, high = max(found.low, least), min(found.high, most)
+    return replace(found, low=min(low, found.mean), high=max(high, found.mean))

@@ -1,5 +1,7 @@
 """`arena.py`: makes the runs that an arena lacks, and prints who stands where."""
 
+import sys
+
 from rich.table import Table
 
 from common.base.command import refuse_options, run_or_help
@@ -8,7 +10,7 @@ from common.claims.arena import (
     Arena,
     ArenaField,
     FieldStandings,
-    arenas,
+    all_standings,
     load_arena,
     playing,
     runs_of,
@@ -38,8 +40,7 @@ def _arena(words: list[str]) -> int:
     passed_on = [word for word in words if "=" in word]
     _check(passed_on)
     if not names:
-        _list(read_evidence(passed_on))
-        return 0
+        return _list(read_evidence(passed_on))
     found = [load_arena(name) for name in names]
     runs = list(dict.fromkeys(words for arena in found for words in runs_of(arena)))
     code = make_missing(runs, read_evidence(passed_on), passed_on)
@@ -56,14 +57,18 @@ def _check(words: list[str]) -> None:
     check_passed_on(words, fixed, f"words that change no result, as {valid}", ("hydra/sweeper",))
 
 
-def _list(evidence: Evidence) -> None:
-    for name in arenas():
-        arena = load_arena(name)
+def _list(evidence: Evidence) -> int:
+    """Print all arenas; 1 where one cannot be shown, which a line on stderr says in its place."""
+    found, refused = all_standings(evidence)
+    for arena, fields in found:
         runs = runs_of(arena)
         there = sum(evidence.find(words) is not None for words in runs)
-        print(f"{name}  {there} of {len(runs)} runs  {arena.title}")
-        for one in standings(arena, evidence):
+        print(f"{arena.name}  {there} of {len(runs)} runs  {arena.title}")
+        for one in fields:
             print(f"  {one.name}: {ahead(one, arena.fields[one.name])}")
+    for fault in refused.values():
+        print(f"error: {fault}", file=sys.stderr)
+    return 1 if refused else 0
 
 
 def ahead(one: FieldStandings, field: ArenaField) -> str:
@@ -80,6 +85,26 @@ def ahead(one: FieldStandings, field: ArenaField) -> str:
     return f"{level}, open against {', '.join(rest)}" if rest else level
 
 
+def how_sure(one: FieldStandings, field: ArenaField) -> str:
+    """What the ranks of a field are means over, and what their intervals say, in sentences."""
+    played, grounds = len(one.by_ground), len(field.grounds)
+    where = "" if grounds == 1 else f", and means over {played} of {grounds} grounds"
+    said = f"Ranks, 1 the best, are among results of the same seed{where}"
+    if one.seeds == 1:
+        return f"{said}. Of one seed they have no interval, and who is ahead is open."
+    over = f"{said}; numbers are means over {one.seeds} seeds with 95% intervals over seeds: what other seeds"
+    found = f"{over} would give here, not what other grounds would. Where two intervals of the rank by "
+    found += f"{field.measures[field.first].says} overlap, it is open which of the two is ahead."
+    # of two that are alike, one is ahead with all seeds, whichever it is
+    chance = 2 * 0.5**one.seeds
+    if chance > 0.05 and any(rank.bounded and rank.low == rank.high for rank in one.rank.values()):
+        found += (
+            f" A rank without any spread was the same with all {one.seeds} seeds: two that are alike come "
+            f"out in one order with all of these with a probability of {chance:.2g}."
+        )
+    return found
+
+
 def _print(arena: Arena, found: list[FieldStandings]) -> None:
     shown = console(WIDE_PIPE)
     for one in found:
@@ -94,12 +119,10 @@ def _print(arena: Arena, found: list[FieldStandings]) -> None:
             cells = [str(standing[name].measured[field.first]) for standing in one.by_ground.values()]
             table.add_row(name, *ranks, *cells, ", ".join(one.open_against(name)) if one.rank else "-")
         shown.print(table)
-        print(
-            f"ranks: means over {len(one.by_ground)} of {len(field.grounds)} grounds, with 95% intervals "
-            f"over {one.seeds} seeds; on each ground the {first.label}, {first.better} is better"
-        )
+        print(f"on each ground: the {first.label}, {first.better} is better")
         if one.rank:
             print(f"first: {ahead(one, field)}")
+            print(how_sure(one, field))
         print(field.says)
         print(f"tuned: {field.tuned}")
         if one.stale:

@@ -12,7 +12,8 @@ from common.runs.result import number
 from common.tables.tables import load_tables
 
 WIDTH, LEFT, RIGHT, ROW = 320, 8, 312, 26
-# dots nearer than this would hide each other: they stand one above the other, so far apart, within so much
+# dots nearer than this would hide each other: they stand one above the other (in a trend beside it), so far
+# apart, within so much
 NEAR, APART, WITHIN = 3.0, 5.0, 18.0
 
 
@@ -128,9 +129,19 @@ def _trend_plot(points: Points, sides: list[str], alt: str, caption: str, log: b
     """The metric along the series; logarithmic where the claim is about the slope of logarithms."""
     left, height = 62, 150
     xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
-    across = scale_of(xs, left + 6, RIGHT - 8, log)
+    across = scale_of(xs, left + 6 + WITHIN / 2, RIGHT - 8 - WITHIN / 2, log)
     up = scale_of(ys, height - 34, 10, log)
-    dots = [Dot(across(x), up(y), sides.index(side) % PANEL_SERIES) for side, x, y in points]
+    dots = []
+    for at in dict.fromkeys(xs):
+        # those that would hide each other stand beside each other
+        column = sorted(
+            ((up(y), sides.index(side)) for side, x, y in points if x == at), key=lambda one: one[0]
+        )
+        spread = _spread([y for y, _ in column])
+        dots += [
+            Dot(across(at) + aside, y, series % PANEL_SERIES)
+            for (y, aside), (_, series) in zip(spread, column, strict=True)
+        ]
     paths = []
     for index, side in enumerate(sides):
         means = [
@@ -138,7 +149,7 @@ def _trend_plot(points: Points, sides: list[str], alt: str, caption: str, log: b
             for x in sorted({at for s, at, _ in points if s == side})
         ]
         paths.append((index % PANEL_SERIES, " ".join(f"{x:.1f},{y:.1f}" for x, y in means)))
-    ticks = [(across(min(xs)), number(min(xs)), "start"), (RIGHT, number(max(xs)), "end")]
+    ticks = [(across(x), number(x), "middle") for x in dict.fromkeys((min(xs), max(xs)))]
     texts = [(up(value), f"{value:.3g}") for value in dict.fromkeys((max(ys), min(ys)))]
     return ClaimPlot(height, sides, dots, paths, [], ticks, texts, alt, caption)
 

@@ -1,5 +1,6 @@
 """`report.py`: what the papers report beside what was measured, as a site, in the terminal, or on W&B."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,11 @@ def _report(words: list[str]) -> None:
     evidence.say_replaced()
     # the front page of the site, and the committed pages, count over all papers
     report = build(evidence, None if given["to"] in ("html", "pages") else wanted)
+    for fault in report.refused.values():
+        if given["to"] == "pages":
+            # what is committed is not to lose an arena
+            raise UserError(fault)
+        print(f"without an arena: {fault}", file=sys.stderr)
     if given["to"] == "html":
         from common.report.own import own_sections
         from common.report.searches import searches

@@ -60,6 +60,8 @@ CURVES = (
 OBJECTIVES = ("test_loss", "validation_loss", "running_loss", "loss")
 # rows that a figure sets below each other, and signs of their names
 MOST_ROWS, NAME_SIGNS = 24, 34
+# of a linear axis, the least width relative to its values: below it their differences are those of rounding
+NARROW = 1e-3
 # values of one sign that are further apart than this stand on a logarithmic axis
 FAR = 20.0
 
@@ -104,6 +106,8 @@ class Line:
 
     Attributes:
         bars: (x, low, high) of single points; band: the same along a curve.
+        look: which colour, marker and dash it has, so that a method has one look in all panels of a table;
+            None: that of its place in the panel.
     """
 
     label: str
@@ -112,6 +116,7 @@ class Line:
     reported: list[tuple[float, float]]
     unverified: bool
     band: tuple[tuple[float, float, float], ...] = ()
+    look: int | None = None
 
 
 def table_figures(table: Table) -> Iterator[Figure]:
@@ -141,12 +146,18 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
     if len({row.point[axis.name] for row in known}) < 2:
         return
     others = [name for name in table.axes if name != axis.name]
+    panels = []
     for place, panel in _panels(known, others):
         groups = _grouped(panel, lambda row: _series_key(row, others)).values()
         lines = [
             _axis_line(_label(part[0], others, place) or "measured", part, axis, scale, metric)
             for part in groups
         ]
+        of_axis = [row for row in table.rows if row.runs and axis.name in row.point]
+        panels.append((place, _with_looks(lines, [_label(row, others, place) for row in of_axis])))
+    # panels beside each other are compared, so they have one kind of axis
+    log_y = all(_far_apart(lines) for _, lines in panels)
+    for place, lines in panels:
         xs = [x for line in lines for x, _ in line.curves[0]]
         title = " · ".join([f"{metric} against {axis.key}", *place.values()])
         yield panel_figure(
@@ -157,7 +168,21 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
             "axis",
             (_named(axis.name, axis.key), with_unit(metric, table.metrics[metric].get("unit"))),
             log_x=min(xs) > 0 and max(xs) / min(xs) >= 8,
+            log_y=log_y,
         )
+
+
+def _with_looks(lines: list[Line], labels: Iterable[str]) -> list[Line]:
+    """The series of a panel with the looks that their labels have in the whole table.
+
+    Args:
+        labels: those of all measured rows of the table; where there are more than looks, or a series has
+            another label, all keep the looks of their places.
+    """
+    places = {label: place for place, label in enumerate(dict.fromkeys(labels))}
+    if len(places) > PANEL_SERIES or any(line.label not in places for line in lines):
+        return lines
+    return [replace(line, look=places[line.label]) for line in lines]
 
 
 def _named(name: str, key: str) -> str:
@@ -304,6 +329,8 @@ def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figu
         along = table.curves or ("epoch" if by_epoch else step)
         log_x = along not in ("epoch", EVALUATIONS)
         lines = [_curve_line(row, _label(row, table.axes, place) or row.name, scale, shown) for row in panel]
+        measured = [row for row in table.rows if row.runs]
+        lines = _with_looks(lines, [_label(row, table.axes, place) or row.name for row in measured])
         lines = [line for line in lines if any(line.curves)]
         lines = _from_positive(lines) if log_x else lines
         if not any(len(curve) >= FEWEST_POINTS for line in lines for curve in line.curves):
@@ -583,10 +610,12 @@ def _panels(rows: list[Row], axes: list[str]) -> Iterator[tuple[dict[str, str], 
     for part in _parted(rows, split):
         place = {axis: part[0].point[axis] for axis in split if axis in part[0].point}
         series = list(_grouped(part, lambda row: _series_key(row, axes)).values())
-        for start in range(0, len(series), PANEL_SERIES):
-            panel = [row for members in series[start : start + PANEL_SERIES] for row in members]
-            more = {"": f"part {start // PANEL_SERIES + 1}"} if len(series) > PANEL_SERIES else {}
-            yield place | more, panel
+        # as many in each, so that none is left alone
+        count = math.ceil(len(series) / PANEL_SERIES)
+        size = math.ceil(len(series) / count)
+        for index in range(count):
+            panel = [row for members in series[index * size : (index + 1) * size] for row in members]
+            yield place | ({"": f"part {index + 1}"} if count > 1 else {}), panel
 
 
 def _decides(rows: list[Row], axis: str, group: str) -> bool:
@@ -627,10 +656,17 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[R
 
 
 def panel_figure(
-    name: str, title: str, lines: list[Line], scale: str, kind: str, labels: tuple[str, str], log_x: bool
+    name: str,
+    title: str,
+    lines: list[Line],
+    scale: str,
+    kind: str,
+    labels: tuple[str, str],
+    log_x: bool,
+    log_y: bool | None = None,
 ) -> Figure:
     note = with_scale(title, scale)
-    svg = draw(lines, note, labels, log_x)
+    svg = draw(lines, note, labels, log_x, log_y)
     return Figure(file_name(name), svg, title, _alt(note, lines, labels), scale, kind)
 
 
@@ -643,8 +679,10 @@ def with_scale(title: str, scale: str) -> str:
     return f"{title} ({scale} scale)" if scale != "paper" else title
 
 
-def draw(lines: list[Line], title: str, labels: tuple[str, str], log_x: bool) -> str:
-    """One panel as SVG; the y axis is logarithmic where all values are positive and far apart.
+def draw(
+    lines: list[Line], title: str, labels: tuple[str, str], log_x: bool, log_y: bool | None = None
+) -> str:
+    """One panel as SVG; the y axis is logarithmic where all values are positive and far apart, or as is said.
 
     Ticks, titles and legend are set by hand: left to matplotlib they take five times as long as the rest.
     """
@@ -661,7 +699,8 @@ def draw(lines: list[Line], title: str, labels: tuple[str, str], log_x: bool) ->
             _draw_line(axes, line, index, len(lines))
         axes.autoscale_view()
         set_ticks(axes.xaxis, "log" if log_x else "linear", axes)
-        set_ticks(axes.yaxis, "log" if _far_apart(lines) else "linear", axes)
+        log_y = _far_apart(lines) if log_y is None else log_y
+        set_ticks(axes.yaxis, "log" if log_y else "linear", axes)
         axes.grid(which="major")
         canvas.text(0.02, 1 - 0.07 / height, "\n".join(heading), fontsize=8.5, va="top", weight="bold")
         canvas.text(0.56, (0.16 + legend) / height, labels[0], ha="center", va="center")
@@ -709,6 +748,9 @@ def set_ticks(axis: Any, scale: str, axes: Any) -> None:
     if scale == "log" and getattr(axes, f"get_{side}scale")() != "log":
         getattr(axes, f"set_{side}scale")("log")
         low, high = getattr(axes, f"get_{side}lim")()
+    if scale == "linear" and high - low < NARROW * max(abs(low), abs(high)):
+        low, high = (low + high) / 2 - NARROW * abs(high), (low + high) / 2 + NARROW * abs(high)
+        getattr(axes, f"set_{side}lim")(low, high)
     ticks = log_ticks(low, high) if scale == "log" else linear_ticks(low, high)
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
@@ -747,9 +789,10 @@ def _add_legend(canvas: Any, lines: list[Line], height: float) -> None:
     looks = [
         (
             line.label,
-            {"color": LIGHT[i], "marker": MARKERS[i], "linestyle": DASHES[i % 4], "markersize": 3.5},
+            {"color": LIGHT[look], "marker": MARKERS[look], "linestyle": DASHES[look % 4], "markersize": 3.5},
         )
-        for i, line in enumerate(lines)
+        for index, line in enumerate(lines)
+        for look in [index if line.look is None else line.look]
     ]
     if any(line.reported for line in lines):
         what = "reported (recalled, unverified)" if any(line.unverified for line in lines) else "reported"
@@ -769,13 +812,14 @@ def _draw_line(axes: Any, line: Line, index: int, count: int) -> None:
     """
     from matplotlib.transforms import ScaledTranslation
 
-    colour, dash = LIGHT[index], DASHES[index % 4]
+    own = index if line.look is None else line.look
+    colour, dash = LIGHT[own], DASHES[own % 4]
     width = 1.2 + 0.35 * (count - 1 - index)
     aside = 2.5 * (index - (count - 1) / 2)
     for curve in line.curves:
         xs, ys = zip(*curve, strict=True) if curve else ((), ())
         every = None if len(xs) <= 12 else marks_of(len(xs), index, count)
-        look = {"marker": MARKERS[index], "markersize": 3.5, "markevery": every}
+        look = {"marker": MARKERS[own], "markersize": 3.5, "markevery": every}
         axes.plot(xs, ys, color=colour, linestyle=dash, linewidth=width, **look)
     if line.band:
         xs, lows, highs = zip(*line.band, strict=True)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from common.base.files import read_yaml
-from common.claims.arena import Arena, FieldStandings, arenas, load_arena, standings
+from common.claims.arena import Arena, FieldStandings, all_standings
 from common.claims.claims import Claim, load_claims
 from common.claims.judge import State, Verdict, judge, mean_interval
-from common.runs.code import stale
+from common.runs.code import asked_once, stale
 from common.runs.evidence import Evidence, asked_forms
 from common.runs.keys import OPTIONAL, STAGED
 from common.runs.matching import NOTHING, value_at
@@ -43,7 +43,7 @@ SIZES = {
 # claims that hold or do not hold, without any statistics
 EXACT = ("identity", "bound")
 # of a README's sections, the one that says how this differs from the authors' code
-DIFFERENCES = ("authors' code", "official code", "differences", "differs", "what to know")
+DIFFERENCES = ("authors' code", "official code", "differences", "differs", "what to know", "ours")
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,9 @@ class Measured:
         without: runs that ended without one (a target that was never reached).
         repeats: replicates inside each run, which the run itself averages.
         stale: runs whose code has changed since.
+        examples: over how many examples the interval of a single run is; 0 where it is over something else.
         note: what the number is, where it is no mean over seeds.
-        data: "stand-in data" or "synthetic data" where the runs had no real data of that name.
+        data: "stand-in data", "synthetic data" or the like where the runs had no real data of that name.
     """
 
     mean: float | None
@@ -87,6 +88,7 @@ class Measured:
     stale: int = 0
     note: str = ""
     data: str = ""
+    examples: int = 0
 
     @property
     def half(self) -> float | None:
@@ -111,19 +113,30 @@ class Measured:
             return f"{number(self.mean)} ± 0"
         decimals = max(0, 1 - math.floor(math.log10(self.half)))
         if decimals > 6:
-            return f"{number(self.mean)} ± {self.half:.2g}"
+            return f"{self._tiny} ± {self.half:.2g}"
         return f"{self.mean:,.{decimals}f} ± {self.half:,.{decimals}f}"
+
+    @property
+    def _tiny(self) -> str:
+        """A mean whose interval is tiny: a tiny one itself to the digits that its interval lets it have."""
+        assert self.mean is not None and self.half is not None
+        if not 0 < abs(self.mean) < 1e-3:
+            return number(self.mean)
+        places = math.floor(math.log10(abs(self.mean))) - math.floor(math.log10(self.half)) + 1
+        return f"{self.mean:.{max(0, places)}e}"
 
     @property
     def count(self) -> str:
         """The runs behind it, and the replicates in each: `3` or `1 × 5 repeats`."""
-        return f"{self.n} × {self.repeats} repeats" if self.repeats > 1 else str(self.n)
+        runs = self.n or self.without
+        return f"{runs} × {self.repeats} repeats" if self.repeats > 1 else str(runs)
 
     @property
     def facts(self) -> str:
         """What stands behind the number, without its scale: `n = 3, cpu`."""
         parts = [f"n = {self.count}", *([self.data] if self.data else [])]
-        parts += [f"{self.without} without a value"] if self.without else []
+        parts += [f"{self.examples:,} examples"] if self.examples else []
+        parts += [f"{self.without if self.n else 'all'} without a value"] if self.without else []
         return ", ".join([*parts, self.device, *(["earlier code"] if self.stale else [])])
 
 
@@ -317,7 +330,7 @@ class Paper:
 @dataclass(frozen=True)
 class Report:
     """All papers, in the order of the front page; searches over runs (`common.report.searches`), and the
-    user's own runs (`common.report.own`).
+    user's own runs (`common.report.own`); by name the arenas that cannot be shown, with what is wrong.
     """
 
     papers: list[Paper]
@@ -325,6 +338,7 @@ class Report:
     searches: tuple[Any, ...] = ()
     own: tuple[Any, ...] = ()
     arenas: list[tuple[Arena, list[FieldStandings]]] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> Counts:
@@ -361,17 +375,22 @@ def build(evidence: Evidence, wanted: Iterable[str] | None = None) -> Report:
     """
     here = set(papers())
     names = here if wanted is None else set(wanted) & here
-    found = [_paper(spec, evidence, spec["name"] in names, spec["name"] in here) for spec in catalogue()]
-    fought = [load_arena(name) for name in arenas()]
-    return Report(
-        found, len(evidence.all()), arenas=[(arena, standings(arena, evidence)) for arena in fought]
-    )
+    is_stale = asked_once()
+    found = [
+        _paper(spec, evidence, is_stale, spec["name"] in names, spec["name"] in here) for spec in catalogue()
+    ]
+    fought, refused = all_standings(evidence, is_stale)
+    return Report(found, len(evidence.all()), arenas=fought, refused=refused)
 
 
-def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -> Paper:
+# whether earlier code made a result
+IsStale = Callable[[Result], bool]
+
+
+def _paper(spec: dict[str, str], evidence: Evidence, is_stale: IsStale, wanted: bool, here: bool) -> Paper:
     name = spec["name"]
-    tables = _tables(name, evidence) if wanted else []
-    claims = [(claim, judge(claim, evidence)) for claim in load_claims(name)] if wanted else []
+    tables = _tables(name, evidence, is_stale) if wanted else []
+    claims = [(claim, judge(claim, evidence, is_stale)) for claim in load_claims(name)] if wanted else []
     readme = _readme(name) if wanted else ""
     return Paper(
         name=name,
@@ -458,17 +477,20 @@ def _before_heading(text: str) -> str:
 # tables
 
 
-def _tables(paper: str, evidence: Evidence) -> list[Table]:
+def _tables(paper: str, evidence: Evidence, is_stale: IsStale) -> list[Table]:
     by_table: dict[str, list[Entry]] = {}
     for entry in entries(paper):
         by_table.setdefault(entry.table, []).append(entry)
     tables = [
-        _table(paper, raw, by_table.get(raw["id"], []), evidence) for raw in load_tables(paper)["tables"]
+        _table(paper, raw, by_table.get(raw["id"], []), evidence, is_stale)
+        for raw in load_tables(paper)["tables"]
     ]
     return [_with_fits(table, by_table.get(table.id, []), tables) for table in tables]
 
 
-def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidence) -> Table:
+def _table(
+    paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidence, is_stale: IsStale
+) -> Table:
     keys = metric_keys(paper, raw["id"])
     points = _points(raw)
     return Table(
@@ -477,7 +499,7 @@ def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidenc
         about=raw["about"],
         metrics=raw["metrics"],
         results=keys,
-        rows=[_row(entry, raw, keys, points.get(entry.row, {}), evidence) for entry in rows],
+        rows=[_row(entry, raw, keys, points.get(entry.row, {}), evidence, is_stale) for entry in rows],
         ours=bool(raw.get("ours", False)),
         axes=list(raw.get("grid", {}).get("axes", {})),
         axis=_numeric_axis(raw),
@@ -513,7 +535,12 @@ def _numeric_axis(raw: dict[str, Any]) -> Axis | None:
 
 
 def _row(
-    entry: Entry, raw: dict[str, Any], keys: dict[str, str], point: dict[str, str], evidence: Evidence
+    entry: Entry,
+    raw: dict[str, Any],
+    keys: dict[str, str],
+    point: dict[str, str],
+    evidence: Evidence,
+    is_stale: IsStale,
 ) -> Row:
     runs, left_out = _runs(entry, evidence)
     source = Source(entry.source.get("kind", ""), entry.source.get("where", ""))
@@ -522,7 +549,12 @@ def _row(
         name=entry.row,
         reported={metric: entry.reported.get(metric) for metric in keys},
         source=source,
-        measured={scale: _measure(found, scale, keys | entry.result) for scale, found in runs.items()},
+        measured={
+            scale: _measure(
+                found, scale, keys | entry.result, is_stale, raw.get("stand_in", {}).get(scale, "")
+            )
+            for scale, found in runs.items()
+        },
         runs=runs,
         cited=entry.cited,
         ours=bool(raw.get("ours", False)) or source.kind == "none",
@@ -596,20 +628,31 @@ def _holds(result: Result, dotted: str, value: Any) -> bool:
     return bool(value_at(result, dotted) == value)
 
 
-def _measure(runs: list[Result], scale: str, keys: dict[str, str]) -> dict[str, Measured | None]:
-    return {metric: summary(runs, scale, key) for metric, key in keys.items()}
+def _measure(
+    runs: list[Result], scale: str, keys: dict[str, str], is_stale: IsStale, stand_in: str
+) -> dict[str, Measured | None]:
+    return {metric: summary(runs, scale, key, is_stale, stand_in) for metric, key in keys.items()}
 
 
-def summary(runs: list[Result], scale: str, key: str) -> Measured | None:
-    """A metric over runs; None where no run knows it."""
+def summary(
+    runs: list[Result], scale: str, key: str, is_stale: IsStale = stale, stand_in: str = ""
+) -> Measured | None:
+    """A metric over runs; None where no run knows it.
+
+    Args:
+        is_stale: whether earlier code made a result.
+        stand_in: what the runs have in place of the table's data, where they do not say so themselves.
+    """
     known = [run for run in runs if key in run["metrics"]]
     values = [float(v) for run in known if (v := run["metrics"][key]) is not None and _is_number(v)]
     if not known:
         return None
     mean, low, high = interval(values)
     repeats = max(int(run["config"].get("paper", {}).get("repeats") or 1) for run in known)
+    examples = 0
     if len(values) == len(known) == 1:
         low, high = _within_run(known[0]["metrics"], key, repeats)
+        examples = 0 if low is None else _examples(known[0]["metrics"], key)
     return Measured(
         mean,
         low,
@@ -619,9 +662,15 @@ def summary(runs: list[Result], scale: str, key: str) -> Measured | None:
         device=", ".join(sorted({str(run["device"]) for run in known})),
         without=len(known) - len(values),
         repeats=repeats,
-        stale=sum(stale(run) for run in known),
-        data=_data(known),
+        stale=sum(is_stale(run) for run in known),
+        data=_data(known) or stand_in,
+        examples=examples,
     )
+
+
+def _examples(metrics: dict[str, Any], key: str) -> int:
+    """Over how many examples a run's own interval of a share is; 0 of replicates, or where it is silent."""
+    return 0 if f"{key}_sem" in metrics else int(metrics.get("examples") or 0)
 
 
 def _within_run(metrics: dict[str, Any], key: str, repeats: int) -> tuple[float | None, float | None]:

@@ -159,10 +159,12 @@ def _cells(row: Row, numbers: dict[str, Measured | None], told: list[str]) -> li
     for metric, value in numbers.items():
         cells += [_reported(row, metric)] * (metric in told)
         cells.append("-" if value is None else value.text + (f" ({value.note})" if value.note else ""))
-    counts = {value.n: value.count for value in numbers.values() if value is not None}
+    behind = [value for value in numbers.values() if value is not None]
+    # a metric that no run came to has as many runs behind it as the others
+    counts = {value.n: value.count for value in [one for one in behind if one.n] or behind}
     data = sorted({value.data for value in numbers.values() if value is not None and value.data})
-    behind = " to ".join(count for _, count in sorted(counts.items())) or "-"
-    return [*cells, ", ".join([behind, *data])]
+    runs = " to ".join(count for _, count in sorted(counts.items())) or "-"
+    return [*cells, ", ".join([runs, *data])]
 
 
 def _reported(row: Row, metric: str) -> str:

@@ -6,6 +6,7 @@ What comes from results, tables and claims is escaped by jinja2; READMEs are ren
 
 import base64
 import hashlib
+import math
 import os
 import re
 import time
@@ -20,7 +21,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from common.claims.arena_cli import ahead
+from common.claims.arena_cli import ahead, how_sure
+from common.claims.judge import Interval
 from common.report.claim_plots import ClaimPlot, claim_plot
 from common.report.figures import Figure, table_figures
 from common.report.model import SIZES, STATES, Counts, Paper, Report, Table
@@ -151,6 +153,10 @@ def _environment(into: Path) -> Environment:
     }
     environment.globals |= {
         "ahead": ahead,
+        "how_sure": how_sure,
+        "rounded": rounded,
+        "sentence": sentence,
+        "uneven": uneven,
         "style": Markup((TEMPLATES / "report.css").read_text()),
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -212,6 +218,46 @@ def currency(counts: Counts) -> str:
         if total
     ]
     return f"By the code as it is: {' and '.join(parts)}" if parts else "Nothing has been run yet"
+
+
+def rounded(one: Interval) -> tuple[str, str]:
+    """A mean and its interval as texts: the ends to two digits of the shorter side, the mean to one more.
+
+    What is compared seed by seed may differ by less than its interval is wide.
+    """
+    sides = [side for side in (one.mean - one.low, one.high - one.mean) if side > 0]
+    if not one.bounded or not sides:
+        return number(one.mean), "no spread" if one.bounded else "no interval"
+    places = max(0, 1 - math.floor(math.log10(min(sides))))
+    if places > 6:
+        return f"{one.mean:.3g}", f"{one.low:.3g} to {one.high:.3g}"
+    return f"{one.mean:,.{places + 1}f}", f"{one.low:,.{places}f} to {one.high:,.{places}f}"
+
+
+def sentence(text: str) -> str:
+    """A text with a full stop, where it does not end with a sign of its own."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def uneven(table: Table) -> list[str]:
+    """Why rows of a table cannot all be compared: at one scale they have other seeds, or other examples."""
+    found = []
+    for scale in table.scales():
+        rows = [row.runs[scale] for row in table.rows if scale in row.runs]
+        seeds = {tuple(sorted(run["seed"] for run in runs)) for runs in rows}
+        examples = {count for runs in rows for run in runs if (count := run["metrics"].get("examples"))}
+        counts = sorted({len(one) for one in seeds})
+        other = [f"{_span(counts)} runs" if len(counts) > 1 else "other seeds"] if len(seeds) > 1 else []
+        other += [f"{_span(sorted(examples))} examples"] if len(examples) > 1 else []
+        if other:
+            found.append(
+                f"At {scale} scale rows rest on {' and on '.join(other)}: compare those of the same."
+            )
+    return found
+
+
+def _span(counts: Sequence[int]) -> str:
+    return f"{counts[0]:,} to {counts[-1]:,}"
 
 
 def token(text: str) -> str:

@@ -11,8 +11,8 @@ from common.report.figures import far_apart
 from common.runs.result import number
 
 WIDTH, LEFT, RIGHT, ROW, FOOT = 380, 150, 366, 20, 24
-# characters of a contestant's name that fit beside its row
-NAME = 24
+# characters of a contestant's name that fit beside its row; in pixels one
+NAME, SIGN = 30, 6.2
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Whiskers:
-    """A plot for a template; `ticks` are (x, text, anchor) below it, `alt` says its numbers in words."""
+    """A plot for a template; `ticks` are (x, text, anchor) below it, `alt` says its numbers in words.
+
+    Attributes:
+        left: where the names end and the axis begins.
+    """
 
     title: str
+    left: int
     height: int
     rows: list[Row]
     ticks: list[tuple[float, str, str]]
@@ -60,26 +65,30 @@ def whiskers(title: str, intervals: dict[str, Interval], bend: bool = True) -> W
     Args:
         title: what it shows.
         intervals: by contestant.
-        bend: whether positive values that are far apart stand on a logarithmic axis.
+        bend: whether positive means that are far apart stand on a logarithmic axis, where an interval
+            that reaches 0 goes to the edge.
     """
     ends = {
         name: (one.low, one.high) if one.bounded else (one.mean, one.mean) for name, one in intervals.items()
     }
-    values = [value for pair in ends.values() for value in pair]
-    low, high = min(values), max(values)
-    log = bend and far_apart(values)
-    place = scale_of(values, LEFT + 8, RIGHT - 8, log)
+    log = bend and far_apart([one.mean for one in intervals.values()])
+    values = [value for name, one in intervals.items() for value in (one.mean, *ends[name])]
+    drawn = [value for value in values if value > 0] if log else values
+    low, high = min(drawn), max(drawn)
+    left = max(LEFT, round(SIGN * max(len(shortened(name)) for name in intervals)) + 12)
+    place = scale_of(drawn, left + 8, RIGHT - 8, log)
     rows = [
-        Row(shortened(name), ROW * index + 14, place(one.mean), *map(place, ends[name]))
+        Row(shortened(name), ROW * index + 14, place(one.mean), place(max(start, low)), place(end))
         for index, (name, one) in enumerate(intervals.items())
+        for start, end in [ends[name]]
     ]
-    ticks = [(float(LEFT + 8), _short(low), "start"), (float(RIGHT - 8), _short(high), "end")]
+    ticks = [(float(left + 8), _short(low), "start"), (float(RIGHT - 8), _short(high), "end")]
     if low == high:
         ticks = [(place(low), _short(low), "middle")]
     said = ". ".join(f"{name}: {_said(one)}" for name, one in intervals.items())
-    return Whiskers(
-        title + (", logarithmic" if log else ""), ROW * len(rows) + FOOT, rows, ticks, f"{title}. {said}."
-    )
+    cut = len(drawn) < len(values)
+    note = (", logarithmic" if log else "") + (", what reaches 0 goes to the left edge" if cut else "")
+    return Whiskers(title + note, left, ROW * len(rows) + FOOT, rows, ticks, f"{title}. {said}.")
 
 
 def _said(one: Interval) -> str:

@@ -14,6 +14,8 @@ A table says what is common to its rows, and either lists `rows` or spans a `gri
     plane            [x, y]: two of its metrics that a figure sets against each other
     curves           what the steps of its runs' curves are, where no run says so (`observations`); `none`
                      where these are no curves
+    stand_in         by scale what its runs have in place of the data that it names, where no run says so
+                     itself: {laptop: breast cancer as a stand-in}
     shows            the table whose rows this one, all of it cited, shows again: a figure of them
     ours, source     `ours: true` marks measurements of ours: nothing is reported for them
 

@@ -12,10 +12,11 @@ import pytest
 from common.base.errors import UserError
 from common.claims import arena as arena_module
 from common.claims import arena_cli
-from common.claims.arena import Arena, arenas, load_arena, playing, runs_of, standings, values
+from common.claims.arena import Arena, all_standings, arenas, load_arena, playing, runs_of, standings, values
 from common.claims.judge import mean_interval
 from common.report.model import Report
 from common.report.site import write
+from common.runs import code
 from common.runs.check import check_config
 from common.runs.compose import compose
 from common.runs.evidence import Evidence
@@ -167,6 +168,38 @@ def test_an_arena_with_another_budget_for_one_or_with_an_unknown_key_is_refused(
         load_arena("mime")
 
 
+@pytest.mark.parametrize("wrong", ["title: [", "title: t", "7: t"])
+def test_an_arena_with_an_error_is_one_line_and_the_others_are_shown(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "conf" / "arena"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(wrong)
+    found, refused = all_standings(Evidence.of({}))
+    assert [one.name for one, _ in found] == [name for name in arenas() if name != "mine"]
+    assert list(refused) == ["mine"] and "mine.yaml" in refused["mine"]
+    monkeypatch.setattr(sys, "argv", ["arena.py", "output_dir=none", f"results_dir={tmp_path}/none"])
+    assert arena_cli.main() == 1
+    said = capsys.readouterr()
+    assert "pruners" in said.out and said.err.count("\n") == 1 and "mine.yaml" in said.err
+    write(Report([], 0, arenas=found, refused=refused), tmp_path / "site", [])
+    assert "mine cannot be shown: " in (tmp_path / "site" / "index.html").read_text()
+
+
+def test_a_report_asks_each_result_once_whether_it_is_of_earlier_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(code, "stale", lambda result: asked.append(id(result)) or "old" in result)
+    is_stale = code.asked_once()
+    new, old = {"a": 1}, {"a": 1, "old": True}
+    assert [is_stale(one) for one in (new, old, new, old)] == [False, True, False, True]
+    assert len(asked) == 2
+    # one that says the same is another one
+    assert not is_stale(dict(new)) and len(asked) == 3
+
+
 def test_of_a_measure_that_is_better_lower_the_smallest_is_first() -> None:
     measures = {"best": {"says": "regret", "unit": "", "better": "lower"}}
     fought = arena(measures=measures)
@@ -212,6 +245,44 @@ def test_one_is_first_and_open_against_those_whose_ranks_overlap_with_its_own() 
     }
     (found,) = standings(fought, evidence(fought, scores))
     assert arena_cli.ahead(found, fought.fields["field"]) == "a, open against b, c"
+
+
+def test_of_one_seed_no_interval_is_spoken_of() -> None:
+    fought = arena()
+    alone = {name: ([score], [score]) for name, score in zip("abc", (3.0, 2.0, 1.0), strict=True)}
+    (found,) = standings(fought, evidence(fought, alone))
+    said = arena_cli.how_sure(found, fought.fields["field"])
+    assert said.endswith("Of one seed they have no interval, and who is ahead is open.")
+    assert "95%" not in said and "2 of 2 grounds" in said
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(3, "a probability of 0.25"), (5, "of 0.062"), (6, None)])
+def test_a_rank_that_few_seeds_agree_in_is_held_against_chance(seeds: int, said: str | None) -> None:
+    fought = arena()
+    (found,) = standings(
+        fought, evidence(fought, {name: ([x] * seeds, [x] * seeds) for x, name in enumerate("abc")})
+    )
+    text = arena_cli.how_sure(found, fought.fields["field"])
+    assert f"over {seeds} seeds with 95% intervals" in text
+    assert said in text if said else "without any spread" not in text
+    # where all ranks vary nothing is said of those that do not
+    varied = {
+        "a": ([3.0, 1.0, 3.0], [1.0] * 3),
+        "b": ([2.0, 3.0, 1.0], [1.0] * 3),
+        "c": ([1.0, 2.0, 2.0], [1.0] * 3),
+    }
+    (found,) = standings(fought, evidence(fought, varied))
+    assert "without any spread" not in arena_cli.how_sure(found, fought.fields["field"])
+
+
+def test_an_interval_ends_where_a_measure_does_and_holds_its_mean() -> None:
+    best = {"says": "time", "unit": "s", "better": "lower", "least": 0}
+    measure = arena(measures={"best": best}).fields["field"].measures["best"]
+    assert mean_interval([0.1, 0.5, 3.0]).low < 0 and measure.interval([0.1, 0.5, 3.0]).low == 0
+    assert measure.interval([0.1, 0.5, 3.0]).high == mean_interval([0.1, 0.5, 3.0]).high
+    below = measure.interval([-1.0, -3.0])
+    assert below.low == below.mean == -2
+    assert not measure.interval([1.0]).bounded
 
 
 def test_values_that_differ_by_rounding_alone_are_tied() -> None:

@@ -69,6 +69,16 @@ def test_runs_of_one_value_stand_above_each_other(report: Report) -> None:
     assert len({dot.y for dot in plot.dots if dot.x == plot.dots[0].x}) == 3
 
 
+def test_dots_of_a_trend_that_coincide_stand_beside_each_other_within_the_picture(report: Report) -> None:
+    claim, verdict = of_claim(report, "nobody_ran_this")
+    points = [("series", x, y) for x in (1.0, 10.0) for y in (2.0, 2.0, 2.0, 5.0)]
+    plot = claim_plot(claim, replace(verdict, points=points))
+    assert plot is not None and len({(dot.x, dot.y) for dot in plot.dots}) == 8
+    assert len({dot.y for dot in plot.dots}) == 2
+    assert all(62 <= dot.x <= claim_plots.RIGHT for dot in plot.dots)
+    assert [text for _, text, _ in plot.ticks] == ["1", "10"]
+
+
 @given(st.lists(st.floats(0, 300), max_size=8))
 def test_no_dot_of_a_row_lies_on_another_or_leaves_its_row(xs: list[float]) -> None:
     found = claim_plots._spread(xs)

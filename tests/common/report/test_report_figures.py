@@ -66,6 +66,31 @@ def test_a_panel_is_wellformed_and_any_program_knows_its_colours() -> None:
         assert f'[style*="stroke: {light}"]{{stroke:{figures.MODES[light]}!important}}' in svg
 
 
+def test_a_method_has_one_look_in_all_panels_of_a_table() -> None:
+    lines = [replace(line, label=label) for line, label in zip(LINES, ("b", "c"), strict=True)]
+    assert [line.look for line in figures._with_looks(lines, ["a", "b", "a", "c"])] == [1, 2]
+    # with more labels than looks, or another label, each has that of its place
+    for labels in (["b"], [*"abcdefghi"]):
+        assert [line.look for line in figures._with_looks(lines, labels)] == [None, None]
+    svg = draw([replace(line, look=4 + i) for i, line in enumerate(LINES)], "title", ("x", "y"), log_x=True)
+    drawn = set(re.findall(r"stroke: (#\w{6})", svg.split("</style>")[1]))
+    assert set(figures.LIGHT[4:6]) <= drawn and not set(figures.LIGHT[:2]) & drawn
+
+
+def test_rounding_is_not_drawn_as_a_difference() -> None:
+    line = Line("a", [[(1.0, -3.35213), (2.0, -3.35214)]], [], [], unverified=False)
+    ticks = re.findall(r">(-3[.\d]*)<", draw([line], "title", ("x", "y"), log_x=False))
+    assert ticks and all(len(tick) <= len("-3.3545") for tick in ticks)
+
+
+def test_an_axis_is_logarithmic_as_is_said() -> None:
+    far = Line("a", [[(1.0, 1.0), (2.0, 500.0)]], [], [], unverified=False)
+    marks = {
+        said: set(re.findall(r">(\d+)<", draw([far], "t", ("x", "y"), False, said))) for said in (None, False)
+    }
+    assert "10" in marks[None] and "10" not in marks[False] and "400" in marks[False]
+
+
 def test_series_differ_by_more_than_colour() -> None:
     svg = draw(LINES, "title", ("x", "y"), log_x=False)
     looks = [part for part in re.findall(r'<path[^>]*style="([^"]*)"', svg) if "fill: none" in part]

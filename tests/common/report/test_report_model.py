@@ -78,6 +78,12 @@ def test_a_share_of_few_examples_has_the_interval_that_its_run_gives() -> None:
     assert replace(found, mean=100.0, low=99.63, high=100.0).text == "100 [99.63, 100.00]"
     assert replace(found, mean=1234.0, low=1100.0, high=1500.0).text == "1234 [1,100, 1,500]"
     assert replace(found, mean=1.0, low=-math.inf, high=math.inf).text == "1"
+    # how many examples it is over stands beside it, and no number of examples beside another interval
+    few = model.summary([run | {"metrics": metrics | {"examples": 10}}], "laptop", "noncertified_error")
+    assert few is not None and few.facts.startswith("n = 1, 10 examples, ")
+    sem = {"best": 5.0, "best_sem": 0.5, "examples": 10}
+    other = model.summary([run | {"metrics": sem}], "laptop", "best")
+    assert other is not None and "examples" not in other.facts
     # of several runs it is the one over them
     several = model.summary([run, run], "laptop", "noncertified_error")
     assert several is not None
@@ -100,6 +106,30 @@ def test_a_number_on_other_data_than_its_tables_says_so_and_is_of_our_own_size(
     changed = replace(row, measured={"paper": {"test_loss": found}})
     page = model.build(Evidence.of({}), ["yogi"]).paper("yogi")
     assert page.size(changed, "paper") == ("own" if said else "paper")
+
+
+def test_a_table_may_say_what_its_runs_have_in_place_of_its_data() -> None:
+    run = made_up(entry(), "laptop", 0)
+    found = model.summary([run], "laptop", "test_squared_error", stand_in="breast cancer as a stand-in")
+    assert found is not None and "breast cancer as a stand-in" in found.facts
+    # what a run says of itself goes first
+    run["config"]["dataset"]["source"] = "synthetic"
+    own = model.summary([run], "laptop", "test_squared_error", stand_in="breast cancer as a stand-in")
+    assert own is not None and own.data == "synthetic data"
+    fel = next(table for table in load_tables("qff")["tables"] if table["id"] == "fig_fel")
+    assert fel["stand_in"]["paper"] == "stand-in data"
+
+
+def test_what_no_run_came_to_is_said_of_as_many_runs_as_there_are() -> None:
+    never = Measured(None, None, None, n=0, scale="laptop", device="cpu", without=2, repeats=20)
+    assert never.facts == "n = 2 × 20 repeats, all without a value, cpu" and never.text == "no value"
+    assert replace(never, mean=1.0, n=3).facts == "n = 3 × 20 repeats, 2 without a value, cpu"
+
+
+def test_a_tiny_mean_is_as_exact_as_its_interval() -> None:
+    tiny = Measured(3.09788e-10, 1.8e-10, 4.4e-10, n=3, scale="paper", device="cpu")
+    assert tiny.text == "3.1e-10 ± 1.3e-10"
+    assert replace(tiny, mean=-3.35214, low=-3.35214 - 1e-9, high=-3.35214 + 1e-9).text == "-3.3521 ± 1e-09"
 
 
 def test_one_run_has_a_mean_and_no_interval() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.claims.arena import arenas
+from common.claims.judge import Interval, mean_interval
 from common.report.model import Report
-from common.report.site import breakable, coded, currency, markdown, write
+from common.report.site import breakable, coded, currency, markdown, rounded, sentence, uneven, write
 from common.tables.tables import papers, runnable
 
 VOID = {"meta", "link", "br", "img", "input", "wbr", "hr"}
@@ -172,7 +173,7 @@ def test_a_page_without_numbers_begins_with_the_claims(report: Report, pages: Pa
 
 def test_a_claim_says_what_its_verdict_is_about_and_that_a_pilot_is_not(pages: Pages) -> None:
     assert "loss of yogi lower than that of adam, over 3 seeds" in pages["yogi"]
-    assert "a pilot had shown this, which the verdict is not about: it does" in pages["yogi"]
+    assert "<strong>Pilot before the runs</strong>, which the verdict is not about: it does" in pages["yogi"]
     assert "against batch, both axes logarithmic" not in pages["yogi"]  # nobody ran it, so nothing is drawn
 
 
@@ -240,6 +241,38 @@ def test_markdown_is_rendered_without_raw_html_or_scripts() -> None:
     assert "<script>" not in html and 'href="javascript' not in html
     assert 'href="../p/module.py"' in html
     assert '<th scope="col">h</th>' in html and 'class="scroll"' in html
+
+
+def test_numbers_of_an_arena_are_as_exact_as_their_intervals() -> None:
+    assert rounded(Interval(76.37168, 75.989, 76.754)) == ("76.372", "75.99 to 76.75")
+    # what is below its interval's last digit may still decide a rank
+    assert rounded(Interval(-0.40967, -0.68207, -0.13727)) == ("-0.410", "-0.68 to -0.14")
+    assert rounded(Interval(0.00138, 0.0, 0.0026)) == ("0.00138", "0.0000 to 0.0026")
+    assert rounded(Interval(3.0, 3.0, 3.0)) == ("3", "no spread")
+    assert rounded(mean_interval([2.5])) == ("2.5", "no interval")
+    assert rounded(Interval(1e-9, 0.0, 2e-9)) == ("1e-09", "0 to 2e-09")
+
+
+def test_a_description_has_one_full_stop() -> None:
+    assert [sentence(text) for text in ("rows", "more alike?", "rows.")] == ["rows.", "more alike?", "rows."]
+
+
+def test_a_table_says_which_of_its_rows_cannot_be_compared(report: Report) -> None:
+    table = next(table for table in report.paper("yogi").tables if table.id == "table_ae")
+    # at paper scale one row was run, at laptop scale all with the same seeds
+    assert uneven(table) == []
+    row = next(row for row in table.rows if "laptop" in row.runs)
+    fewer = replace(row, runs={**row.runs, "laptop": row.runs["laptop"][:1]})
+    assert uneven(replace(table, rows=[fewer, *table.rows])) == [
+        "At laptop scale rows rest on 1 to 3 runs: compare those of the same."
+    ]
+    few, many = (
+        replace(row, runs={"laptop": [run | {"metrics": {"examples": n}} for run in row.runs["laptop"]]})
+        for n in (10, 1000)
+    )
+    assert uneven(replace(table, rows=[few, many])) == [
+        "At laptop scale rows rest on 10 to 1,000 examples: compare those of the same."
+    ]
 
 
 def test_text_of_tables_is_escaped_whatever_marks_it_holds() -> None:

@@ -42,6 +42,22 @@ def test_positive_values_far_apart_stand_on_a_logarithmic_axis() -> None:
     assert below.title == "margins"
 
 
+def test_an_interval_that_reaches_0_goes_to_the_edge_of_a_logarithmic_axis() -> None:
+    far = {"a": Interval(0.01, -0.02, 0.04), "b": Interval(5.0, 4.0, 6.0)}
+    found = whiskers("seconds", far)
+    assert "logarithmic" in found.title and "goes to the left edge" in found.title
+    a, b = found.rows
+    assert a.low == a.x == found.left + 8 and a.x < a.high < b.low < b.x
+    assert [text for _, text, _ in found.ticks] == ["0.01", "6"]
+
+
+def test_a_long_name_moves_the_axis_and_not_over_it() -> None:
+    name = "attention_transfer_and_kd"
+    long = whiskers("rank", {name: Interval(1.0, 1.0, 1.0), "b": Interval(2.0, 2.0, 2.0)})
+    assert long.rows[0].name == name and long.left > plot().left
+    assert min(row.x for row in long.rows) > long.left
+
+
 def test_one_value_alone_stands_in_the_middle_with_one_tick() -> None:
     alone = whiskers("rank", {"a": Interval(2.0, 2.0, 2.0)})
     assert [(text, anchor) for _, text, anchor in alone.ticks] == [("2", "middle")]
