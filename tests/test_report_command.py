@@ -10,7 +10,7 @@ import pytest
 from calls import Calls
 
 from common.base.errors import UserError
-from common.report import cli
+from common.report import cli, model
 from common.report.model import Paper
 from common.tables.tables import ROOT
 
@@ -27,6 +27,26 @@ def call(calls: Calls, tmp_path: Path) -> Report:
         return subprocess.CompletedProcess(given, ended.code, ended.out, ended.errors)
 
     return run
+
+
+def test_an_arena_with_an_error_is_one_line_and_the_report_is_made(call: Report, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "arena").mkdir(parents=True)
+    (tmp_path / "conf" / "arena" / "mine.yaml").write_text("title: t\n")
+    done = call("paper=yogi")
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("without an arena: ") and "mine.yaml" in done.stderr
+    assert "mine cannot be shown" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_committed_pages_lose_no_arena_to_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(
+        "common.report.model.build", lambda *_: model.Report([], 0, refused={"mine": "wrong"})
+    )
+    monkeypatch.setitem(cli.TARGETS, "pages", lambda *_: written.append("pages"))
+    with pytest.raises(UserError, match="wrong"):
+        cli._report(["to=pages", f"results_dir={tmp_path}"])
+    assert written == []
 
 
 def test_the_site_of_no_results_is_built_and_its_front_page_named(call: Report, tmp_path: Path) -> None:

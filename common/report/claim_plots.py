@@ -65,14 +65,19 @@ def claim_plot(claim: Claim, verdict: Verdict) -> ClaimPlot | None:
 
 
 def _titled(claim: Claim) -> str:
-    """A claim's metric with its unit, which the paper's tables know where they have the metric."""
+    """A claim's metric with its unit."""
+    return with_unit(claim.rule.metric, unit_of(claim))
+
+
+def unit_of(claim: Claim) -> str | None:
+    """The unit of a claim's metric, which the paper's tables know where they have the metric."""
     units = {
         spec.get("unit")
         for table in load_tables(claim.paper)["tables"]
         for name, spec in table["metrics"].items()
         if spec.get("result", name) == claim.rule.metric
     }
-    return with_unit(claim.rule.metric, units.pop() if len(units) == 1 else None)
+    return units.pop() if len(units) == 1 else None
 
 
 Points = list[tuple[str, float, float]]

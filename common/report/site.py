@@ -23,7 +23,7 @@ from markupsafe import Markup, escape
 
 from common.claims.arena_cli import ahead, how_sure
 from common.claims.judge import Interval
-from common.report.claim_plots import ClaimPlot, claim_plot
+from common.report.claim_plots import ClaimPlot, claim_plot, unit_of
 from common.report.figures import Figure, table_figures
 from common.report.model import SIZES, STATES, Counts, Paper, Report, Table
 from common.report.pictures import own_pictures
@@ -226,7 +226,8 @@ def rounded(one: Interval) -> tuple[str, str]:
     What is compared seed by seed may differ by less than its interval is wide.
     """
     sides = [side for side in (one.mean - one.low, one.high - one.mean) if side > 0]
-    if not one.bounded or not sides:
+    # what differs by rounding alone has no spread
+    if not one.bounded or not sides or math.isclose(one.low, one.high, rel_tol=1e-9):
         return number(one.mean), "no spread" if one.bounded else "no interval"
     places = max(0, 1 - math.floor(math.log10(min(sides))))
     if places > 6:
@@ -272,9 +273,29 @@ def effect_name(claim: Any) -> str:
     return EFFECTS[kind]
 
 
-def effect(claim: Any, value: float) -> str:
-    """A number of a claim's verdict, in percent where the claim is about a fraction."""
-    return f"{100 * value:.3g} %" if getattr(claim.rule, "relative", False) else number(value)
+def effect(claim: Any, verdict: Any) -> tuple[str, str]:
+    """What a verdict rests on, with its unit, and its interval or range ("" for none), as texts.
+
+    It is in percent where the claim is about a fraction; a slope of logarithms has no unit.
+    """
+    one = Interval(verdict.effect, *(math.inf if end is None else end for end in (verdict.low, verdict.high)))
+    known = verdict.low is not None and verdict.high is not None
+    if getattr(claim.rule, "relative", False):
+        mean, low, high = (f"{100 * value:.3g} %" for value in (one.mean, one.low, one.high))
+        return mean, ("no spread" if low == high else f"{low} to {high}") if known else ""
+    if not known:
+        mean, ends = number(one.mean), ""
+    elif claim.kind in ("bound", "identity"):
+        low, high = number(one.low), number(one.high)
+        mean, ends = number(one.mean), "no spread" if low == high else f"{low} to {high}"
+    else:
+        mean, ends = rounded(one)
+    unit = None if getattr(claim.rule, "slope", None) is not None else unit_of(claim)
+    return f"{mean} {_UNITS.get(unit or '', unit or '')}".strip(), ends
+
+
+# units as they stand behind a difference
+_UNITS = {"%": "points", "1": ""}
 
 
 def sources(table: Table) -> list[tuple[str, str]]:

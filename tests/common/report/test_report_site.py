@@ -4,13 +4,14 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.claims.arena import arenas
 from common.claims.judge import Interval, mean_interval
 from common.report.model import Report
-from common.report.site import breakable, coded, currency, markdown, rounded, sentence, uneven, write
+from common.report.site import breakable, coded, currency, effect, markdown, rounded, sentence, uneven, write
 from common.tables.tables import papers, runnable
 
 VOID = {"meta", "link", "br", "img", "input", "wbr", "hr"}
@@ -249,8 +250,24 @@ def test_numbers_of_an_arena_are_as_exact_as_their_intervals() -> None:
     assert rounded(Interval(-0.40967, -0.68207, -0.13727)) == ("-0.410", "-0.68 to -0.14")
     assert rounded(Interval(0.00138, 0.0, 0.0026)) == ("0.00138", "0.0000 to 0.0026")
     assert rounded(Interval(3.0, 3.0, 3.0)) == ("3", "no spread")
+    assert rounded(Interval(3.0, 3.0 - 1e-15, 3.0 + 1e-15)) == ("3", "no spread")
     assert rounded(mean_interval([2.5])) == ("2.5", "no interval")
     assert rounded(Interval(1e-9, 0.0, 2e-9)) == ("1e-09", "0 to 2e-09")
+
+
+def test_an_effect_has_its_unit_and_the_digits_of_its_interval(report: Report) -> None:
+    claim, verdict = report.paper("yogi").claims[0]
+    known = replace(claim, rule=replace_metric(claim.rule, "train_squared_error"))
+    found = replace(verdict, effect=15.2738, low=-56.455, high=87.003)
+    assert effect(known, found) == ("15.3 sq_error_sum", "-56 to 87")
+    assert effect(claim, found) == ("15.3", "-56 to 87")
+    assert effect(claim, replace(found, low=None, high=None)) == ("15.274", "")
+    bound = replace(known, kind="bound")
+    assert effect(bound, replace(found, low=15.2738, high=15.2738)) == ("15.274 sq_error_sum", "no spread")
+
+
+def replace_metric(rule: Any, metric: str) -> Any:
+    return rule.model_copy(update={"metric": metric})
 
 
 def test_a_description_has_one_full_stop() -> None:
