@@ -295,16 +295,12 @@ class Project:
         self._said: dict[Definition, str] = {}
         self._next: dict[Definition, frozenset[Definition]] = {}
         self._reached: dict[str, frozenset[Definition]] = {}
-        self._digests: dict[frozenset[str], str] = {}
 
     def digest(self, targets: Iterable[str]) -> str:
         """A hash over all definitions that some dotted names reach."""
-        names = frozenset(targets)
-        if names not in self._digests:
-            found = frozenset[Definition]().union(*map(self.reached, names))
-            said = sorted({self._said_by(one) for one in found})
-            self._digests[names] = hashlib.sha256("\n".join(said).encode()).hexdigest()
-        return self._digests[names]
+        found = frozenset[Definition]().union(*(self.reached(target) for target in targets))
+        said = sorted({self._said_by(one) for one in found})
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
     def reached(self, target: str) -> frozenset[Definition]:
         """All definitions that a dotted name reaches."""
