@@ -9,6 +9,7 @@ import inspect
 import json
 import math
 import pkgutil
+import re
 import sys
 import types
 from collections import defaultdict
@@ -23,7 +24,7 @@ from common.base.command import needs_package
 from common.base.errors import UserError
 from common.base.files import names_beside
 from common.data.shared.text_file import from_here
-from common.runs.own import opted_in, where
+from common.runs.own import imported, opted_in, where
 from common.tables.tables import unknown
 
 ALLOWED = ("papers.", "common.", "torch.optim.", "pytorch_lightning.")
@@ -224,10 +225,14 @@ def check_imports(config: DictConfig) -> None:
 
 
 def _not_allowed(name: str, path: str) -> str:
-    return (
-        f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}..., and your own modules "
-        "where the command line says so (import=my_module)"
-    )
+    said = f"{path}._target_={name}: configs may only name {', '.join(ALLOWED)}..., and "
+    modules = imported()
+    if not modules:
+        return f"{said}your own modules where the command line says so (import=my_module)"
+    last = re.split(r"\W", name)[-1]
+    meant = next((module for module in modules if last and hasattr(sys.modules.get(module), last)), None)
+    valid = f"; valid: {path}._target_={meant}.{last}" if meant else ""
+    return f"{said}what import= names ({', '.join(f'{module}.' for module in modules)}{valid})"
 
 
 def _check_range(path: str, value: Any) -> None:

@@ -210,15 +210,15 @@ def guarded(function: Callable[[], int | None]) -> int:
 
 
 def one_line(error: BaseException, words: list[str] | None = None) -> str:
-    """What went wrong, in one line that a user can act on.
+    """What went wrong, in one line that a user can act on, and where in code of the user's own.
 
     Args:
         error: what was raised.
         words: the overrides that led to it; by default the command line's.
     """
-    known = _find(error, UserError)
+    known, line = _find(error, UserError), own.line_of(error)
     if known is not None:
-        return " ".join(str(known).split())
+        return " ".join([*str(known).split(), *([f"({line})"] if line else [])])
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_line(error, sys.argv[1:] if words is None else words)
     if "No trials are completed" in str(error):
@@ -232,7 +232,8 @@ def one_line(error: BaseException, words: list[str] | None = None) -> str:
     missing = missing_line(error)
     if missing is not None:
         return missing
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (trace: {_keep_trace(error, words)})"
+    at, trace = f"{line}; " if line else "", _keep_trace(error, words)
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({at}trace: {trace})"
 
 
 def _find(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:

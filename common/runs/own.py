@@ -16,6 +16,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from common.base.errors import UserError
+from common.runs.words import modules_of
 
 OURS = ("common.", "papers.")
 # names that the command line has opted in to, each with its folder (None: an installed package)
@@ -37,13 +38,18 @@ def opted_in(target: str) -> bool:
     return any(target.startswith(f"{name}.") for name in _opted)
 
 
+def imported() -> list[str]:
+    """The names of the modules that `import=` has named."""
+    return list(_opted)
+
+
 def named(text: str | None) -> list[Own]:
     """What the value of `import=` names, found but not imported.
 
     Raises:
         UserError: a module that is not there, a file that is none of Python's, a name of this project's.
     """
-    return [_found(part.strip()) for part in (text or "").strip("[]").split(",") if part.strip()]
+    return [_found(part) for part in modules_of(text or "")]
 
 
 def opt_in(text: str | None) -> None:
@@ -59,6 +65,10 @@ def opt_in(text: str | None) -> None:
             _import(own)
         except UserError:
             raise
+        except SystemExit as stop:
+            raise UserError(
+                f"import={own.name}: it ends the program when it is imported ({stop!r})"
+            ) from stop
         except Exception as error:
             if isinstance(error, ImportError) and "relative import" in str(error):
                 raise UserError(f"import={own.name}: {where(error)}{error}{_as_package(own)}") from error
@@ -181,15 +191,35 @@ def where(error: Exception) -> str:
     return f"{frame.filename}, line {frame.lineno}: "
 
 
+def line_of(error: BaseException | None) -> str:
+    """The file and the line within what `import=` names that led to an error, or to what caused it.
+
+    Nothing where none did. Of a `UserError` its causes alone count: it says itself what is wrong, wherever
+    the user's code stood on its way.
+    """
+    seen: list[BaseException] = []
+    # a cause that is raised from what wrapped it causes itself
+    while error is not None and error not in seen:
+        seen.append(error)
+        frames = [
+            (frame.f_code.co_filename, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if opted_in(f"{frame.f_globals.get('__name__')}.")
+        ]
+        if frames and not isinstance(error, UserError):
+            return f"{frames[-1][0]}, line {frames[-1][1]}"
+        error = error.__cause__
+    return ""
+
+
 def places_of(words: Iterable[str]) -> tuple[Path, ...]:
     """The folders of the files that an `import=` among words names, of those that are there.
 
     Nothing is imported, nor looked for by its name: a result's words may say where the source lies by which
     its code is known again, and no more.
     """
-    texts = [word.partition("=")[2].strip("'\"[]") for word in words if word.startswith("import=")]
     found = []
-    for part in (part.strip() for text in texts for part in text.split(",")):
+    for part in (part for word in words if word.startswith("import=") for part in modules_of(word[7:])):
         if _is_path(part):
             with suppress(UserError):
                 found.append(_folder(_found(part)))

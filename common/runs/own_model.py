@@ -1,5 +1,6 @@
-"""A network of the user's own: built with what its constructor takes, and checked once by a forward pass."""
+"""A network of the user's own: built with what its constructor takes, and checked once by forward passes."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from common.base.dataset import DataSet
@@ -15,9 +17,12 @@ from common.base.kinds import TASKS
 from common.base.modes import evaluation_mode
 from common.base.passages import SPECIAL, joined
 from common.base.sequence import EOS, packed
+from common.base.task import penalty
 
 # settings that a line on a constructor names
 SHOWN = 8
+# tasks whose outputs are one tensor, of which the loss is made
+OF_ONE_TENSOR = ("classification", "regression", "reconstruction", "segmentation", "tagging")
 
 
 def settings_of(node: DictConfig) -> str:
@@ -56,7 +61,9 @@ def taken(target: Callable[..., Any], given: dict[str, Any], offered: dict[str, 
 
 
 def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, given: str = "") -> nn.Module:
-    """The network, with its `task`, after one forward pass of two blank examples in evaluation mode.
+    """The network, with its `task`, after passes of two blank examples in evaluation and in training mode.
+
+    A copy makes the latter, as it may change running means; a network that cannot be copied goes without.
 
     Args:
         model: what the target gave.
@@ -65,7 +72,8 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, gi
         given: the settings that it was made with, for what is said.
 
     Raises:
-        UserError: no network, no parameters, another task, a failing pass, or outputs of another shape.
+        UserError: no network, no parameters, another task, a failing pass, or outputs of another shape or of
+            which no gradient can be taken.
     """
     name = _name(target)
     if not isinstance(model, nn.Module):
@@ -77,20 +85,64 @@ def checked(model: Any, target: Callable[..., Any], data: DataSet, kind: str, gi
         fitting = " or ".join(sorted(TASKS[kind]))
         raise UserError(f"model: {name}.task={model.task!r}; a data set of kind {kind} is for {fitting}")
     inputs = _example(data, kind)
-    # neither the pass nor the first weights of lazy layers may move the random numbers of the run
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluation_mode(model):
-        try:
-            outputs = model(inputs)
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"model: {name} fails on inputs of shape {tuple(inputs.shape)}: {type(error).__name__}: "
-                f"{reason}{given}"
-            ) from error
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"model: {name} has no parameters to train{given}")
-    _check_outputs(name, outputs, model.task, model, data)
+    # neither the passes nor the first weights of lazy layers may move the random numbers of the run
+    with isolate_rng(include_cuda=False):
+        with torch.no_grad(), evaluation_mode(model):
+            outputs = _passed(model, inputs, f"{name} fails", given)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UserError(f"model: {name} has no parameters to train{given}")
+        _check_outputs(name, outputs, model.task, model, data)
+        trained = _copied(model)
+        if trained is not None:
+            _check_training(name, trained.train(), inputs, data, given)
     return model
+
+
+def _passed(model: nn.Module, inputs: torch.Tensor, fails: str, given: str) -> Any:
+    """What a network gives.
+
+    Raises:
+        UserError: whatever it raises.
+    """
+    try:
+        return model(inputs)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"model: {fails} on inputs of shape {tuple(inputs.shape)}: {type(error).__name__}: "
+            f"{reason}{given}"
+        ) from error
+
+
+def _copied(model: nn.Module) -> nn.Module | None:
+    """A copy that shares nothing with a network; None where it holds what cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception:
+        # whatever the network's parts raise: generators, locks and open files are no data
+        return None
+
+
+def _check_training(name: str, model: nn.Module, inputs: torch.Tensor, data: DataSet, given: str) -> None:
+    """Refuse a network that gives in training mode what no loss or no gradient can be taken of.
+
+    Raises:
+        UserError: see above, or a failing pass.
+    """
+    training = f"{name} in training mode"
+    with torch.enable_grad():
+        outputs = _passed(model, inputs, f"{training} fails", given)
+        added = penalty(model)
+    _check_outputs(training, outputs, model.task, model, data)
+    if isinstance(added, torch.Tensor) and added.numel() != 1:
+        raise UserError(
+            f"model: {name}.penalty() gives a tensor {tuple(added.shape)} (valid: a scalar, as by .sum())"
+        )
+    if model.task in OF_ONE_TENSOR and not outputs.requires_grad:
+        raise UserError(
+            f"model: {training} gives outputs without a gradient (valid: a forward without no_grad, detach, "
+            "argmax and the like on its way)"
+        )
 
 
 def _example(data: DataSet, kind: str) -> torch.Tensor:
@@ -147,6 +199,11 @@ def _check_outputs(name: str, outputs: Any, task: Any, model: nn.Module, data: D
     shape, why = wanted
     if not isinstance(outputs, torch.Tensor):
         raise UserError(f"model: {name} gives a {type(outputs).__name__} (valid: one tensor {_text(shape)})")
+    if not outputs.is_floating_point():
+        kind = str(outputs.dtype).removeprefix("torch.")
+        raise UserError(
+            f"model: {name} gives numbers of type {kind} (valid: float32, or another one of reals)"
+        )
     if tuple(outputs.shape[1:]) != shape or len(outputs) != 2:
         raise UserError(f"model: {name} gives {_text(outputs.shape[1:])}; valid: {_text(shape)}, as {why}")
 

@@ -31,7 +31,7 @@ def check_words(words: list[str]) -> None:
     catalogue.check_choices(words)
     check_plugins(words)
     check_search(given)
-    own.named(given.get("import", "").strip("'"))
+    own.named(given.get("import"))
     catalogue.wanted_entries(words)
     for word in words:
         if key_of(word).rpartition(".")[2] in NAMES_A_RUN:

@@ -362,7 +362,10 @@ def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     if isinstance(error, MemoryError) or (text and re.search(r"allocate memory|out of memory", text[0])):
         return "does not fit into the memory of this machine"
-    return text[0] if text else type(error).__name__
+    if not text:
+        return type(error).__name__
+    # a missing key is all that its error says
+    return f"KeyError: {text[0]}" if isinstance(error, KeyError) else text[0]
 
 
 def _trainer(

@@ -53,7 +53,7 @@ def _kind_of(given: dict[str, str]) -> str | None:
 def _kind_of_target(path: str, target: str, encoding: str) -> str:
     from common.data.tables.sheet import is_regression, sheet
 
-    found = sheet(path, target, (), encoding, rename=True)
+    found = sheet(path, target, (), encoding, "number_silently")
     if not is_regression(found.target):
         return "tabular_classification"
     print(

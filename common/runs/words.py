@@ -81,14 +81,21 @@ def _written_out(word: str) -> str:
 
 
 def _quoted(word: str) -> str:
-    if word.startswith("import=") and "," in word and not word.startswith(("import='", "import=[")):
-        # several modules, and no sweep over them
-        return f"import='{word.removeprefix('import=')}'"
+    if word.startswith("import="):
+        # several modules are one value, and no sweep over them
+        names = ",".join(modules_of(word.removeprefix("import=")))
+        return f"import={names if PLAIN.fullmatch(names) else as_text(names)}"
     match = NESTED.fullmatch(word)
     if match is not None:
         return f"{match['key']}={as_text(match['value'])}"
     key, equals, value = word.partition("=")
     return f"{key}={_readable(value)}" if equals and not key.startswith("-") else word
+
+
+def modules_of(value: str) -> list[str]:
+    """The modules that a value of `import=` lists: separated by commas, in brackets or quotes or without."""
+    parts = (part.strip().strip("'\"").strip() for part in value.strip().strip("[]'\"").split(","))
+    return [part for part in parts if part]
 
 
 def as_text(value: str) -> str:

@@ -123,7 +123,7 @@ class PipelineTable(Function):
         self._say()
 
     def _read(self, path: str) -> Sheet:
-        return sheet(path, self.target, self.drop, self.encoding_name, rename=True)
+        return sheet(path, self.target, self.drop, self.encoding_name, "number")
 
     def _targets(self, target: Cells, lines: Sequence[int]) -> Array:
         """Classes as numbers, or numbers.

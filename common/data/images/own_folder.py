@@ -133,7 +133,8 @@ class OwnFolder(FolderOfImages, ImageFolder):
             loose, found = len(files_in(folder, SUFFIXES)), beside_files([folder], SUFFIXES)
             images = f"{loose} image{'s' * (loose != 1)} and " if loose else ""
             raise UserError(
-                f"dataset.path={self.root}: {folder.resolve()} has {len(names)} class folders; found: "
+                f"dataset.path={self.root}: {folder.resolve()} has {len(names)} class folder"
+                f"{'s' * (len(names) != 1)}; found: "
                 f"{images}{found or 'nothing else'} (valid: at least {least}, with images "
                 f"right in them, as PATH/train/CLASS/*.jpg{self._deeper(folder, names)})"
             )

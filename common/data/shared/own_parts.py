@@ -140,7 +140,14 @@ def folders_of_parts(root: Path, layout: str, judged: bool) -> dict[SplitName, P
 
 
 def _part(root: Path, names: Sequence[str]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
+    """The folder of a part; with capitals in its name only where no other folders lie beside the parts.
+
+    Train may be a class beside Car.
+    """
+    folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    parts = {path.name.lower() for path in folders} <= {*TRAIN, *VALIDATION, *TEST}
+    known = {path.name.lower() if parts else path.name: path for path in sorted(folders)}
+    return next((known[name] for name in names if name in known), None)
 
 
 def usual_validation(

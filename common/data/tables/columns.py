@@ -113,7 +113,8 @@ class Column:
 def columns_of(train: Sheet, path: str) -> tuple[list[Column], list[str]]:
     """The columns of a training part, and lines on those that are left out or lose their differences.
 
-    Left out are columns in which nearly every cell is another word, as names and keys are.
+    Left out are columns without any cell, and those in which nearly every cell is another word, as names and
+    keys are.
 
     Raises:
         UserError: a column of too many words, of numbers with a few words among them or one without end; or
@@ -123,10 +124,13 @@ def columns_of(train: Sheet, path: str) -> tuple[list[Column], list[str]]:
     for name, cells in zip(train.names, train.columns, strict=True):
         refuse_infinite(name, cells, train.lines, path)
         given = [cell for cell in cells if not missing(cell)]
+        if not given:
+            said.append(f"column {name!r} is left out: it is empty")
+            continue
         numbers = [value for cell in given if (value := number(cell)) is not None]
         if len(numbers) == len(given):
-            columns.append(Column(name, None, float(np.mean(numbers)) if numbers else 0.0))
-            if numbers and (why := lost(numbers)):
+            columns.append(Column(name, None, float(np.mean(numbers))))
+            if why := lost(numbers):
                 said.append(f"column {name!r}: {why}")
             continue
         _refuse_mixed(name, cells, numbers, train.lines, path)

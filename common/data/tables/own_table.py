@@ -15,7 +15,7 @@ from common.data.shared.in_memory import Options, Split, TensorData
 from common.data.shared.own_parts import held_out
 from common.data.shared.subsets import complement
 from common.data.shared.text_file import shown
-from common.data.tables.columns import Column, columns_of, lost
+from common.data.tables.columns import FEWEST_UNIQUE, Column, columns_of, lost
 from common.data.tables.sheet import LARGEST, Sheet, as_class, ordered, sheet
 from common.data.tables.written import number
 
@@ -42,9 +42,9 @@ class OwnTable(TensorData):
         The others as in `TensorData`.
 
     Raises:
-        UserError: a file that is missing or none of these, an unknown column, a column of too many words, or
-            of numbers with infinity or a few words among them; with `origin`, one that is absent, or a class
-            that it has not.
+        UserError: a file that is missing or none of these, a target of one class or of nearly as many as
+            rows, an unknown column, a column of too many words, or of numbers with infinity or a few words
+            among them; with `origin`, one that is absent, or a class that it has not.
     """
 
     SHAPE: ClassVar = ()
@@ -58,7 +58,7 @@ class OwnTable(TensorData):
         test_path: str | None,
         test: float,
         target: str | int,
-        drop: list[str],
+        drop: list[str | int],
         encoding: str,
         origin: Origin | None = None,
         **options: Unpack[Options],
@@ -69,8 +69,10 @@ class OwnTable(TensorData):
             path, test_path = test_path, None
         self.path, self.test_path, self.test_fraction = path, test_path, test
         self.origin = origin
-        self.sheet = sheet(path, target, tuple(drop), encoding)
-        self.test_sheet = None if test_path is None else sheet(test_path, target, tuple(drop), encoding)
+        # a name may be a number, as 2020
+        left_out = tuple(map(str, drop))
+        self.sheet = sheet(path, target, left_out, encoding)
+        self.test_sheet = None if test_path is None else sheet(test_path, target, left_out, encoding)
         # of the set that a network was trained on, where that was a table too
         facts = origin.facts if origin is not None and "columns" in origin.facts else None
         self.class_list = self._label_names(facts)
@@ -124,11 +126,16 @@ class OwnTable(TensorData):
         theirs = theirs if facts is None else facts["label_names"]
         if theirs is not None:
             return list(theirs)
+        target, rows = self.sheet.target_name, len(self.sheet)
+        check(
+            "target", target, len(names) >= 2, f"all {rows} rows are of one class, {names[0]!r} (valid: two)"
+        )
         check(
             "target",
-            self.sheet.target_name,
-            len(names) >= 2,
-            f"it has {len(names)} classes (valid: at least 2)",
+            target,
+            len(names) <= max(FEWEST_UNIQUE, rows / 2),
+            f"its {rows} rows are of {len(names)} classes ({names[0]!r}, ...), so that nothing is learned of "
+            f"most (valid: another column, of {shown(self.sheet.names)})",
         )
         return names
 
@@ -277,7 +284,7 @@ class TableRegression(OwnTable):
     """A table whose target is a number.
 
     Raises:
-        UserError: a target that is none, or one that float32 does not tell apart.
+        UserError: a target that is none, one number alone, or such as float32 does not tell apart.
     """
 
     NAME: ClassVar = "table_regression"
@@ -292,6 +299,12 @@ class TableRegression(OwnTable):
                         f"dataset.target={read.target_name}: {cell!r} (line {line}) is no number (valid: "
                         "another column, or dataset=table dataset.kind=tabular_classification)"
                     )
-            if why := lost([float(cell) for cell in read.target]):
+            numbers = [float(cell) for cell in read.target]
+            if why := lost(numbers):
                 raise UserError(f"dataset.target={read.target_name}: {why}")
+            if self.origin is None and read is self.sheet and len(set(numbers)) < 2:
+                raise UserError(
+                    f"dataset.target={read.target_name}: it is {read.target[0]} in all {len(numbers)} rows "
+                    "(valid: a number that differs)"
+                )
         return []

@@ -123,7 +123,8 @@ def rows_of(file: Path, text: str) -> tuple[list[Cells], list[int], str]:
     before = _title(rows)
     if before:
         title = shown([" ".join(row)[:40] for row in rows[:before]])
-        say(f"dataset.path={file}: the first {before} lines are no rows of the table; left out are: {title}")
+        lines_are = "line is no row" if before == 1 else f"{before} lines are no rows"
+        say(f"dataset.path={file}: the first {lines_are} of the table; left out: {title}")
         rows, lines = rows[before:], lines[before:]
     rows = _even(rows)
     wrong = [i for i, row in enumerate(rows) if len(row) != len(rows[0])]
@@ -227,12 +228,16 @@ def headed(columns: Sequence[Cells], names: Collection[str]) -> bool:
 
     So it does where one is among `names`, and where one stands over nothing but numbers; where all are words,
     unless most of them are found again below, as in tables of words alone that have no names. Where `names`
-    are the numbers of columns, as of a file without names, only where all are.
+    are several numbers of columns, as of a file without names, only where all are; and one that is no
+    column's number is a name, as 2020.
     """
     first = [column[0] for column in columns]
     if names and all(map(str.isdecimal, names)):
-        return set(first) <= set(names) and len(set(first)) == len(first)
-    if any(name in names for name in first):
+        all_named = set(first) <= set(names) and len(set(first)) == len(first)
+        years = len(names) == 1 and any(name in first and int(name) >= len(first) for name in names)
+        if all_named or years or len(names) > 1:
+            return all_named or years
+    elif any(name in names for name in first):
         return True
     if all(number(cell) is None for cell in first):
         again = sum(not missing(column[0]) and column.count(column[0]) > 1 for column in columns)

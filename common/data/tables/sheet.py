@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from common.base.dataset import check
 from common.base.errors import UserError
@@ -31,9 +32,12 @@ MOST_CLASSES, LARGEST_LABEL, FEWEST_APART = 20, 9_999, 5
 LARGEST = 4 << 30
 # rows that are looked at to tell a file of LIBSVM
 LOOKED_AT = 50
-LIBSVM_LINE = re.compile(r"\S+(\s+\d+:\S+)*\s*(#.*)?")
+LIBSVM_LINE = re.compile(r"\S+(\s+qid:\d+)?(\s+\d+:\S+)*\s*(#.*)?")
 # what writes a table gives a column without a name
 UNNAMED = re.compile(r"(Unnamed: \d+)?")
+# what becomes of columns of one name: they get numbers behind it, which is said, or not where only the target
+# is asked for
+Twice = Literal["refuse", "number", "number_silently"]
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,12 @@ def _absent(what: str, file: Path) -> str:
 
 
 def sheet(
-    path: str, target: str | int, drop: tuple[str, ...], encoding: str = "utf-8", rename: bool = False
+    path: str, target: str | int, drop: tuple[str, ...], encoding: str = "utf-8", twice: Twice = "refuse"
 ) -> Sheet:
     """A file as text, its target apart, without the rows that have none.
 
     Args:
-        rename: whether columns of one name get numbers behind it, and are not refused.
+        target: the name of its column, which may be a number as 2020 is, or else its place from 0.
 
     Raises:
         UserError: a file that is missing, empty or none of those that are known; an unknown column; a target
@@ -154,21 +158,21 @@ def sheet(
     if not file.is_file():
         raise UserError(_absent(f"dataset.path={path}", file))
     told = file.stat()
-    return _sheet(path, target, drop, encoding, (told.st_mtime_ns, told.st_size), rename)
+    return _sheet(path, target, drop, encoding, (told.st_mtime_ns, told.st_size), twice)
 
 
 @lru_cache(maxsize=4)
 def _sheet(
-    path: str, target: str | int, drop: tuple[str, ...], encoding: str, version: tuple[int, int], rename: bool
+    path: str, target: str | int, drop: tuple[str, ...], encoding: str, version: tuple[int, int], twice: Twice
 ) -> Sheet:
     """`sheet`, once for each version of a file, as several parts of a run ask for it."""
     # a name stands in the first row
-    known = () if re.fullmatch(r"-?\d+", str(target)) else (str(target),)
-    read = read_file(Path(path).expanduser(), encoding, rename, known)
+    known = () if re.fullmatch(r"-\d+", str(target)) else (str(target),)
+    read = read_file(Path(path).expanduser(), encoding, twice, known)
     if len(read.columns) < 2:
         raise UserError(
-            f"dataset.path={path}: {len(read.columns)} columns (valid: a target and at least one other, "
-            "separated by commas, semicolons or tabs)"
+            f"dataset.path={path}: it has {'one column' if read.columns else 'no columns'} (valid: a target "
+            "and at least one other, separated by commas, semicolons or tabs)"
         )
     if not read.columns[0]:
         raise UserError(f"dataset.path={path}: a row of names ({shown(read.names)}), and no row below it")
@@ -227,8 +231,8 @@ def refuse_infinite(name: str, cells: Cells, lines: list[int], path: str) -> Non
 
 def _position(names: list[str], target: str | int) -> int:
     """The number of the target's column."""
-    if isinstance(target, str) and target in names:
-        return names.index(target)
+    if str(target) in names:
+        return names.index(str(target))
     place = int(target) if re.fullmatch(r"-?\d+", str(target)) else None
     if place is None or not -len(names) <= place < len(names):
         valid = ", ".join(names[:40])
@@ -237,12 +241,11 @@ def _position(names: list[str], target: str | int) -> int:
 
 
 def read_file(
-    file: Path, encoding: str, rename: bool = False, names: Collection[str] = (), quiet: bool = False
+    file: Path, encoding: str, twice: Twice = "refuse", names: Collection[str] = (), quiet: bool = False
 ) -> Read:
     """All columns of a file.
 
     Args:
-        rename: whether columns of one name get numbers behind it, and are not refused.
         names: of which one or more stand in a first row of names.
         quiet: nothing is said of how numbers are written.
 
@@ -259,11 +262,11 @@ def read_file(
         raise UserError(f"dataset.path={file}: it is empty")
     first = lines[:LOOKED_AT]
     if any(re.match(r"@relation\b|@attribute\b", line.strip(), re.IGNORECASE) for line in first):
-        return _arff(file, text, rename, quiet)
+        return _arff(file, text, twice, quiet)
     indexed = any(re.search(r"\s\d+:\S", line) for line in first)
     if indexed and all(map(LIBSVM_LINE.fullmatch, first)):
         return _libsvm(file, text)
-    return _csv(file, text, rename, names, quiet)
+    return _csv(file, text, twice, names, quiet)
 
 
 def _parquet(file: Path, content: bytes, quiet: bool) -> Read:
@@ -296,18 +299,20 @@ def _parquet(file: Path, content: bytes, quiet: bool) -> Read:
     )
 
 
-def _csv(file: Path, text: str, rename: bool, known: Collection[str], quiet: bool) -> Read:
+def _csv(file: Path, text: str, twice: Twice, known: Collection[str], quiet: bool) -> Read:
     """The columns of a CSV file, whose first row holds names unless it looks like the others."""
     rows, lines, delimiter = rows_of(file, text)
     raw = [list(column) for column in zip(*rows, strict=True)]
     columns, written = plain_numbers(file, raw, delimiter, quiet)
     named = headed(columns, known)
     if not named:
+        if not quiet:
+            say(f"dataset.path={file}: its first row holds no names; its columns are 0 to {len(columns) - 1}")
         names = [str(place) for place in range(len(columns))]
         return _without_index(file, Read(names, columns, lines, written, raw))
     # a first line that begins as a comment does
     first = rows[0][0].lstrip("# ").strip('"') if rows[0][0].startswith("#") else rows[0][0]
-    names = _different(file, [first, *rows[0][1:]], rename)
+    names = _different(file, [first, *rows[0][1:]], twice)
     again = [i for i, row in enumerate(rows) if i and row == rows[0]]
     if again:
         say(f"dataset.path={file}: {len(again)} rows repeat the names of the first; they are left out")
@@ -322,10 +327,10 @@ def _csv(file: Path, text: str, rename: bool, known: Collection[str], quiet: boo
     return _without_index(file, Read(names, columns, lines[1:], written, raw))
 
 
-def _arff(file: Path, text: str, rename: bool, quiet: bool) -> Read:
+def _arff(file: Path, text: str, twice: Twice, quiet: bool) -> Read:
     """The columns of an ARFF file."""
     names, rows, lines = arff(file, text)
-    names = _different(file, names, rename)
+    names = _different(file, names, twice)
     if not rows:
         raise UserError(f"dataset.path={file}: attributes ({shown(names)}), and no row below them")
     raw = [list(column) for column in zip(*rows, strict=True)]
@@ -334,19 +339,23 @@ def _arff(file: Path, text: str, rename: bool, quiet: bool) -> Read:
     return Read(names, [column[1:] for column in columns], lines, written, raw)
 
 
-def _different(file: Path, names: list[str], rename: bool) -> list[str]:
+def _different(file: Path, names: list[str], twice: Twice) -> list[str]:
     """Names, of which those that come again get numbers.
 
     Raises:
-        UserError: some come again, and are not to be renamed.
+        UserError: some come again, and are to be refused.
     """
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice and rename:
-        say(f"dataset.path={file}: several columns are named {shown(twice)}; they get numbers")
-        return numbered(names)
-    if twice:
-        raise UserError(f"dataset.path={file}: two columns are named {twice[0]!r}")
-    return names
+    again = sorted(name for name, count in Counter(names).items() if count > 1)
+    if not again:
+        return names
+    if twice == "refuse":
+        raise UserError(
+            f"dataset.path={file}: {Counter(names)[again[0]]} columns are named {again[0]!r} (valid: a name "
+            "of its own for each)"
+        )
+    if twice == "number":
+        say(f"dataset.path={file}: several columns are named {shown(again)}; they get numbers")
+    return numbered(names)
 
 
 def numbered(names: Sequence[str]) -> list[str]:
@@ -376,7 +385,7 @@ def table_of(path: str, encoding: str = "utf-8", names: Collection[str] = ()) ->
     if not file.is_file():
         raise UserError(_absent(path, file))
     # the forms of training count more than its own
-    return read_file(file, encoding, rename=True, names=names, quiet=True)
+    return read_file(file, encoding, "number", names, quiet=True)
 
 
 def _without_index(file: Path, read: Read) -> Read:

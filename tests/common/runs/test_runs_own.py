@@ -1,14 +1,20 @@
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from common.base.errors import UserError
 from common.runs import own
 from common.runs.check import check_config, load_target
+from common.runs.cli import one_line
 from common.runs.code import code_hash
 from common.runs.compose import compose
+from common.runs.own_model import checked
 from common.runs.runner import build
 from common.runs.words import quoted
 
@@ -224,3 +230,127 @@ def test_a_number_that_a_network_cannot_be_made_with_is_named_by_its_key(
 def test_a_network_of_this_project_that_would_fill_the_memory_is_refused(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         build(*compose(["paper=yogi", "dataset=digits", *words]))
+
+
+def test_a_module_that_ends_the_program_is_told() -> None:
+    write("ending_nets.py", "import sys\nsys.exit(4)\n")
+    with pytest.raises(UserError, match=r"^import=ending_nets: it ends the program .*SystemExit\(4\)"):
+        own.opt_in("ending_nets")
+
+
+def test_a_class_without_its_module_is_told_with_it() -> None:
+    write("whole_nets.py")
+    own.opt_in("whole_nets")
+    config = OmegaConf.create({"model": {"_target_": "Net"}})
+    with pytest.raises(
+        UserError, match=r"what import= names \(whole_nets\.; valid: model\._target_=whole_nets\.Net\)"
+    ):
+        check_config(config)
+
+
+PASSES = """import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.layer = nn.Linear(64, classes)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, images):
+        if self.training:
+            self.steps += 1
+        return self.layer(images.flatten(1) + 0 * torch.rand(()))
+
+
+class Auxiliary(Net):
+    def forward(self, images):
+        scores = super().forward(images)
+        return (scores, scores) if self.training else scores
+
+
+class Complex(Net):
+    def forward(self, images):
+        return super().forward(images) * 1j
+
+
+class Cut(Net):
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
+class Stumbling(Net):
+    def forward(self, images):
+        if self.training:
+            raise KeyError("mask")
+        return super().forward(images)
+
+
+class Penal(Net):
+    def penalty(self):
+        return self.layer.weight
+
+
+class Stopping(Net):
+    def __init__(self, shape, classes):
+        raise KeyError("depth")
+
+
+class Uncopied(Auxiliary):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.names = (name for name in "abc")
+"""
+
+
+def made(name: str, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    monkeypatch.delitem(sys.modules, "passing_nets", raising=False)
+    write("passing_nets.py", PASSES)
+    own.opt_in("passing_nets")
+    return build(*compose(["paper=yogi", "dataset=digits", f"model._target_=passing_nets.{name}"])).model
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Auxiliary", r"Auxiliary in training mode gives a tuple \(valid: one tensor \(b, 10\)\)$"),
+        ("Complex", r"Complex gives numbers of type complex64 \(valid: float32"),
+        ("Cut", r"Cut in training mode gives outputs without a gradient"),
+        (
+            "Stumbling",
+            r"Stumbling in training mode fails on .*: KeyError: 'mask' \(.*passing_nets\.py, line 36\)$",
+        ),
+        ("Penal", r"Penal\.penalty\(\) gives a tensor \(10, 64\) \(valid: a scalar"),
+        ("Stopping", r"passing_nets\.Stopping: KeyError: 'depth' \(.*passing_nets\.py, line 47\)$"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_before_it_is(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError) as refused:
+        made(name, monkeypatch)
+    assert re.search(said, one_line(refused.value))
+
+
+def test_a_network_is_looked_at_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made("Net", monkeypatch)
+    assert (model.steps, model.training) == (0, True)
+    data = SimpleNamespace(shape=(1, 8, 8), classes=10)
+    torch.manual_seed(0)
+    checked(model, type(model), data, "image_classification")
+    drawn = torch.rand(())
+    torch.manual_seed(0)
+    assert drawn == torch.rand(())
+
+
+def test_a_network_that_cannot_be_copied_is_looked_at_in_evaluation_mode_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert made("Uncopied", monkeypatch)
+
+
+def test_an_error_that_what_wraps_it_is_raised_from_has_a_line() -> None:
+    cause, around = UserError("wrong"), ValueError("around")
+    cause.__cause__, around.__cause__ = around, cause
+    assert one_line(cause) == "wrong"

@@ -42,3 +42,11 @@ def test_a_sweep_over_targets_of_both_kinds_is_one_line() -> None:
 
 def test_of_a_sweep_that_lists_no_targets_no_file_is_read() -> None:
     assert kind_of("dataset.path=a.csv", "dataset.target=choice(word,size)") == ["dataset=table"]
+
+
+def test_columns_of_one_name_are_left_to_the_data_set_that_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "twice.csv").write_text(ROWS.replace("word,size", "size,size"))
+    assert kind_of("dataset.path=twice.csv")[0] == "dataset=table"
+    assert capsys.readouterr().err == ""

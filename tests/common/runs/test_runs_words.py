@@ -127,3 +127,18 @@ def test_a_sweep_lists_its_texts(value: str, texts: list[str]) -> None:
 @pytest.mark.parametrize("value", ["a,b.csv", "choice(a,b)", "[a]", "{a: 1}", "'a','b'", "'a"])
 def test_what_stands_for_no_single_text_has_none(value: str) -> None:
     assert text_of(value) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("import=a,b/c.py", "import='a,b/c.py'"),
+        ("import='a,b'", "import='a,b'"),
+        ("import=[a, b]", "import='a,b'"),
+        ("import=['a',\"b\"]", "import='a,b'"),
+        ('import="my nets.py"', "import=my nets.py"),
+        ("import=", "import="),
+    ],
+)
+def test_modules_are_one_value_however_they_are_listed(word: str, wanted: str) -> None:
+    assert quoted([word]) == [wanted]

@@ -69,6 +69,15 @@ def test_beside_a_test_part_val_is_for_validation(tmp_path: Path) -> None:
     assert own(tmp_path, validation=0.25).size("validation") == 2
 
 
+def test_parts_may_have_capitals_where_nothing_else_lies_beside_them(tmp_path: Path) -> None:
+    for part in ("Train", "Test"):
+        lay_out(tmp_path / "parts" / part)
+    assert own(tmp_path / "parts").folders["test"].name == "Test"
+    # classes of vehicles
+    lay_out(tmp_path / "classes", names=("Car", "Train"))
+    assert own(tmp_path / "classes").class_list == ["Car", "Train"]
+
+
 def test_without_a_test_part_one_is_held_out_the_same_for_all_seeds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,7 +123,7 @@ def test_a_folder_around_the_classes_is_named_as_the_path_to_give(tmp_path: Path
     with pytest.raises(UserError) as refused:
         own(tmp_path)
     text = str(refused.value)
-    assert "has 1 class folders; found: 1 folder (pictures) with 10 images in it" in text
+    assert "has 1 class folder; found: 1 folder (pictures) with 10 images in it" in text
     assert f"dataset.path={tmp_path / 'pictures'}" in text
     assert own(tmp_path / "pictures").classes == 2
 

@@ -137,10 +137,10 @@ def test_labels_in_libsvm_and_other_separators_are_read(tmp_path: Path) -> None:
         ("a,b\nx,1\ny,2\n", {"target": "c"}, r"dataset\.target=c: no such column \(valid: a, b"),
         ("a,b\nx,1\ny,2\n", {"target": 2}, r"dataset\.target=2: no such column"),
         ("a,b\nx,1\ny,2\n", {"drop": ["c"]}, r"no column 'c'"),
-        ("a,a\nx,1\ny,2\n", {}, "two columns are named 'a'"),
+        ("a,a\nx,1\ny,2\n", {}, "2 columns are named 'a'"),
         ("", {}, "it is empty"),
-        ("a\nx\n", {}, "1 columns"),
-        ("a,b\nx,1\ny,1\n", {}, "it has 1 classes"),
+        ("a\nx\n", {}, "it has one column"),
+        ("a,b\nx,1\ny,1\n", {}, "all 2 rows are of one class, '1'"),
         (
             "w,b\n" + "".join(f"word{i},{i % 2}\n" for i in range(300)),
             {},
@@ -475,3 +475,48 @@ def test_numbers_of_any_unit_that_float32_tells_apart_are_left_alone(
     assert "float32" not in said
     assert f"rmse is in their standard deviations of {1 / data.target_scale:.6g}" in said
     assert data.batch("train", slice(None), False)[0].isfinite().all()
+
+
+def test_a_column_is_meant_by_its_name_where_that_is_a_number_too(tmp_path: Path) -> None:
+    file = tmp_path / "years.csv"
+    file.write_text("2019,2020,1\n" + "".join(f"{i / 7},{i % 2},{i}\n" for i in range(20)))
+    data = table(file, target=2020, drop=[1])
+    assert (data.sheet.target_name, [column.name for column in data.columns]) == ("2020", ["2019"])
+    # no year of the names is a row
+    assert len(data.sheet) == 20
+
+
+def test_the_first_cells_of_a_table_without_names_are_no_names_for_a_place_among_its_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "plain.csv"
+    file.write_text("1,2,1\n" + "3,4,0\n" * 9 + "3,5,1\n" * 9)
+    assert (table(file, target=2).sheet.target_name, len(table(file, target=2).sheet)) == ("2", 19)
+    assert "plain.csv: its first row holds no names; its columns are 0 to 2" in capsys.readouterr().err
+
+
+def test_a_ranking_in_libsvm_is_libsvm(tmp_path: Path) -> None:
+    file = tmp_path / "ranks.txt"
+    file.write_text("".join(f"{i % 2} qid:{i // 2} 1:{i / 8} 3:1\n" for i in range(12)))
+    assert (table(file).class_list, table(file).shape) == (["0", "1"], (3,))
+
+
+def test_a_target_from_which_nothing_can_be_learned_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "names.csv"
+    file.write_text("name,size,price\n" + "".join(f"person {i},{i / 7},3.5\n" for i in range(30)))
+    with pytest.raises(
+        UserError, match=r"its 30 rows are of 30 classes \('person 0', .*another column, of size"
+    ):
+        table(file, target="name")
+    with pytest.raises(UserError, match=r"^dataset\.target=price: it is 3\.5 in all 30 rows"):
+        table(file, target="price", regression=True)
+
+
+def test_an_empty_column_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "hole.csv"
+    file.write_text("size,hole,kind\n" + "".join(f"{i / 7},,{'ab'[i % 2]}\n" for i in range(20)))
+    data = table(file)
+    data.setup()
+    assert data.shape == (1,)
+    assert "column 'hole' is left out: it is empty" in capsys.readouterr().err
+    assert data.repairs == {}
