@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common.base.errors import UserError
+
 # names that a line shows
 SHOWN = 12
 
@@ -15,12 +17,24 @@ def read_yaml(path: Path) -> Any:
     """What a YAML file holds, by libyaml where that is there: it reads ten times as fast.
 
     Raises:
-        yaml.YAMLError: it is none.
+        UserError: it is none, with the line.
     """
     # no reader of files waits for it that reads no YAML
     import yaml
 
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    try:
+        return yaml.load(
+            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: no YAML: {yaml_line(error)}") from error
+
+
+def yaml_line(error: Exception) -> str:
+    """What a reader of YAML stumbled over, in one line, with the number of the line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    what = " ".join(str(problem or error).split())
+    return what if mark is None else f"line {mark.line + 1}: {what}"
 
 
 @contextmanager

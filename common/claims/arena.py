@@ -34,7 +34,6 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.base.errors import UserError
@@ -257,8 +256,6 @@ def load_arena(name: str) -> Arena:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {where}: {first['msg'].lower()} (valid: as in {EXAMPLE})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     for title, field in arena.fields.items():
         for fault in field.faults():
             raise UserError(f"{path}: {title}: {fault}")

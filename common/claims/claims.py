@@ -345,10 +345,7 @@ def _parsed(path: Path) -> tuple[Claim, ...]:
     if not path.exists():
         return ()
     where = f"papers/{path.parent.name}/{path.name}"
-    try:
-        content = read_yaml(path) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: {error}") from error
+    content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise UserError(f"{where}: must map names to claims")
     _refuse_twins(path, where)

@@ -14,6 +14,7 @@ from common.base.errors import UserError
 from common.base.files import names_beside
 from common.runs.evidence import Evidence, read_all
 from common.runs.matching import NOTHING, has, value_at
+from common.runs.result import read_result
 from common.runs.sweep import RUNNING, read_statuses
 from common.runs.words import quoted, texts_of
 
@@ -217,6 +218,12 @@ def _key(path: Path) -> str:
 
 def _read(paths: dict[str, Path], where: Path) -> Selection:
     results = read_all(paths)
+    if (
+        not results
+        and paths
+        and all("debug" in (read_result(path) or {}).get("config", {}) for path in paths.values())
+    ):
+        return Selection([], [Unfinished((), f"a debug run, which is no result: {where}")], True)
     if not results:
         below = sorted(one.name for one in where.iterdir()) if where.is_dir() else []
         shown = f"; it holds {', '.join(below[:8])}" + (", ..." if len(below) > 8 else "") if below else ""

@@ -5,7 +5,10 @@ import os
 import random
 import signal
 import time
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -13,10 +16,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch.optim import Optimizer
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from common.base.errors import UserError
 from common.base.module import PaperModule
 from common.data.shared.fingerprint import fingerprint_of
+from common.runs import own
 from common.runs.processes import Processes
 
 
@@ -68,6 +74,7 @@ class Checkpoints(pl.Callback):
         self.seconds_before = 0.0
         self.stop: int | None = None
         self._random: dict[str, Any] | None = None
+        self._looked_at = False
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -93,6 +100,10 @@ class Checkpoints(pl.Callback):
         self.saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if not self._looked_at:
+            # an optimizer has a state from its first step on
+            self._looked_at = True
+            _check_kept(pl_module, trainer.optimizers)
         stop, due = self.processes.agree((self.stop, time.monotonic() - self.saved >= self.every))
         if stop is not None or due:
             self.save(trainer)
@@ -136,6 +147,52 @@ class Checkpoints(pl.Callback):
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+
+
+def _check_kept(module: pl.LightningModule, optimizers: Sequence[Optimizer]) -> None:
+    """Refuse states of the user's own classes that no checkpoint can give back.
+
+    Raises:
+        UserError: see above; a run with such a state could neither go on nor be used.
+    """
+    if not own.imported():
+        return
+    states = [("the network", module.state_dict())]
+    states += [(type(optimizer).__name__, optimizer.state_dict()) for optimizer in optimizers]
+    for of, state in states:
+        held = not_kept(state)
+        if held is not None:
+            raise UserError(
+                f"the state of {of} holds {held}, which cannot be read from a checkpoint again (valid: "
+                "tensors, numbers, texts, and lists and dicts of them)"
+            )
+
+
+def not_kept(state: Any) -> str | None:
+    """What of a state is neither a tensor nor plain data, by its name; None where nothing is."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(_without_tensors(state), buffer)
+    except Exception as error:
+        # whatever pickling an object raises
+        return f"what cannot be written ({' '.join(str(error).split())})"
+    try:
+        torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    except UnpicklingError:
+        names = get_unsafe_globals_in_checkpoint(io.BytesIO(buffer.getvalue()))
+        return ", ".join(names) or "objects of other classes"
+    return None
+
+
+def _without_tensors(state: Any) -> Any:
+    """A state with None for its tensors, so that little is written."""
+    if isinstance(state, torch.Tensor):
+        return None
+    if type(state) in (dict, OrderedDict):
+        return {key: _without_tensors(value) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return [_without_tensors(value) for value in state]
+    return state
 
 
 def random_states() -> dict[str, Any]:

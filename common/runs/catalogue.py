@@ -59,7 +59,20 @@ def read(group: str, name: str) -> dict[str, Any]:
     if not path.exists():
         raise UserError(unknown(group, name, names(group)))
     found: dict[str, Any] = read_yaml(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: valid: keys with values, as in {CONF / 'paper' / 'yogi.yaml'}")
+    if group == "paper" and not _accepts(found.get("accepts")):
+        raise UserError(
+            f"{path}: accepts must say which methods and data sets the paper takes (valid: accepts: "
+            "{methods: [optimizer], datasets: {image_classification: mlp}})"
+        )
     return found
+
+
+def _accepts(said: Any) -> bool:
+    """Whether a paper says what it takes: a list of kinds of methods, and a model for each kind of data."""
+    kinds = said if isinstance(said, dict) else {}
+    return isinstance(kinds.get("methods"), list) and isinstance(kinds.get("datasets"), dict)
 
 
 def check_choices(words: Iterable[str]) -> None:
@@ -256,7 +269,7 @@ def _register_paper(store: "ConfigStore", paper: str, datasets: list[str]) -> No
         model = accepts.get(read("dataset", name)["kind"], "mlp")
         node = {"defaults": [{"/model": model}]}
         store.store(group=f"recipe/{paper}", name=name, package="_global_", node=node)
-    scales = {"paper": {}} | load_tables(paper)["scales"]
+    scales = {"paper": {}} | load_tables(paper).get("scales", {})
     for scale, values in scales.items():
         store.store(group=f"paper_at/{paper}", name=scale, package="_global_", node=nested(values))
 

@@ -41,7 +41,7 @@ from common.runs.request import Outcome, Request
 from common.runs.result import made_at, number
 from common.runs.table_kind import with_table_kind
 from common.runs.words import MULTIRUN, quoted
-from common.tables.tables import SOURCES, metric_keys, unknown
+from common.tables.tables import SCALES, SOURCES, metric_keys, papers, unknown
 
 CONFIG_PATH = str(catalogue.CONF)
 # trials of a search that are shown, from the best on
@@ -218,7 +218,9 @@ def one_line(error: BaseException, words: list[str] | None = None) -> str:
     """
     known, line = _find(error, UserError), own.line_of(error)
     if known is not None:
-        return " ".join([*str(known).split(), *([f"({line})"] if line else [])])
+        said = " ".join(str(known).split())
+        # of a module that cannot be imported it says so itself
+        return f"{said} ({line})" if line and line not in said else said
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_line(error, sys.argv[1:] if words is None else words)
     if "No trials are completed" in str(error):
@@ -265,6 +267,9 @@ def _hydra_line(error: Exception, words: list[str]) -> str:
     match = re.search(r"Could not find '(hydra/(?:launcher|sweeper))/([\w.-]+)'", text)
     if match:
         return unknown(match[1], match[2], choices_of(match[1]))
+    match = re.match(r"In '([\w/.-]+)': Could not find '(\w+)/([\w./-]+)'", text)
+    if match:
+        return _not_there(*match.groups())
     unread = _unread(words)
     if unread is not None:
         return unread
@@ -272,6 +277,20 @@ def _hydra_line(error: Exception, words: list[str]) -> str:
         return f"{text.splitlines()[0]}: several values are a sweep (-m), or a list (key=[a,b])"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def _not_there(by: str, group: str, name: str) -> str:
+    """A choice that no file is of, made by an entry or a config, as a word's own is refused before."""
+    if group == "paper_at":
+        paper, _, scale = name.partition("/")
+        if paper not in papers():
+            return f"paper={paper}: it has no papers/{paper}/tables.yaml (valid: paper, scales and tables)"
+        return f"papers/{paper}/tables.yaml: scales has no {scale} (valid: {', '.join(SCALES)})"
+    if group not in catalogue.GROUPS:
+        return f"{by} chooses {group}/{name}, which is not there"
+    paper = by.split("/")[1] if by.startswith("recipe/") else ""
+    said = f"accepts of conf/paper/{paper}.yaml" if paper else "an entry's choose or a paper's defaults"
+    return f"{said}: {unknown(group, name, catalogue.names(group))}"
 
 
 def _unread(words: list[str]) -> str | None:
@@ -303,10 +322,16 @@ def _unknown_key(key: str, words: list[str]) -> str:
             )
         places = _places(node, key) if not parent else []
         for part in filter(None, parent.split(".")):
-            node = node[part]
+            # of debug=none nothing is there at all
+            node = node.get(part) or {}
         valid = [str(name) for name in node if name != "accepts" and not str(name).startswith("_")]
     except Exception:
         return f"unknown key {key}"
+    if not valid and parent in catalogue.GROUPS:
+        given = [name for name in catalogue.names(parent) if name not in ("none", "constant")]
+        return (
+            f"unknown key {key}: the {parent} that is chosen has no keys (valid: {parent}={'|'.join(given)})"
+        )
     if places:
         return f"unknown key {key}; did you mean {' or '.join(places[:3])}? (valid: keys by their full names)"
     return unknown("key", leaf, valid).replace(f"key={leaf}", f"key {key}", 1)

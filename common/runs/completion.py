@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
 from common.base.errors import UserError
 from common.base.files import read_yaml
 from common.runs.catalogue import CONF, GROUPS, names, read
@@ -82,7 +80,7 @@ def candidates(line: str) -> list[str]:
     key, equals, value = bare.partition("=")
     try:
         found = _values(key, value, given) if equals else _keys(bare, given)
-    except (UserError, OSError, yaml.YAMLError):
+    except (UserError, OSError):
         found = []
     return [sign + offer for offer in sorted(set(found))]
 

@@ -191,6 +191,9 @@ def _loaded(module: "PaperModule", checkpoint: Path, anew: str) -> "nn.Module":
         return module.finished(torch.load(checkpoint, map_location="cpu", weights_only=True))
     except (RuntimeError, KeyError, OSError, EOFError, UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0]
+        if isinstance(error, UnpicklingError):
+            # torch's own line advises to trust the file
+            reason = "it holds more than tensors, numbers and texts, or is damaged"
         raise UserError(f"{checkpoint} does not fit the present code ({reason}); anew: {anew}") from error
 
 

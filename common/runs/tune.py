@@ -218,7 +218,9 @@ def _check_runs(found: list[Setting], of_run: list[str], metric: str) -> None:
 
 def _check_metric_exists(config: DictConfig, metric: str) -> None:
     data = config.dataset
-    if metric.startswith("validation_") and "path" not in data and data.get("validation") == 0:
+    # files of the user's own may come with a part for validation; a table has none
+    may_have = "path" in data and data.kind not in ("tabular_classification", "regression")
+    if metric.startswith("validation_") and not may_have and data.get("validation") == 0:
         raise UserError(
             f"metric={metric}: the run keeps no validation split (valid: dataset.validation=0.2, a share of "
             "the training examples, or a metric that the run has without)"

@@ -35,9 +35,10 @@ from typing import Any
 from common.base.command import command
 from common.base.errors import UserError
 from common.base.files import read_yaml
+from common.tables import checked
 
 ROOT = Path(__file__).resolve().parents[2]
-SCALES = ("paper", "laptop", "smoke")
+SCALES = checked.SCALES
 # where a reported number comes from, as a person is told; the last two stand unverified
 SOURCES = {
     "paper_text": "the paper",
@@ -91,12 +92,14 @@ def load_tables(paper: str) -> dict[str, Any]:
     """The parsed `tables.yaml` of one paper.
 
     Raises:
-        UserError: the paper has none.
+        UserError: the paper has none, or one that is not as this module says.
     """
     path = in_roots(f"papers/{paper}/tables.yaml")
     if not path.exists():
         raise UserError(unknown("paper", paper, papers()))
-    return read_yaml(path)
+    content: dict[str, Any] = read_yaml(path)
+    checked.check_tables(content, paper, path)
+    return content
 
 
 def unknown(what: str, value: str, valid: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Sentences and their translations from files of the user's own."""
 
+import sys
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -106,9 +107,13 @@ class TextPair(TranslationData):
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the pairs (once) and learn the vocabulary; of a set that is judged the test split alone."""
+        """Read the pairs (once), say how many, and learn the vocabulary; of a judged set the test split."""
         if self.origin is None or self.source == "synthetic" or self._pairs:
+            first = not self._pairs
             super().setup(stage)
+            if first and self.source == "real":
+                sizes = ", ".join(f"{len(pairs)} {split}" for split, pairs in self._pairs.items())
+                print(f"dataset=text_pair: {sizes} pairs", file=sys.stderr)
             return
         test = self._clean(self._judged(), "test")
         chosen = self.judged(len(test))

@@ -179,7 +179,7 @@ def test_a_file_that_is_no_mapping_is_named(
     folder.mkdir()
     (folder / "claims.yaml").write_text(text)
     monkeypatch.setattr(claims, "papers_folder", lambda: tmp_path)
-    with pytest.raises(UserError, match=r"papers/yogi/claims.yaml: "):
+    with pytest.raises(UserError, match=r"yogi/claims.yaml: "):
         all_claims()
 
 

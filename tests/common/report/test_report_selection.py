@@ -122,6 +122,16 @@ def test_folders_of_runs_at_any_depth_single_runs_and_results_are_read(tmp_path:
         select([str(tmp_path / "empty")], none, Path("x"))
 
 
+def test_a_debug_run_is_no_fault_among_others(tmp_path: Path) -> None:
+    paths = write(tmp_path, result(0, ADAM), result(1, ADAM))
+    debug = json.loads(paths[1].read_text())
+    debug["config"]["debug"] = {"steps": 1}
+    paths[1].write_text(json.dumps(debug))
+    found = select([str(path.parent) for path in paths], evidence(), Path("x"))
+    assert len(found.runs) == 1
+    assert [job.why for job in found.unfinished] == [f"a debug run, which is no result: {paths[1].parent}"]
+
+
 def test_a_run_that_is_under_way_is_no_fault_among_others(tmp_path: Path) -> None:
     paths = write(tmp_path, result(0, ADAM))
     begun = tmp_path / "yogi" / "0123456789ab"

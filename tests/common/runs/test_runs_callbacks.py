@@ -1,4 +1,5 @@
 import random
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from common.runs.callbacks import InPlace, random_states, restore_random_states
+from common.runs.callbacks import InPlace, not_kept, random_states, restore_random_states
 
 
 def draws() -> list[float]:
@@ -40,3 +41,15 @@ def test_a_checkpoint_is_written_where_it_lies_and_not_staged_elsewhere(
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     assert "state_dict" in torch.load(tmp_path / "last.ckpt", weights_only=True)
+
+
+def test_what_no_checkpoint_gives_back_is_named() -> None:
+    layer = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(2)).backward()
+    optimizer.step()
+    assert (not_kept(layer.state_dict()), not_kept(optimizer.state_dict())) == (None, None)
+    optimizer.state[layer.bias]["seen"] = deque([1])
+    assert not_kept(optimizer.state_dict()) == "collections.deque"
+    optimizer.state[layer.bias]["seen"] = lambda: None
+    assert str(not_kept(optimizer.state_dict())).startswith("what cannot be written (")

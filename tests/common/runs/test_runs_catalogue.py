@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from common.base.errors import UserError
-from common.runs.catalogue import all_entries, check_choices, nested, wanted_entries
+from common.runs.catalogue import all_entries, check_choices, nested, read, wanted_entries
 
 
 def test_a_glob_selects_every_entry_of_a_table() -> None:
@@ -49,3 +51,16 @@ def test_a_choice_that_a_sweep_draws_from_elsewhere_is_refused(value: str) -> No
 @pytest.mark.parametrize("value", ["choice('ball',box)", "glob(b*)", "shuffle(ball,box)", "ball,box"])
 def test_choices_of_a_sweep_that_are_there_pass(value: str) -> None:
     check_choices([f"model={value}"])
+
+
+@pytest.mark.parametrize("text", ["paper: {}\n", "accepts: {methods: optimizer}\n", "- a\n"])
+def test_a_paper_that_does_not_say_what_it_takes_is_told_to(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "conf" / "paper" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    read.cache_clear()
+    with pytest.raises(UserError, match=r"conf/paper/mine\.yaml: .*valid: "):
+        read("paper", "mine")

@@ -1,5 +1,7 @@
 """What is refused by its words alone, in the words of who meant something else."""
 
+import re
+
 import pytest
 from hydra.errors import ConfigCompositionException
 
@@ -62,6 +64,39 @@ def test_a_key_without_its_group_is_told_with_it(key: str, places: str) -> None:
     error = ConfigCompositionException(f"Could not override '{key}'.")
     said = one_line(error, ["paper=yogi", "dataset=digits", f"{key}=1"])
     assert said.startswith(f"unknown key {key}; did you mean {places}")
+
+
+@pytest.mark.parametrize(
+    ("hydra", "said"),
+    [
+        (
+            "In 'config': Could not find 'dataset/digitz'",
+            "an entry's choose .*: unknown dataset=digitz; did you",
+        ),
+        (
+            "In 'recipe/mine/digits': Could not find 'model/mpl'",
+            "^accepts of conf/paper/mine.yaml: .*=mpl; did",
+        ),
+        (
+            "In 'config': Could not find 'paper_at/mine/smoke'",
+            "^paper=mine: it has no papers/mine/tables.yaml",
+        ),
+        ("In 'config': Could not find 'paper_at/yogi/tiny'", "^papers/yogi/tables.yaml: scales has no tiny"),
+    ],
+)
+def test_what_an_entry_or_a_paper_chooses_and_is_not_there_is_named(hydra: str, said: str) -> None:
+    assert re.search(said, one_line(ConfigCompositionException(hydra), ["paper=yogi"]))
+
+
+@pytest.mark.parametrize(
+    ("key", "valid"),
+    [("debug.steps", "debug=one_step|overfit|profile"), ("stop.patience", "stop=early")],
+)
+def test_a_key_of_a_choice_that_is_not_made_is_told_with_those_that_are_left(key: str, valid: str) -> None:
+    register(["paper=yogi", "dataset=digits"])
+    error = ConfigCompositionException(f"Could not override '{key}'.")
+    said = one_line(error, ["paper=yogi", "dataset=digits", f"{key}=1"])
+    assert said == f"unknown key {key}: the {key.split('.')[0]} that is chosen has no keys (valid: {valid})"
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,10 @@ def test_an_accuracy_is_to_be_large_unless_it_is_said_otherwise() -> None:
         (["paper=sadle", "dataset=b1", EPS], "unknown paper=sadle; did you mean saddle"),
         ([*RUN, "method=choice(escape/perturbed_pgd,escape/perturbd)"], "did you mean escape/perturbed_pgd"),
         (["paper=yogi", "dataset=digits", "method.lr=log(1e-4,1)"], "the run keeps no validation split"),
+        (
+            ["paper=yogi", "dataset=table", "dataset.path=a.csv", "method.lr=log(1e-4,1)"],
+            "the run keeps no validation split",
+        ),
     ],
 )
 def test_what_makes_no_sense_gets_one_line_before_anything_is_trained(words: list[str], line: str) -> None:

@@ -56,7 +56,7 @@ def test_a_file_that_is_no_text_gets_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not UTF-8 text"):
         own(tmp_path / "a.txt")
     (tmp_path / "b.txt").write_text("one\n")
-    with pytest.raises(UserError, match="leaves 0 tokens for train"):
+    with pytest.raises(UserError, match="leaves 0 tokens for train, as its lines are divided"):
         own(tmp_path / "b.txt")
 
 

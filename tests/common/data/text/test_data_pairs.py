@@ -226,6 +226,13 @@ def test_facts_are_known_before_setup_and_synthetic_pairs_need_no_file(make: Mak
             assert inputs.max() < 100 and not ((source == BOS) | (targets == BOS)).any()
 
 
+def test_how_many_pairs_were_found_is_said_once(own: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    data = own()
+    data.setup()
+    sizes = [f"{data.size(split)} {split}" for split in ("train", "validation", "test")]
+    assert capsys.readouterr().err.count(f"dataset=text_pair: {', '.join(sizes)} pairs\n") == 1
+
+
 def test_a_batch_holds_the_pairs_asked_for(own: Make) -> None:
     data = own()
     inputs, targets = data.batch("train", torch.tensor([5, 0]), augment=False)
