@@ -89,12 +89,5 @@ def _write(folder: Path, answers: list[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / LINES).write_text("".join(map(as_line, answers)), encoding="utf-8")
     by_id = {one["id"]: one["answer"] for one in answers}
-    if again := [name for name, count in Counter(one["id"] for one in answers).items() if count > 1]:
-        others = f" and {len(again) - 1} others" if len(again) > 1 else ""
-        print(
-            f"{folder / BY_ID}: several questions have the id {again[0]}{others}: the last answer "
-            f"stands there; {LINES} has all",
-            file=sys.stderr,
-        )
     (folder / BY_ID).write_text(as_line(by_id), encoding="utf-8")
     return folder / LINES

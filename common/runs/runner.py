@@ -307,7 +307,13 @@ def _make_model(config: DictConfig, data: DataSet, stages: dict[str, Stage]) -> 
     if not opted_in(config.model["_target_"]):
         return _instantiate(config.model, **offered)
     target, kind = get_object(config.model["_target_"]), config.dataset.kind
-    model = _instantiate(config.model, **taken(target, dict(config.model), offered))
+    given = taken(target, dict(config.model), offered)
+    try:
+        model = _instantiate(config.model, **given)
+    except UserError as error:
+        if given.get("classes", ...) is not None:
+            raise
+        raise UserError(f"{error}; classes is None, as the data (kind {kind}) have none") from error
     return checked(model, target, data, kind, settings_of(config.model))
 
 

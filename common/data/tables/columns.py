@@ -136,9 +136,11 @@ def columns_of(train: Sheet, path: str) -> tuple[list[Column], list[str]]:
         _refuse_mixed(name, cells, numbers, train.lines, path)
         words = sorted(set(map(_word, cells)))
         if len(set(given)) > max(FEWEST_UNIQUE, len(given) / 2):
+            example = next(word for word in reversed(words) if word and number(word) is None)
+            numbered = f"; {len(numbers)} of them are numbers" if numbers else ""
             said.append(
                 f"column {name!r} is left out: its {len(given)} cells hold {len(set(given))} different words "
-                f"({words[-1]!r}, ...), so that it says nothing of other rows"
+                f"({example!r}, ...{numbered}), so that it says nothing of other rows"
             )
         elif len(words) > MOST_WORDS:
             raise UserError(
@@ -147,9 +149,20 @@ def columns_of(train: Sheet, path: str) -> tuple[list[Column], list[str]]:
             )
         else:
             columns.append(Column(name, tuple(words), 0.0))
+            said += differ_in_case(f"column {name!r}", words)
     if not columns:
         raise UserError(f"dataset.path={path}: {'; '.join(['no column is left beside the target', *said])}")
     return columns, said
+
+
+def differ_in_case(what: str, words: Sequence[str]) -> list[str]:
+    """A line on the first words that are one but for small and capital letters; none where there are none."""
+    folded = Counter(map(str.casefold, words))
+    first = next((word for word in words if folded[word.casefold()] > 1), None)
+    if first is None:
+        return []
+    alike = [repr(word) for word in words if word.casefold() == first.casefold()]
+    return [f"{what}: {' and '.join(alike)} differ in case alone, and count as {len(alike)}"]
 
 
 def lost(numbers: Sequence[float]) -> str | None:

@@ -15,7 +15,7 @@ from common.data.shared.in_memory import Options, Split, TensorData
 from common.data.shared.own_parts import held_out
 from common.data.shared.subsets import complement
 from common.data.shared.text_file import shown
-from common.data.tables.columns import FEWEST_UNIQUE, Column, columns_of, lost
+from common.data.tables.columns import FEWEST_UNIQUE, Column, columns_of, differ_in_case, lost
 from common.data.tables.sheet import LARGEST, Sheet, as_class, ordered, sheet
 from common.data.tables.written import number
 
@@ -191,8 +191,8 @@ class OwnTable(TensorData):
         tested, wanted = self.parts["test"], [column.name for column in self.columns]
         if tested.sparse != (self.sheet.sparse if facts is None else facts["sparse"]):
             raise UserError(
-                f"dataset.path={self._tested_path()}: it is {'' if tested.sparse else 'no '}LIBSVM, and the "
-                "training part is not so (valid: the same form, by which columns are named)"
+                f"dataset.path={self._tested_path()}: {'it' if tested.sparse else 'the training part'} is "
+                "LIBSVM and the other one is not (valid: the same form, by which columns are named)"
             )
         absent = [] if tested.sparse else [name for name in wanted if name not in tested.names]
         if absent:
@@ -248,7 +248,8 @@ class OwnTable(TensorData):
         first = self._train is None
         super().setup(stage)
         if first and self.source == "real":
-            for line in [self._found(), *self.said, *self.notes]:
+            alike = differ_in_case(f"target {self.sheet.target_name!r}", self.class_list)
+            for line in [self._found(), *alike, *self.said, *self.notes]:
                 print(line, file=sys.stderr)
 
     def _found(self) -> str:

@@ -333,6 +333,16 @@ def test_a_network_that_cannot_be_trained_is_refused_before_it_is(
     assert re.search(said, one_line(refused.value))
 
 
+def test_a_network_that_asks_for_classes_where_there_are_none_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "passing_nets", raising=False)
+    write("passing_nets.py", PASSES)
+    own.opt_in("passing_nets")
+    with pytest.raises(UserError, match=r"classes is None, as the data \(kind regression\) have none$"):
+        build(*compose(["paper=yogi", "dataset=diabetes", "model._target_=passing_nets.Net"]))
+
+
 def test_a_network_is_looked_at_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("Net", monkeypatch)
     assert (model.steps, model.training) == (0, True)

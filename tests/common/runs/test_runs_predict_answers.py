@@ -37,11 +37,3 @@ def test_answers_are_written_line_by_line_and_by_their_ids(tmp_path: Path) -> No
         "é": "Zürich",
         "2": "half \ud83d",
     }
-
-
-def test_questions_of_one_id_are_told_where_one_answer_stands_for_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _write(tmp_path, [{"id": "1", "answer": "a"}, {"id": "1", "answer": "b"}])
-    assert json.loads((tmp_path / "answers.json").read_text()) == {"1": "b"}
-    assert "answers.json: several questions have the id 1: the last" in capsys.readouterr().err

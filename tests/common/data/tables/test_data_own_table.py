@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -395,7 +396,7 @@ def test_a_libsvm_file_counts_from_where_it_does_and_what_it_lacks_is_zero(tmp_p
     data = table(tmp_path / "c.svm", test_path=str(tmp_path / "d.svm"))
     assert rows_of(data, "test") == [[0, 6]]
     (tmp_path / "e.csv").write_text("1,2,label\n1,2,-1\n")
-    with pytest.raises(UserError, match="it is no LIBSVM, and the training part is not so"):
+    with pytest.raises(UserError, match="the training part is LIBSVM and the other one is not"):
         table(tmp_path / "a.svm", test_path=str(tmp_path / "e.csv"), target="label")
 
 
@@ -520,3 +521,30 @@ def test_an_empty_column_is_left_out_and_named(tmp_path: Path, capsys: pytest.Ca
     assert data.shape == (1,)
     assert "column 'hole' is left out: it is empty" in capsys.readouterr().err
     assert data.repairs == {}
+
+
+def test_of_a_column_that_is_left_out_a_word_is_shown_and_how_many_numbers_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "books.csv"
+    cells = [f"({i}.5)" if i % 2 else f"{i}.5" for i in range(40)]
+    file.write_text(
+        "debt,size,kind\n" + "".join(f"{c},{i},{'ab'[i % 4 // 2]}\n" for i, c in enumerate(cells))
+    )
+    table(file).setup()
+    said = capsys.readouterr().err
+    assert re.search(
+        r"column 'debt' is left out: .* words \('\(\d+\.5\)', \.\.\.; \d+ of them are numbers\)", said
+    )
+
+
+def test_words_and_classes_that_differ_in_case_alone_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "case.csv"
+    rows = zip(["TRUE", "true", "other"] * 20, ["yes", "Yes", "no", "no"] * 15, strict=True)
+    file.write_text("flag,bought\n" + "".join(f"{flag},{bought}\n" for flag, bought in rows))
+    table(file).setup()
+    said = capsys.readouterr().err
+    assert "target 'bought': 'Yes' and 'yes' differ in case alone, and count as 2" in said
+    assert "column 'flag': 'TRUE' and 'true' differ in case alone, and count as 2" in said
