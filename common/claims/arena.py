@@ -28,7 +28,7 @@ Of a contestant whose method or paper is not there yet it is said so, and the ot
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -182,7 +182,6 @@ class FieldStandings:
         results: those that are there, also of grounds that lack some.
         missing: runs that are not there, by their words.
         absent: contestants that are not there yet, or not defined here, with the reason.
-        is_stale: whether a result was made by earlier code; `common.runs.code.stale` where none is given.
     """
 
     name: str
@@ -193,7 +192,6 @@ class FieldStandings:
     results: list[dict[str, Any]]
     missing: list[Words]
     absent: dict[str, str]
-    is_stale: Callable[[dict[str, Any]], bool] | None = None
 
     @property
     def rank(self) -> dict[str, Interval]:
@@ -203,7 +201,7 @@ class FieldStandings:
     @cached_property
     def stale(self) -> int:
         """How many of the results earlier code has made: seconds of work, done where it is shown."""
-        return sum(map(self.is_stale or stale, self.results))
+        return sum(map(stale, self.results))
 
     @property
     def leaders(self) -> list[str]:
@@ -317,24 +315,16 @@ def values(results: Sequence[dict[str, Any]], metric: str) -> list[float]:
     return found
 
 
-def standings(
-    arena: Arena, evidence: Evidence, is_stale: Callable[[dict[str, Any]], bool] | None = None
-) -> list[FieldStandings]:
+def standings(arena: Arena, evidence: Evidence) -> list[FieldStandings]:
     """Who stands where, by the results that are there.
-
-    Args:
-        is_stale: whether a result was made by earlier code; `common.runs.code.stale` by default.
 
     Raises:
         UserError: contestants with other numbers of searches, or a run without a measure of the field.
     """
-    found = (_of_field(arena, name, field, evidence) for name, field in arena.fields.items())
-    return [replace(one, is_stale=is_stale) for one in found]
+    return [_of_field(arena, name, field, evidence) for name, field in arena.fields.items()]
 
 
-def all_standings(
-    evidence: Evidence, is_stale: Callable[[dict[str, Any]], bool] | None = None
-) -> tuple[list[tuple[Arena, list[FieldStandings]]], dict[str, str]]:
+def all_standings(evidence: Evidence) -> tuple[list[tuple[Arena, list[FieldStandings]]], dict[str, str]]:
     """All arenas with who stands where; and by name those that cannot be shown, with what is wrong.
 
     An arena in whose file something is wrong, or whose runs lack what it measures, takes no other one along.
@@ -343,7 +333,7 @@ def all_standings(
     for name in arenas():
         try:
             arena = load_arena(name)
-            found.append((arena, standings(arena, evidence, is_stale)))
+            found.append((arena, standings(arena, evidence)))
         except UserError as error:
             refused[name] = str(error)
     return found, refused

@@ -6,7 +6,7 @@ lies wholly on the other, *inconclusive* when it straddles, and *not run* while 
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -114,15 +114,8 @@ class Interval:
         return f"{mean} % [{low}, {high}]" if math.isfinite(self.low) else f"{mean} % (no interval)"
 
 
-def judge(
-    claim: Claim, evidence: Evidence, is_stale: Callable[[dict[str, Any]], bool] | None = None
-) -> Verdict:
-    """The verdict on a claim by the results that are there.
-
-    Args:
-        is_stale: whether a result was made by earlier code; `common.runs.code.stale` by default.
-    """
-    is_stale = is_stale or stale
+def judge(claim: Claim, evidence: Evidence) -> Verdict:
+    """The verdict on a claim by the results that are there."""
     runs = claim.all_runs()
     results = [evidence.find(run.words) for run in runs]
     found = [result for result in results if result is not None]
@@ -141,7 +134,7 @@ def judge(
         high=_finite(finding.high),
         text=finding.text,
         points=_points(claim, measured),
-        stale=sum(is_stale(result) for result in found),
+        stale=sum(stale(result) for result in found),
         scale={result["scale"] for result in found},
     )
 

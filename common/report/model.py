@@ -19,7 +19,7 @@ from common.base.files import read_yaml
 from common.claims.arena import Arena, FieldStandings, all_standings
 from common.claims.claims import Claim, load_claims
 from common.claims.judge import State, Verdict, judge, mean_interval
-from common.runs.code import asked_once, stale
+from common.runs.code import stale
 from common.runs.evidence import Evidence, asked_forms
 from common.runs.keys import OPTIONAL, STAGED
 from common.runs.matching import NOTHING, value_at
@@ -375,22 +375,15 @@ def build(evidence: Evidence, wanted: Iterable[str] | None = None) -> Report:
     """
     here = set(papers())
     names = here if wanted is None else set(wanted) & here
-    is_stale = asked_once()
-    found = [
-        _paper(spec, evidence, is_stale, spec["name"] in names, spec["name"] in here) for spec in catalogue()
-    ]
-    fought, refused = all_standings(evidence, is_stale)
+    found = [_paper(spec, evidence, spec["name"] in names, spec["name"] in here) for spec in catalogue()]
+    fought, refused = all_standings(evidence)
     return Report(found, len(evidence.all()), arenas=fought, refused=refused)
 
 
-# whether earlier code made a result
-IsStale = Callable[[Result], bool]
-
-
-def _paper(spec: dict[str, str], evidence: Evidence, is_stale: IsStale, wanted: bool, here: bool) -> Paper:
+def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -> Paper:
     name = spec["name"]
-    tables = _tables(name, evidence, is_stale) if wanted else []
-    claims = [(claim, judge(claim, evidence, is_stale)) for claim in load_claims(name)] if wanted else []
+    tables = _tables(name, evidence) if wanted else []
+    claims = [(claim, judge(claim, evidence)) for claim in load_claims(name)] if wanted else []
     readme = _readme(name) if wanted else ""
     return Paper(
         name=name,
@@ -477,20 +470,17 @@ def _before_heading(text: str) -> str:
 # tables
 
 
-def _tables(paper: str, evidence: Evidence, is_stale: IsStale) -> list[Table]:
+def _tables(paper: str, evidence: Evidence) -> list[Table]:
     by_table: dict[str, list[Entry]] = {}
     for entry in entries(paper):
         by_table.setdefault(entry.table, []).append(entry)
     tables = [
-        _table(paper, raw, by_table.get(raw["id"], []), evidence, is_stale)
-        for raw in load_tables(paper)["tables"]
+        _table(paper, raw, by_table.get(raw["id"], []), evidence) for raw in load_tables(paper)["tables"]
     ]
     return [_with_fits(table, by_table.get(table.id, []), tables) for table in tables]
 
 
-def _table(
-    paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidence, is_stale: IsStale
-) -> Table:
+def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidence) -> Table:
     keys = metric_keys(paper, raw["id"])
     points = _points(raw)
     return Table(
@@ -499,7 +489,7 @@ def _table(
         about=raw["about"],
         metrics=raw["metrics"],
         results=keys,
-        rows=[_row(entry, raw, keys, points.get(entry.row, {}), evidence, is_stale) for entry in rows],
+        rows=[_row(entry, raw, keys, points.get(entry.row, {}), evidence) for entry in rows],
         ours=bool(raw.get("ours", False)),
         axes=list(raw.get("grid", {}).get("axes", {})),
         axis=_numeric_axis(raw),
@@ -535,12 +525,7 @@ def _numeric_axis(raw: dict[str, Any]) -> Axis | None:
 
 
 def _row(
-    entry: Entry,
-    raw: dict[str, Any],
-    keys: dict[str, str],
-    point: dict[str, str],
-    evidence: Evidence,
-    is_stale: IsStale,
+    entry: Entry, raw: dict[str, Any], keys: dict[str, str], point: dict[str, str], evidence: Evidence
 ) -> Row:
     runs, left_out = _runs(entry, evidence)
     source = Source(entry.source.get("kind", ""), entry.source.get("where", ""))
@@ -550,9 +535,7 @@ def _row(
         reported={metric: entry.reported.get(metric) for metric in keys},
         source=source,
         measured={
-            scale: _measure(
-                found, scale, keys | entry.result, is_stale, raw.get("stand_in", {}).get(scale, "")
-            )
+            scale: _measure(found, scale, keys | entry.result, raw.get("stand_in", {}).get(scale, ""))
             for scale, found in runs.items()
         },
         runs=runs,
@@ -629,18 +612,15 @@ def _holds(result: Result, dotted: str, value: Any) -> bool:
 
 
 def _measure(
-    runs: list[Result], scale: str, keys: dict[str, str], is_stale: IsStale, stand_in: str
+    runs: list[Result], scale: str, keys: dict[str, str], stand_in: str
 ) -> dict[str, Measured | None]:
-    return {metric: summary(runs, scale, key, is_stale, stand_in) for metric, key in keys.items()}
+    return {metric: summary(runs, scale, key, stand_in) for metric, key in keys.items()}
 
 
-def summary(
-    runs: list[Result], scale: str, key: str, is_stale: IsStale = stale, stand_in: str = ""
-) -> Measured | None:
+def summary(runs: list[Result], scale: str, key: str, stand_in: str = "") -> Measured | None:
     """A metric over runs; None where no run knows it.
 
     Args:
-        is_stale: whether earlier code made a result.
         stand_in: what the runs have in place of the table's data, where they do not say so themselves.
     """
     known = [run for run in runs if key in run["metrics"]]
@@ -662,7 +642,7 @@ def summary(
         device=", ".join(sorted({str(run["device"]) for run in known})),
         without=len(known) - len(values),
         repeats=repeats,
-        stale=sum(is_stale(run) for run in known),
+        stale=sum(stale(run) for run in known),
         data=_data(known) or stand_in,
         examples=examples,
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -131,21 +131,6 @@ def stale(result: dict[str, Any], places: tuple[Path, ...] = ()) -> bool:
         return True
     changed = result["code"] != code_hash(result["paper"], result["choices"], result["config"], places)
     return changed or any(stale(stage, places) for stage in result.get("stages", {}).values())
-
-
-def asked_once() -> Callable[[dict[str, Any]], bool]:
-    """`stale` with a memory: each result is asked once, however many metrics, claims and arenas it serves.
-
-    A result is known by itself, not by what it says, and is held: so no other one can be taken for it.
-    """
-    known: dict[int, tuple[dict[str, Any], bool]] = {}
-
-    def is_stale(result: dict[str, Any]) -> bool:
-        if id(result) not in known:
-            known[id(result)] = result, stale(result)
-        return known[id(result)][1]
-
-    return is_stale
 
 
 def code_changes(result: dict[str, Any]) -> list[str]:

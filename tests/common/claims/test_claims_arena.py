@@ -16,7 +16,6 @@ from common.claims.arena import Arena, all_standings, arenas, load_arena, playin
 from common.claims.judge import mean_interval
 from common.report.model import Report
 from common.report.site import write
-from common.runs import code
 from common.runs.check import check_config
 from common.runs.compose import compose
 from common.runs.evidence import Evidence
@@ -185,19 +184,6 @@ def test_an_arena_with_an_error_is_one_line_and_the_others_are_shown(
     assert "pruners" in said.out and said.err.count("\n") == 1 and "mine.yaml" in said.err
     write(Report([], 0, arenas=found, refused=refused), tmp_path / "site", [])
     assert "mine cannot be shown: " in (tmp_path / "site" / "index.html").read_text()
-
-
-def test_a_report_asks_each_result_once_whether_it_is_of_earlier_code(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(code, "stale", lambda result: asked.append(id(result)) or "old" in result)
-    is_stale = code.asked_once()
-    new, old = {"a": 1}, {"a": 1, "old": True}
-    assert [is_stale(one) for one in (new, old, new, old)] == [False, True, False, True]
-    assert len(asked) == 2
-    # one that says the same is another one
-    assert not is_stale(dict(new)) and len(asked) == 3
 
 
 def test_of_a_measure_that_is_better_lower_the_smallest_is_first() -> None:
