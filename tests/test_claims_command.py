@@ -186,12 +186,34 @@ def test_a_claim_is_shown_with_its_sentence_its_entries_and_what_it_would_run(
     assert not (tmp_path / "outputs").exists()
 
 
+def test_runs_of_earlier_code_are_made_anew_where_that_is_asked_for_and_no_others(
+    call: Call, tmp_path: Path
+) -> None:
+    assert call("yogi.fraction", "record=true").returncode == 0
+    old, fresh = made(tmp_path)
+    for path in (old, tmp_path / "results" / "yogi" / f"{old.parent.name}.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"code": "earlier"}))
+    before = fresh.read_text()
+    assert "to make" not in call("yogi.fraction").stdout
+
+    shown = call("yogi.fraction", "--show", "--renew").stdout.splitlines()
+    assert "  runs: 2, of which 2 are there (1 of earlier code), to run:" in shown
+    assert sum(line.startswith("    python run.py ") for line in shown) == 1
+    renewed = call("yogi.fraction", "--renew", "record=true")
+    assert "1 of 2 runs to make" in renewed.stdout
+    assert "1 passed, 0 failed, 0 skipped" in renewed.stdout
+    assert fresh.read_text() == before
+    for path in (old, *recorded(tmp_path)):
+        assert json.loads(path.read_text())["code"] != "earlier"
+    assert "to make" not in call("yogi.fraction", "--renew").stdout
+
+
 @pytest.mark.parametrize(
     ("word", "advice"),
     [
         ("yogi.fater", "unknown claim yogi.fater; did you mean yogi.faster"),
         ("spider.*", "unknown claim spider.*"),
-        ("--lst", "--lst: no such option (valid: --list, --show, --help, and words)"),
+        ("--lst", "--lst: no such option (valid: --list, --show, --renew, --help, and words)"),
         ("scale=laptop", "scale=laptop: a claim fixes its runs in claims.yaml"),
         ("hydra/sweeper=optuna", "a claim fixes its runs"),
         ("hydra/launcher=jobl", "unknown hydra/launcher=jobl; did you mean joblib?"),

@@ -16,7 +16,7 @@ from common.claims.arena import (
     runs_of,
     standings,
 )
-from common.claims.cli import WIDE_PIPE, make_missing, read_evidence
+from common.claims.cli import RENEW, WIDE_PIPE, made_anew, make_missing, read_evidence
 from common.runs.evidence import Evidence
 from common.runs.refusal import check_passed_on
 
@@ -26,7 +26,8 @@ HELP = """Let methods play on the same grounds with equal budgets; runs that are
   python arena.py architectures                     make what is missing, and print the ranks
   python arena.py pruners hydra/launcher=joblib record=true
 
-Words with = pass on to run.py, as in claims.py. Arenas stand in conf/arena; their pages are in the report."""
+Words with = pass on to run.py, as in claims.py. With --renew, runs that earlier code made are made anew.
+Arenas stand in conf/arena; their pages are in the report."""
 
 
 def main() -> int:
@@ -35,15 +36,15 @@ def main() -> int:
 
 
 def _arena(words: list[str]) -> int:
-    refuse_options(words)
-    names = [word for word in words if "=" not in word]
+    refuse_options(words, [RENEW])
+    names = [word for word in words if "=" not in word and word != RENEW]
     passed_on = [word for word in words if "=" in word]
     _check(passed_on)
     if not names:
         return _list(read_evidence(passed_on))
     found = [load_arena(name) for name in names]
     runs = list(dict.fromkeys(words for arena in found for words in runs_of(arena)))
-    code = make_missing(runs, read_evidence(passed_on), passed_on)
+    code = make_missing(runs, read_evidence(passed_on), passed_on, made_anew(words))
     evidence = read_evidence(passed_on)
     evidence.say_replaced()
     for arena in found:

@@ -4,7 +4,7 @@ import fnmatch
 import os
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +15,7 @@ from common.base.errors import UserError
 from common.base.names import fitting
 from common.base.terminal import console
 from common.claims.claims import Claim, Run, all_claims
+from common.runs.code import stale
 from common.runs.evidence import Evidence, asked, folders_of, key_of, values_of
 from common.runs.refusal import check_passed_on, is_asked
 from common.runs.result import number
@@ -32,10 +33,13 @@ HELP = """Judge what the papers say, by their runs; runs that are missing are ma
   python claims.py --list                             their names; which have all their runs
 
 Words with = pass on to run.py: a launcher, logger=wandb, record=true (keep the results in results/),
-force=true (make all the runs anew). The claims stand in papers/<paper>/claims.yaml.
+force=true (make all the runs anew). With --renew, runs that earlier code made are made anew, and no others.
+The claims stand in papers/<paper>/claims.yaml.
 Verdicts: supported, refuted, or inconclusive (the 95% interval of the effect straddles); the exit code is 1
 only where a run failed."""
-LIST, SHOW = "--list", "--show"
+LIST, SHOW, RENEW = "--list", "--show", "--renew"
+# which of the runs that are there are made once more
+Anew = Literal["none", "earlier code", "all"]
 # columns of a terminal that has room for a claim's kind, scale and age
 WIDE = 120
 # and of a pipe or a file in its place
@@ -51,8 +55,9 @@ def main() -> int:
 
 
 def _claims(words: list[str]) -> int:
-    refuse_options(words, [LIST, SHOW])
-    names = [word for word in words if "=" not in word and word not in (LIST, SHOW)]
+    options = [LIST, SHOW, RENEW]
+    refuse_options(words, options)
+    names = [word for word in words if "=" not in word and word not in options]
     passed_on = [word for word in words if "=" in word]
     _check_words(passed_on)
     claims = chosen(names)
@@ -60,13 +65,14 @@ def _claims(words: list[str]) -> int:
     if LIST in words:
         _list(claims, evidence)
         return 0
+    anew = made_anew(words)
     # those that are named in full; of globs the runs alone would fill the terminal
     for claim in claims:
         if SHOW in words or claim.name in names:
-            print("\n".join(shown(claim, evidence, is_asked("force", passed_on))))
+            print("\n".join(shown(claim, evidence, anew)))
     if SHOW in words:
         return 0
-    code = _make(claims, evidence, passed_on)
+    code = _make(claims, evidence, passed_on, anew)
     evidence = read_evidence(passed_on)
     evidence.say_replaced()
     return max(code, _judge(claims, evidence))
@@ -115,10 +121,26 @@ def _list(claims: list[Claim], evidence: Evidence) -> None:
         print(f"{claim.name:<{longest}}  {claim.kind:<8}  {counts:<14}  {claim.says}"[:wide])
 
 
-def shown(claim: Claim, evidence: Evidence, force: bool = False) -> list[str]:
+def made_anew(words: list[str]) -> Anew:
+    """Which of the runs that are there the words of a command ask to make once more."""
+    passed_on = [word for word in words if "=" in word]
+    if is_asked("force", passed_on):
+        return "all"
+    return "earlier code" if RENEW in words else "none"
+
+
+def _is_wanted(words: Sequence[str], evidence: Evidence, anew: Anew) -> bool:
+    """Whether a run is to be made: nothing is there of it, or what is there is to be made anew."""
+    found = evidence.find(words)
+    if found is None or anew == "all":
+        return True
+    return anew == "earlier code" and stale(found)
+
+
+def shown(claim: Claim, evidence: Evidence, anew: Anew = "none") -> list[str]:
     """What a claim says, what its verdict is about, the entries that it needs, and what it would run."""
     runs = claim.all_runs()
-    missing = [run for run in runs if force or evidence.find(run.words) is None]
+    wanted = [run for run in runs if _is_wanted(run.words, evidence, anew)]
     entries = dict.fromkeys(w.partition("=")[2] for run in runs for w in run.words if w.startswith("entry="))
     own = " and runs of its own" if entries and not all(map(_of_entry, runs)) else ""
     lines = [
@@ -126,40 +148,55 @@ def shown(claim: Claim, evidence: Evidence, force: bool = False) -> list[str]:
         f"  source: {SOURCES[claim.source.kind]}, {claim.source.where}",
         f"  judged: {claim.judged_by}",
         f"  entries: {', '.join(entries)}{own}" if entries else "  entries: none, its runs are its own",
-        f"  runs: {len(runs)}, of which {len(runs) - len(missing)} are there"
-        + (", to run:" if missing else ""),
+        f"  runs: {len(runs)}, of which {_there(runs, evidence)}" + (", to run:" if wanted else ""),
     ]
-    lines += [f"    python run.py {shlex.join(run.words)}" for run in missing[:MOST_RUNS]]
-    rest = len(missing) - MOST_RUNS
+    lines += [f"    python run.py {shlex.join(run.words)}" for run in wanted[:MOST_RUNS]]
+    rest = len(wanted) - MOST_RUNS
     return lines + ([f"    and {rest} more"] if rest > 0 else [])
+
+
+def _there(runs: Sequence[Run], evidence: Evidence) -> str:
+    """How many of the runs are there, and how many of these earlier code made."""
+    found = [result for run in runs if (result := evidence.find(run.words)) is not None]
+    old = sum(map(stale, found))
+    return f"{len(found)} are there" + (f" ({old} of earlier code)" if old else "")
 
 
 def _of_entry(run: Run) -> bool:
     return any(word.startswith("entry=") for word in run.words)
 
 
-def _make(claims: list[Claim], evidence: Evidence, words: list[str]) -> int:
-    """Make the runs that are missing (with force=true: all), and record those that are there, if asked to.
+def _make(claims: list[Claim], evidence: Evidence, words: list[str], anew: Anew) -> int:
+    """Make the runs of claims that are wanted; arguments and what comes back as of `make_missing`."""
+    runs = list({asked(run.words): run.words for claim in claims for run in claim.all_runs()}.values())
+    return make_missing(runs, evidence, words, anew)
+
+
+def make_missing(
+    runs: Sequence[tuple[str, ...]], evidence: Evidence, words: list[str], anew: Anew = "none"
+) -> int:
+    """Make the runs that are missing or wanted anew, and record those that are there, if asked to.
+
+    Args:
+        runs: the words of each.
+        evidence: what is there.
+        words: that all runs get.
+        anew: which of those that are there to make once more.
 
     Returns:
         1 if a run failed.
     """
-    runs = list({asked(run.words): run.words for claim in claims for run in claim.all_runs()}.values())
-    return make_missing(runs, evidence, words)
-
-
-def make_missing(runs: Sequence[tuple[str, ...]], evidence: Evidence, words: list[str]) -> int:
-    """Make the runs that are missing, each by its words; arguments and what comes back as of `_make`."""
-    force, recording = is_asked("force", words), is_asked("record", words)
-    missing = [run for run in runs if force or evidence.find(run) is None]
-    if recording and not force:
-        _record({key for run in runs if (key := evidence.key(run)) is not None}, evidence, words)
-    if not missing:
+    wanted = [run for run in runs if _is_wanted(run, evidence, anew)]
+    if is_asked("record", words) and anew != "all":
+        kept = set(runs) - set(wanted)
+        _record({key for run in kept if (key := evidence.key(run)) is not None}, evidence, words)
+    if not wanted:
         return 0
     from common.runs.cli import run_list
 
-    print(f"{len(missing)} of {len(runs)} runs to make", flush=True)
-    return run_list([list(run) for run in missing], _with_defaults(words))
+    print(f"{len(wanted)} of {len(runs)} runs to make", flush=True)
+    force = ["force=true"] if anew == "earlier code" else []
+    return run_list([list(run) for run in wanted], _with_defaults([*words, *force]))
 
 
 def _record(keys: set[str], evidence: Evidence, words: list[str]) -> None:
