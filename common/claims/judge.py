@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from common.base.digits import decimals, fixed
 from common.claims.claims import Bound, Claim, Identity, Paired, Run, Trend
 from common.runs.code import stale
 from common.runs.evidence import Evidence
@@ -99,12 +100,31 @@ class Interval:
     def __neg__(self) -> "Interval":
         return Interval(-self.mean, -self.high, -self.low)
 
+    @property
+    def flat(self) -> bool:
+        """Whether it is no wider than rounding makes it: equal values have no spread."""
+        return self.bounded and math.isclose(self.low, self.high, rel_tol=1e-9)
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Mean, low and high: the ends to two digits of the shorter side, the mean to three of it.
+
+        What is compared seed by seed may differ by less than its interval is wide.
+        """
+        sides = [side for side in (self.mean - self.low, self.high - self.mean) if 0 < side < math.inf]
+        if not self.bounded or self.flat or not sides:
+            return number(self.mean), number(self.low), number(self.high)
+        of_mean, of_ends = decimals(min(sides), digits=3), decimals(min(sides))
+        if of_mean is None or of_ends is None:
+            mean, low, high = (f"{value:.3g}" for value in (self.mean, self.low, self.high))
+            return mean, low, high
+        return fixed(self.mean, of_mean), fixed(self.low, of_ends), fixed(self.high, of_ends)
+
     def __str__(self) -> str:
-        if not math.isfinite(self.low):
-            return f"{number(self.mean)} (no interval)"
-        if self.low == self.high:
-            return f"{number(self.mean)} (no spread)"
-        return f"{number(self.mean)} [{number(self.low)}, {number(self.high)}]"
+        mean, low, high = self.texts
+        if not self.bounded:
+            return f"{mean} (no interval)"
+        return f"{mean} (no spread)" if self.flat else f"{mean} [{low}, {high}]"
 
     def percent(self) -> str:
         """The same in percent."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from common.base.digits import decimals, fixed
 from common.base.errors import UserError
 from common.claims.judge import LEVEL, mean_interval
 from common.metrics.direction import Direction, direction
@@ -422,24 +423,15 @@ def _left_over(selection: Selection, rows: Sequence[Row]) -> list[str]:
     return [f"{jobs} to no result, and {'is' if len(lost) == 1 else 'are'} on no row ({first})"]
 
 
-def cell_text(cell: Cell | None, spread: Spread, decimals: int | None = None) -> str:
-    """`0.952 ± 0.012`, the mean as exact as what stands behind the ± lets it be."""
+def cell_text(cell: Cell | None, spread: Spread, of_column: int | None = None) -> str:
+    """`0.952 ± 0.012`, the mean as exact as what stands behind the ± lets it be, or as its column is."""
     if cell is None:
         return "-"
     if cell.sample is None:
         return "no value"
     half = cell.half(spread)
-    if decimals is None:
-        decimals = decimals_of(half)
-    if decimals is None:
+    places = decimals(half) if of_column is None else of_column
+    if places is None:
         return number(cell.sample.mean) + ("" if half is None else f" ± {half:.2g}")
-    mean = f"{cell.sample.mean + 0.0:,.{decimals}f}"
-    return mean if half is None else f"{mean} ± {half:,.{decimals}f}" if half else f"{mean} ± 0"
-
-
-def decimals_of(half: float | None) -> int | None:
-    """How many decimals show a spread by two digits; None where plain decimals would not do."""
-    if not half:
-        return None
-    places = 1 - math.floor(math.log10(half))
-    return max(0, places) if places <= 6 else None
+    mean = fixed(cell.sample.mean, places)
+    return mean if half is None else f"{mean} ± {fixed(half, places)}" if half else f"{mean} ± 0"

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+from common.base.digits import MOST_DECIMALS, decimals, fixed
 from common.base.files import read_yaml
 from common.claims.arena import Arena, FieldStandings, all_standings
 from common.claims.claims import Claim, load_claims
@@ -106,15 +107,15 @@ class Measured:
             return number(self.mean)
         sides = self.half, self.mean - self.low
         if not math.isclose(*sides, rel_tol=0.01, abs_tol=1e-12):
-            least = min(side for side in sides if side > 0)
-            places = min(max(0, 1 - math.floor(math.log10(least))), 6)
-            return f"{number(self.mean)} [{self.low:,.{places}f}, {self.high:,.{places}f}]"
+            places = decimals(min(side for side in sides if side > 0))
+            places = MOST_DECIMALS if places is None else places
+            return f"{number(self.mean)} [{fixed(self.low, places)}, {fixed(self.high, places)}]"
         if self.half == 0:
             return f"{number(self.mean)} ± 0"
-        decimals = max(0, 1 - math.floor(math.log10(self.half)))
-        if decimals > 6:
+        places = decimals(self.half)
+        if places is None:
             return f"{self._tiny} ± {self.half:.2g}"
-        return f"{self.mean:,.{decimals}f} ± {self.half:,.{decimals}f}"
+        return f"{fixed(self.mean, places)} ± {fixed(self.half, places)}"
 
     @property
     def _tiny(self) -> str:

@@ -221,18 +221,11 @@ def currency(counts: Counts) -> str:
 
 
 def rounded(one: Interval) -> tuple[str, str]:
-    """A mean and its interval as texts: the ends to two digits of the shorter side, the mean to one more.
-
-    What is compared seed by seed may differ by less than its interval is wide.
-    """
-    sides = [side for side in (one.mean - one.low, one.high - one.mean) if side > 0]
-    # what differs by rounding alone has no spread
-    if not one.bounded or not sides or math.isclose(one.low, one.high, rel_tol=1e-9):
-        return number(one.mean), "no spread" if one.bounded else "no interval"
-    places = max(0, 1 - math.floor(math.log10(min(sides))))
-    if places > 6:
-        return f"{one.mean:.3g}", f"{one.low:.3g} to {one.high:.3g}"
-    return f"{one.mean:,.{places + 1}f}", f"{one.low:,.{places}f} to {one.high:,.{places}f}"
+    """A mean and its interval as texts, each as exact as the interval bears."""
+    mean, low, high = one.texts
+    if not one.bounded:
+        return mean, "no interval"
+    return mean, "no spread" if one.flat else f"{low} to {high}"
 
 
 def sentence(text: str) -> str:

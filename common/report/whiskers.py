@@ -85,16 +85,10 @@ def whiskers(title: str, intervals: dict[str, Interval], bend: bool = True) -> W
     ticks = [(float(left + 8), _short(low), "start"), (float(RIGHT - 8), _short(high), "end")]
     if low == high:
         ticks = [(place(low), _short(low), "middle")]
-    said = ". ".join(f"{name}: {_said(one)}" for name, one in intervals.items())
+    said = ". ".join(f"{name}: {one}" for name, one in intervals.items())
     cut = len(drawn) < len(values)
     note = (", logarithmic" if log else "") + (", what reaches 0 goes to the left edge" if cut else "")
     return Whiskers(title + note, left, ROW * len(rows) + FOOT, rows, ticks, f"{title}. {said}.")
-
-
-def _said(one: Interval) -> str:
-    """A mean with its interval; equal values have no spread, which is no interval of width 0."""
-    flat = one.bounded and number(one.low) == number(one.high)
-    return f"{number(one.mean)} (no spread)" if flat else str(one)
 
 
 def shortened(name: str) -> str:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from common.base.digits import decimals
 from common.base.errors import UserError
 from common.base.files import whole
-from common.report.comparison import Cell, Column, Comparison, Row, cell_text, decimals_of, value_of
+from common.report.comparison import Cell, Column, Comparison, Row, cell_text, value_of
 from common.report.methods import NULL
 from common.runs.matching import NOTHING
 
@@ -46,23 +47,19 @@ def heads(comparison: Comparison) -> list[str]:
 
 def texts(comparison: Comparison) -> list[list[str]]:
     """The cells of each row as text: of a column all with as many decimals, where they are alike enough."""
-    decimals = {column: _decimals(comparison, column) for column in comparison.columns}
+    places = {column: _decimals(comparison, column) for column in comparison.columns}
     return [
-        [cell_text(row.cells.get(column), comparison.spread, decimals[column]) for column in decimals]
+        [cell_text(row.cells.get(column), comparison.spread, places[column]) for column in places]
         for row in comparison.rows
     ]
 
 
 def _decimals(comparison: Comparison, column: Column) -> int | None:
     cells = [row.cells[column] for row in comparison.rows if column in row.cells]
-    places = [found for cell in cells if (found := decimals_of(cell.half(comparison.spread))) is not None]
-    if not places or max(places) - min(places) > 2:
-        return None
-    if any(
-        cell.half(comparison.spread) and decimals_of(cell.half(comparison.spread)) is None for cell in cells
-    ):
-        return None
-    return max(places)
+    found = [decimals(half) for cell in cells if (half := cell.half(comparison.spread))]
+    places = [one for one in found if one is not None]
+    alike = len(places) == len(found) > 0 and max(places) - min(places) <= 2
+    return max(places) if alike else None
 
 
 def is_best(row: Row, column: Column) -> bool:
