@@ -28,8 +28,8 @@ which of their numbers come out. Nothing is replaced: the runs are made in a fol
 
 A number is the same where it is to five digits (or to 1e-9); times, rates and lists are not compared.
 Another processor rounds otherwise, and a training carries that on from step to step: it may end elsewhere, as
-another seed would. The exit code is 1 where a run fails, or where a number differs though code, processor and
-versions do not."""
+another seed would. The exit code is 1 where a run fails, where a number differs though code, processor and
+versions do not, or where it was stopped before all were made."""
 OWN = {"sample": 1, "seed": 0, "within": 60}
 # of numbers that are the same, relative and, near 0, absolute
 TOLERANCE = (1e-5, 1e-9)
@@ -88,7 +88,7 @@ def _replay(words: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"stopped; {len(drawn) - len(found)} were not made again")
     print(summary(found))
-    return 1 if any(one.wrong for one in found) else 0
+    return 1 if len(found) < len(drawn) or any(one.wrong for one in found) else 0
 
 
 def summary(found: Sequence[Replayed]) -> str:

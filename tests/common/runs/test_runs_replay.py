@@ -220,14 +220,14 @@ def test_a_run_is_made_by_its_words_in_a_folder_that_is_gone_afterwards(
     assert not Path(folder.removeprefix("output_dir=")).exists()
 
 
-def test_what_was_made_until_ctrl_c_is_summed_up(
+def test_what_was_made_until_ctrl_c_is_summed_up_and_is_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn = [result(), result(overrides=["entry=stopped"]), result()]
     monkeypatch.setattr(replay, "Worker", Fake)
     monkeypatch.setattr(replay, "draw", lambda *_, **__: drawn)
     monkeypatch.setattr(sys, "argv", ["replay.py"])
-    assert main() == 0
+    assert main() == 1
     assert capsys.readouterr().out.splitlines() == [
         "[1/3] entry=spider.ifo.w8a_sarah_eps0p01: the same 2 numbers",
         "stopped; 2 were not made again",
