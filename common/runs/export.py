@@ -91,7 +91,7 @@ class Options:
         fold: whether ONNX, and what is timed, has batch normalisation folded into convolutions.
         whole: whether ONNX takes a picture of any size and gives an answer, where the network is for
             pictures; not without `normalise`.
-        score: of whole detectors, the probability above which a box is given.
+        score: of whole detectors, the probability above which a box is given; None is that of predict.py.
     """
 
     to: str = "both"
@@ -100,7 +100,7 @@ class Options:
     latency: bool = True
     fold: bool = True
     whole: bool = True
-    score: float = SCORE
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,17 +118,17 @@ def main() -> int:
 
 def _export(words: list[str]) -> None:
     given = {"to": "both", "path": "", "normalise": "true", "latency": "true", "whole": "true"}
-    given |= {"fold": "true", "score": str(SCORE)}
-    keys = tuple(f"{key}=" for key in given)
+    given |= {"fold": "true"}
+    keys = tuple(f"{key}=" for key in (*given, "score"))
     given |= dict(word.split("=", 1) for word in words if word.startswith(keys))
-    refuse_near([word for word in words if not word.startswith(keys)], list(given))
+    refuse_near([word for word in words if not word.startswith(keys)], [*given, "score"])
     for key in SWITCHED:
         if given[key] not in SWITCHES:
             raise UserError(f"{key}={given[key]}; valid: {', '.join(SWITCHES)}")
     options = Options(
         to=given["to"],
         path=Path(given["path"]).expanduser() if given["path"] else None,
-        score=share("score", given["score"]),
+        score=share("score", given["score"]) if "score" in given else None,
         **{key: SWITCHES[given[key]] for key in SWITCHED},
     )
     exported = export([word for word in words if not word.startswith(keys)], options)
@@ -163,7 +163,7 @@ def export(words: list[str], options: Options) -> Exported:
 
     Raises:
         UserError: no such run, a run without a network, or one for another task than those of `OUTPUTS`,
-            another form, or packages that ONNX needs are missing.
+            another form, a score for what finds no boxes, or packages that ONNX needs are missing.
     """
     if options.to not in FORMS:
         raise UserError(f"to={options.to}; valid: {', '.join(FORMS)}")
@@ -190,7 +190,12 @@ def export(words: list[str], options: Options) -> Exported:
     whole = options.whole and options.normalise and _takes_pictures(found, task)
     told = _told(run, found, task, options.normalise, whole)
     if whole and task == "detection":
-        told["score"] = options.score
+        told["score"] = SCORE if options.score is None else options.score
+    elif options.score is not None:
+        raise UserError(
+            f"score={options.score:g}: this is no file of a whole detector (its network is for {task}); "
+            "without score="
+        )
     with tempfile.TemporaryDirectory() as folder:
         # networks on batches, which whole ones are made of and which are measured
         batched = {suffix: Path(folder) / f"network{suffix}" for suffix in targets}

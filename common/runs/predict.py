@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,18 @@ which need no answers: answers.jsonl has of each question its answer, where it s
 answers.json the texts by the questions' ids. Of clouds (.npy, .csv, .xyz, .pts, .txt, .off) clouds.jsonl has
 the likeliest classes. Of several texts each has a folder in to=, by its name."""
 DEFAULTS = {"to": "predictions", "top": "5", "every": "1", "score": str(SCORE), "encoding": "utf-8"}
+# options that networks heed beside to=: on pictures by their task, on files by the kind of their data
+OF_PICTURES = {
+    "classification": ("top", "every"),
+    "detection": ("score", "every"),
+    "segmentation": ("every",),
+}
+OF_FILES = {
+    "question_answering": ("encoding",),
+    "translation": ("encoding",),
+    "sequence_tagging": ("encoding",),
+    "point_cloud_classification": ("top",),
+}
 LINES = "predictions.jsonl"
 MASK = ".classes.png"
 # annotated pictures are JPEG where the picture was, else PNG
@@ -78,6 +90,7 @@ class Options:
         every: of animations and videos, each how manieth frame is taken.
         score: of detectors, the probability above which a box is given.
         encoding: of texts.
+        said: the names of those that the user chose.
     """
 
     to: Path = Path(DEFAULTS["to"])
@@ -85,6 +98,22 @@ class Options:
     every: int = int(DEFAULTS["every"])
     score: float = float(DEFAULTS["score"])
     encoding: str = DEFAULTS["encoding"]
+    said: tuple[str, ...] = ()
+
+    def refuse_idle(self, heeded: Sequence[str], network: str) -> None:
+        """Refuse an option that would change nothing.
+
+        Args:
+            heeded: those that do something beside `to`.
+            network: what does not heed the others, for the message.
+
+        Raises:
+            UserError: one that was said and is not heeded.
+        """
+        valid = [f"{key}=" for key in ("to", *heeded)]
+        for key in self.said:
+            if f"{key}=" not in valid:
+                raise UserError(f"{key}= does nothing for {network} (valid: {', '.join(valid)})")
 
 
 @dataclass
@@ -115,9 +144,12 @@ def _predict(words: list[str]) -> int:
     for paths in ([Path(word).expanduser() for word in network if "=" not in word], pictures):
         _check_there(paths)
     if (folder := _pipeline_of(network)) is not None:
+        options.refuse_idle((), "the pipeline of a table")
         _predict_rows(folder, pictures, options)
         return 0
     if (run := run_on_files(network, pictures)) is not None:
+        kind = run.config.dataset.kind
+        options.refuse_idle(OF_FILES[kind], f"a network on data of the kind {kind}")
         return _predict_files(run, Asked(pictures, options.to, options.top, options.encoding))
     done = predict(network, pictures, options)
     if done.pictures:
@@ -187,7 +219,8 @@ def divided(words: list[str]) -> tuple[list[str], list[Path], Options]:
         UserError: no network or no picture is named, or an option has another value than it may.
     """
     keys = tuple(f"{key}=" for key in DEFAULTS)
-    given = DEFAULTS | dict(word.split("=", 1) for word in words if word.startswith(keys))
+    said = dict(word.split("=", 1) for word in words if word.startswith(keys))
+    given = DEFAULTS | said
     rest = [word for word in words if not word.startswith(keys)]
     paths = [word for word in rest if "=" not in word or Path(word).expanduser().exists()]
     network = [word for word in rest if word not in paths]
@@ -210,6 +243,7 @@ def divided(words: list[str]) -> tuple[list[str], list[Path], Options]:
         every=_whole("every", given["every"]),
         score=share("score", given["score"]),
         encoding=given["encoding"],
+        said=tuple(said),
     )
     return network, [Path(path).expanduser() for path in paths], options
 
@@ -229,7 +263,8 @@ def predict(network: list[str], pictures: list[Path], options: Options) -> Done:
         options: how.
 
     Raises:
-        UserError: see `predictor` and `listed`; or what is written would replace a picture that was given.
+        UserError: see `predictor` and `listed`; what is written would replace a picture that was given; or an
+            option that the network does not heed.
     """
     from common.runs.pictures import items, listed
     from common.runs.predictor import predictor
@@ -238,6 +273,7 @@ def predict(network: list[str], pictures: list[Path], options: Options) -> Done:
     targets = _targets(sources, options.to)
     _tell_left_out(others)
     asked = predictor(network)
+    options.refuse_idle(OF_PICTURES[asked.told.task], f"a network for {asked.told.task}")
     options.to.mkdir(parents=True, exist_ok=True)
     done = Done(options.to / LINES)
     started = time.perf_counter()

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,10 @@ def test_another_papers_run_is_exported_by_the_same_words(tmp_path: Path) -> Non
     words, folder = made(tmp_path, "paper=yogi", "dataset=digits")
     export(words, STATE)
     plain_network(words).load_state_dict(torch.load(folder / "network.pt", weights_only=True))
+    (folder / "network.pt").unlink()
+    with pytest.raises(UserError, match=r"^score=0\.5: .* detector \(its network is for classification\)"):
+        export(words, replace(STATE, score=0.5))
+    assert not (folder / "network.pt").exists()
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

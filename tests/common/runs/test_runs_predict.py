@@ -20,8 +20,10 @@ from common.runs.compose import compose
 from common.runs.export import Options as Export
 from common.runs.export import export
 from common.runs.own import opt_in
-from common.runs.predict import Options, divided, main, predict
+from common.runs.predict import OF_FILES, OF_PICTURES, Options, divided, main, predict
+from common.runs.predict_files import TAKES
 from common.runs.runner import execute
+from common.runs.whole_onnx import ANSWERS
 
 pytestmark = [
     pytest.mark.slow,
@@ -318,6 +320,25 @@ def test_networks_that_are_not_for_pictures_are_refused_with_what_is(tmp_path: P
         asked(tmp_path, words, photos)
     with pytest.raises(UserError, match="trains no network"):
         asked(tmp_path, ["paper=spider", f"output_dir={tmp_path}"], photos)
+
+
+def test_an_option_that_the_network_does_not_heed_is_one_line(
+    tmp_path: Path, photos: Path, digits: tuple[list[str], Path]
+) -> None:
+    network, pictures, options = divided([str(digits[1]), str(photos), "score=0.5", f"to={tmp_path / 'out'}"])
+    line = r"^score= does nothing for a network for classification \(valid: to=, top=, every=\)$"
+    with pytest.raises(UserError, match=line):
+        predict(network, pictures, options)
+    assert not options.to.exists()
+    told = Options(said=("to", "top"))
+    told.refuse_idle(OF_FILES["point_cloud_classification"], "clouds")
+    with pytest.raises(UserError, match=r"^top= does nothing for texts \(valid: to=, encoding=\)$"):
+        told.refuse_idle(OF_FILES["translation"], "texts")
+
+
+def test_options_are_known_of_all_that_is_answered() -> None:
+    assert set(OF_PICTURES) == set(ANSWERS)
+    assert set(OF_FILES) == set(TAKES)
 
 
 def test_what_is_asked_wrongly_is_one_line(
