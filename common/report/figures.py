@@ -40,6 +40,8 @@ ERRORS = ("_sem", "_stderr")
 ROUNDING = 1e-6
 # `curves` of a table whose runs' curves mean nothing
 NO_CURVES = "none"
+# the scale whose runs are too short for their numbers to mean something
+SMOKE = "smoke"
 # points of a curve: two of them say no more than the table's numbers
 FEWEST_POINTS = 3
 # the curve of a history that says most, where it holds none of the table's own metrics
@@ -105,7 +107,9 @@ class Line:
     """One series: points with their intervals, or several curves of one entry (its seeds).
 
     Attributes:
-        bars: (x, low, high) of single points; band: the same along a curve.
+        bars: (x, low, high) of single points; across: (y, low, high) of them along the horizontal axis; band:
+            intervals along a curve.
+        aside: whether bars stand a little aside, as those of other series have the same x.
         look: which colour, marker and dash it has, so that a method has one look in all panels of a table;
             None: that of its place in the panel.
     """
@@ -117,11 +121,17 @@ class Line:
     unverified: bool
     band: tuple[tuple[float, float, float], ...] = ()
     look: int | None = None
+    across: tuple[tuple[float, float, float], ...] = ()
+    aside: bool = True
 
 
 def table_figures(table: Table) -> Iterator[Figure]:
-    """All panels of a table, for each scale that was measured; none where nothing was."""
-    for scale in table.scales():
+    """All panels of a table, for each scale that was measured; none where nothing was.
+
+    What was measured at smoke scale shows only that it runs: it is drawn where there is nothing else.
+    """
+    scales = table.scales()
+    for scale in [scale for scale in scales if scale != SMOKE] or scales:
         rows = [row for row in table.rows if scale in row.runs]
         drawn: list[Figure] = []
         if table.axis is not None:
@@ -159,7 +169,9 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
     log_y = all(_far_apart(lines) for _, lines in panels)
     for place, lines in panels:
         xs = [x for line in lines for x, _ in line.curves[0]]
-        title = " · ".join([f"{metric} against {axis.key}", *place.values()])
+        members = [row for row in known if all(row.point.get(name) == at for name, at in place.items())]
+        what = f"{metric} against {axis.key}" + _mean_of(members, scale) + _interval_of(lines)
+        title = " · ".join([what, *place.values()])
         yield panel_figure(
             f"{table.name}.{scale}.{metric}.{'.'.join(place.values())}".rstrip("."),
             title,
@@ -204,7 +216,7 @@ def _row_by_row(table: Table, rows: list[Row], scale: str) -> Iterator[Figure]:
         known = [row for row in rows if _value(row, scale, metric) is not None]
         if 2 <= len(known) <= MOST_ROWS:
             lines = [_row_line(row, place, scale, metric) for place, row in enumerate(known)]
-            title = f"{metric} by row"
+            title = f"{metric} by row" + _mean_of(known, scale) + _interval_of(lines)
             label = with_unit(metric, table.metrics[metric].get("unit"))
             svg = draw_rows(lines, with_scale(title, scale), label)
             alt = _alt_of_rows(with_scale(title, scale), lines, label)
@@ -259,7 +271,12 @@ def _against_each_other(
         x, y = (with_unit(metric, table.metrics[metric].get("unit")) for metric in plane)
         yield panel_figure(
             f"{table.name}.{scale}.plane.{'.'.join(place.values())}".rstrip("."),
-            " · ".join([f"{plane[1]} against {plane[0]}", *place.values()]),
+            " · ".join(
+                [
+                    f"{plane[1]} against {plane[0]}" + _mean_of(panel, scale) + _interval_of(lines),
+                    *place.values(),
+                ]
+            ),
             lines,
             scale,
             "plane",
@@ -269,7 +286,7 @@ def _against_each_other(
 
 
 def _plane_line(label: str, rows: list[Row], plane: tuple[str, str], scale: str) -> Line:
-    points, bars, reported = [], [], []
+    points, bars, across, reported = [], [], [], []
     for row in rows:
         told = [float(t) for m in plane if isinstance(t := row.reported.get(m), int | float)]
         if len(told) == 2:
@@ -278,7 +295,11 @@ def _plane_line(label: str, rows: list[Row], plane: tuple[str, str], scale: str)
         assert x is not None and x.mean is not None and y is not None and y.mean is not None
         points.append((x.mean, y.mean))
         bars += [(x.mean, *ends) for ends in _ends(y)]
-    return Line(label, [sorted(points)], bars, sorted(reported), any(row.source.unverified for row in rows))
+        across += [(y.mean, *ends) for ends in _ends(x)]
+    unverified = any(row.source.unverified for row in rows)
+    return Line(
+        label, [sorted(points)], bars, sorted(reported), unverified, across=tuple(across), aside=False
+    )
 
 
 def _axis_line(label: str, rows: list[Row], axis: Axis, scale: str, metric: str) -> Line:
@@ -337,7 +358,7 @@ def _learning_curves(table: Table, rows: list[Row], scale: str) -> Iterator[Figu
             continue
         what = shown.label
         if SO_FAR not in what:
-            what += f" against {table.curves}" if table.curves else " while running"
+            what += f" against {along}"
         yield panel_figure(
             f"{table.name}.{scale}.curves.{'.'.join(place.values())}".rstrip("."),
             " · ".join([what + _mean_of(panel, scale) + spread_of(lines), *place.values()]),
@@ -355,6 +376,11 @@ def _mean_of(rows: list[Row], scale: str) -> str:
     if max(counts) == 1:
         return ""
     return f", mean of {' to '.join(str(count) for count in sorted({min(counts), max(counts)}))} seeds"
+
+
+def _interval_of(lines: list[Line]) -> str:
+    """What the bars of a panel are; nothing where it has none."""
+    return ", 95% interval" if any(line.bars or line.across for line in lines) else ""
 
 
 def spread_of(lines: list[Line]) -> str:
@@ -808,14 +834,15 @@ def _add_legend(canvas: Any, lines: list[Line], height: float) -> None:
 def _draw_line(axes: Any, line: Line, index: int, count: int) -> None:
     """Draw one of several series so that none hides another one that has the same values.
 
-    The first are the widest, long curves have markers at places of their own, intervals stand a little aside.
+    The first are the widest, long curves have markers at places of their own, intervals at one x stand a
+    little aside.
     """
     from matplotlib.transforms import ScaledTranslation
 
     own = index if line.look is None else line.look
     colour, dash = LIGHT[own], DASHES[own % 4]
     width = 1.2 + 0.35 * (count - 1 - index)
-    aside = 2.5 * (index - (count - 1) / 2)
+    aside = 2.5 * (index - (count - 1) / 2) if line.aside else 0.0
     for curve in line.curves:
         xs, ys = zip(*curve, strict=True) if curve else ((), ())
         every = None if len(xs) <= 12 else marks_of(len(xs), index, count)
@@ -829,6 +856,8 @@ def _draw_line(axes: Any, line: Line, index: int, count: int) -> None:
         axes.plot([x, x], [low, high], color=colour, linewidth=1.1, marker="_", markersize=3, transform=place)
         # a line drawn aside does not count for the limits of the axes by itself
         axes.update_datalim([(x, low), (x, high)])
+    for y, low, high in line.across:
+        axes.plot([low, high], [y, y], color=colour, linewidth=1.1, marker="|", markersize=3)
     if line.reported:
         xs, ys = zip(*line.reported, strict=True)
         axes.plot(
@@ -857,6 +886,15 @@ def cut(name: str, signs: int) -> str:
     return name if len(name) <= signs else f"{name[: signs - 3]}..."
 
 
+def _width_of(name: str) -> float:
+    """The width of a name beside an axis in inches, a little more than in matplotlib's own font."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    width, _, _ = text_to_path.get_text_width_height_descent(name, FontProperties(size=8), ismath=False)
+    return 1.08 * width / 72
+
+
 def draw_rows(lines: list[Line], title: str, label: str) -> str:
     """The series of `_row_line`, one below the other, as SVG."""
     from matplotlib.figure import Figure as Canvas
@@ -864,7 +902,7 @@ def draw_rows(lines: list[Line], title: str, label: str) -> str:
 
     names = [cut(line.label, NAME_SIGNS) for line in lines]
     heading = textwrap.wrap(title, TITLE_WIDTH)
-    top, left = 0.2 + 0.14 * len(heading), 0.17 + 0.064 * max(map(len, names))
+    top, left = 0.2 + 0.14 * len(heading), 0.17 + max(map(_width_of, names))
     told = any(line.reported for line in lines)
     height = top + 0.2 * len(lines) + 0.5 + 0.17 * told
     with _settings():

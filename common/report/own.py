@@ -188,8 +188,8 @@ def _figures(comparison: Comparison, name: str) -> list[Figure]:
     except UserError:
         # a single point each
         return []
-    title = f"{curve_label(curve)} while running, mean over seeds"
     label = axis if axis == EPOCH else step_name(runs)
+    title = f"{curve_label(curve)} against {label}, mean over seeds"
     found = []
     for start in range(0, len(panel.curves), PANEL_SERIES):
         lines = [

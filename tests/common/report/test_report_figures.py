@@ -163,7 +163,7 @@ def test_a_metric_that_is_final_shows_the_curve_that_ends_with_it(report: Report
     )
     drawn = [figure for figure in table_figures(one) if figure.kind == "curves"]
     assert drawn and all(
-        figure.title.startswith("f while running") and "f (J)" in figure.svg for figure in drawn
+        figure.title.startswith("f against steps") and "f (J)" in figure.svg for figure in drawn
     )
 
 
@@ -178,7 +178,8 @@ def test_a_table_with_a_numeric_axis_gives_its_metrics_against_it(report: Report
 def test_two_metrics_of_a_plane_stand_against_each_other_in_a_curve_for_each_series(report: Report) -> None:
     crossed = replace(table(report, "fig_batch"), plane=("grad_norm_sq", "train_loss"))
     (drawn,) = (figure for figure in table_figures(crossed) if figure.kind == "plane")
-    assert drawn.title == "train_loss against grad_norm_sq" and ">grad_norm_sq<" in drawn.svg
+    assert drawn.title == "train_loss against grad_norm_sq, mean of 3 seeds, 95% interval"
+    assert ">grad_norm_sq<" in drawn.svg
     assert "adam_default" in drawn.alt and "yogi" in drawn.alt
     assert "Reported" not in drawn.alt
     told = {"grad_norm_sq": 0.5, "train_loss": 4.0}
@@ -208,7 +209,7 @@ def test_a_metric_at_a_step_shows_its_curve_with_the_reported_points(report: Rep
     results = {"at_2": "gain_at_2", "at_9": "gain_at_9"}
     one = replace(original, rows=[row], results=results, metrics={key: {} for key in results})
     drawn = [figure for figure in table_figures(one) if figure.kind == "curves"]
-    assert drawn and all("gain while running" in figure.title for figure in drawn)
+    assert drawn and all("gain against steps" in figure.title for figure in drawn)
     # a point beyond the curve's end would stretch the picture
     assert all("7 at 3" in figure.alt and "Reported: 6.5." in figure.alt for figure in drawn)
 
@@ -293,7 +294,7 @@ def test_a_search_for_the_least_error_shows_the_error_that_its_table_has_and_no_
     history = {"step": [1.0, 2.0, 3.0], "best": [-4.0, -2.5, -2.0]}
     row = with_runs(measured_rows(report)[0], [history], best_validation=2.0)
     (drawn,) = curves_of(report, [row], LOSS)
-    assert drawn.title == "validation_mse while running" and ">validation_mse (mse)<" in drawn.svg
+    assert drawn.title == "validation_mse against steps" and ">validation_mse (mse)<" in drawn.svg
     assert "4 at 1, 2 at 3." in drawn.alt and "-" not in drawn.alt.split("vertical")[1]
 
 
@@ -335,7 +336,7 @@ def test_a_mean_over_other_numbers_of_seeds_says_from_how_many_to_how_many(repor
         curves_of(report, part, {"loss": {}})[0].title
         for part in (rows, rows[:1], [replace(rows[1], name="x")])
     ]
-    what = "validation_accuracy while running"
+    what = "validation_accuracy against epoch"
     assert titles == [f"{what}, mean of 1 to 3 seeds", what, f"{what}, mean of 2 seeds"]
 
 
@@ -442,7 +443,7 @@ def test_a_standard_error_has_no_figure_of_its_own(report: Report) -> None:
     named = {"train_loss": "best_at_2", "grad_norm_sq": "best_at_2_sem"}
     drawn = list(table_figures(replace(original, results=named)))
     assert [figure.title for figure in drawn if figure.kind == "axis"] == [
-        "train_loss against dataset.batch_size"
+        "train_loss against dataset.batch_size, mean of 3 seeds, 95% interval"
     ]
 
 
@@ -450,3 +451,54 @@ def test_a_plane_whose_rows_are_all_at_one_place_is_not_drawn(report: Report) ->
     crossed = replace(table(report, "fig_batch"), plane=("grad_norm_sq", "train_loss"))
     rows = [replace(row, measured=crossed.rows[0].measured) for row in crossed.rows]
     assert [one.kind for one in table_figures(replace(crossed, rows=rows))].count("plane") == 0
+
+
+def at_place(x: tuple[float, float, float], y: tuple[float, float, float]) -> dict[str, Any]:
+    """The metrics of a row: mean, low and high of two."""
+    named = zip(("grad_norm_sq", "train_loss"), (x, y), strict=True)
+    return {"laptop": {name: Measured(*one, n=3, scale="laptop", device="cpu") for name, one in named}}
+
+
+def test_a_place_on_a_plane_has_its_intervals_of_both_metrics_at_the_place_itself(
+    report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crossed = replace(table(report, "fig_batch"), plane=("grad_norm_sq", "train_loss"))
+    drawn: list[Line] = []
+    monkeypatch.setattr(figures, "draw", lambda lines, *_: drawn.extend(lines) or "<svg></svg>")
+    rows = [
+        replace(row, point={}, measured=at_place((n, n - 0.5, n + 0.5), (2.0, 1.0, 3.0)))
+        for n, row in enumerate(crossed.rows[:2], 1)
+    ]
+    axes = replace(crossed, rows=rows, axis=None, curves="none")
+    (plane,) = [one for one in table_figures(axes) if one.kind == "plane"]
+    assert [line.bars for line in drawn] == [[(1, 1.0, 3.0)], [(2, 1.0, 3.0)]]
+    assert [line.across for line in drawn] == [((2.0, 0.5, 1.5),), ((2.0, 1.5, 2.5),)]
+    assert not any(line.aside for line in drawn) and plane.title.endswith(", 95% interval")
+
+
+def test_what_only_shows_that_it_runs_is_drawn_where_nothing_else_was_measured(report: Report) -> None:
+    original = table(report, "fig_batch")
+    rows = [
+        replace(row, runs=row.runs | {"smoke": runs}, measured=row.measured | {"smoke": found})
+        for row in original.rows
+        for runs, found in [(row.runs["laptop"], row.measured["laptop"])]
+    ]
+    assert {one.scale for one in table_figures(replace(original, rows=rows))} == {"laptop"}
+    rows = [
+        replace(row, runs={"smoke": row.runs["smoke"]}, measured={"smoke": row.measured["smoke"]})
+        for row in rows
+    ]
+    assert {one.scale for one in table_figures(replace(original, rows=rows))} == {"smoke"}
+
+
+def test_names_beside_an_axis_have_the_room_that_their_letters_take() -> None:
+    def start(name: str) -> float:
+        """Where the axis begins, of a figure of rows with such names."""
+        lines = [Line(name, [[(1.0, 0.0)]], [], [], False), Line("a", [[(2.0, 1.0)]], [], [], False)]
+        frame = re.search(r'id="axes_1".*?d="M ([\d.]+) ', figures.draw_rows(lines, "title", "x"), re.S)
+        assert frame is not None
+        return float(frame[1])
+
+    assert start("wmwm_wmwm") > start("ilil_ilil") + 20
+    # in points: of letters 8 points high the widest are nearly as wide
+    assert start("m" * 10) > 10 * 7.5

@@ -41,7 +41,7 @@ def test_own_runs_stand_beside_the_committed_ones_on_the_same_data() -> None:
     assert section.rows[0].command == "python run.py paper=yogi method=optimizer/adam seed=0"
     assert section.command == "python compare.py paper=yogi dataset=digits metric=test_error"
     assert [figure.kind for figure in section.figures] == ["curves"]
-    assert section.figures[0].title.endswith("while running, mean over seeds, no spread")
+    assert section.figures[0].title.endswith(" against steps, mean over seeds, no spread")
 
 
 def test_committed_runs_alone_have_no_page_and_searches_have_their_own() -> None:
