@@ -106,4 +106,5 @@ def _scatter(axes: Any, history: dict[str, list[float | None]]) -> None:
     axes.set_xlabel("parameters of the branches")
     axes.set_ylabel("mIoU in % (validation, stopped early)")
     axes.grid(color="#dfe3e8", linewidth=0.6)
-    axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+    # above the axes, where it hides no cell
+    axes.legend(frameon=False, fontsize=7.5, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)

@@ -8,6 +8,8 @@ from papers.nao.space import ConvSpace
 
 INK, PALE, EDGE, FILL = "#1c2024", "#8b949e", "#0b63c4", "#eef2f7"
 BEST, EXPECTED = "#b8480b", "#2a7f3f"
+# what is maximised, by `paper.score`
+SCORES = {"loss": "-{} loss (nats)", "accuracy": "{} accuracy (%)"}
 
 
 def picture(result: dict[str, Any]) -> str | None:
@@ -20,10 +22,21 @@ def picture(result: dict[str, Any]) -> str | None:
     cells = (
         {"cell": found.normal} if space.one_cell else {"normal": found.normal, "reduction": found.reduction}
     )
-    return draw(cells, result.get("history", {}), result["choices"]["method"].split("/")[-1])
+    history, method = result.get("history", {}), result["choices"]["method"].split("/")[-1]
+    return draw(cells, history, method, _labels(history, result["config"].get("paper", {})))
 
 
-def draw(cells: dict[str, Cell], history: dict[str, list[float | None]], method: str) -> str:
+def _labels(history: dict[str, list[float | None]], settings: dict[str, Any]) -> tuple[str, str]:
+    """What the steps of a search count, and what its scores are, with their unit."""
+    if "pool_mean" in history:
+        return "steps of the shared network", "validation accuracy (%)"
+    score = SCORES.get(settings.get("score", ""), "{} score")
+    return "networks evaluated", score.format(settings.get("score_split", "validation"))
+
+
+def draw(
+    cells: dict[str, Cell], history: dict[str, list[float | None]], method: str, labels: tuple[str, str]
+) -> str:
     """SVG: a graph for each cell; below them scores by evaluation, their best so far, and what was expected.
 
     Args:
@@ -31,6 +44,7 @@ def draw(cells: dict[str, Cell], history: dict[str, list[float | None]], method:
         history: of the search, with `score`, `best` and, of planned ones, `expected` of each evaluation; of
             shared weights `pool_mean` and `pool_best` of each scoring.
         method: the searcher's name.
+        labels: what its steps and its scores are.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -42,7 +56,7 @@ def draw(cells: dict[str, Cell], history: dict[str, list[float | None]], method:
             axes = canvas.add_axes((0.01, 1 - (0.4 + 3.2 * number) / height, 0.98, 2.9 / height))
             _graph(axes, cell)
             axes.set_title(name, fontsize=8, color=PALE)
-        _curve(canvas.add_axes((0.09, 0.5 / height, 0.88, 1.6 / height)), history)
+        _curve(canvas.add_axes((0.09, 0.5 / height, 0.88, 1.6 / height)), history, labels)
         canvas.text(0.02, 1 - 0.25 / height, f"found by {method}", fontsize=9, weight="bold")
         file = io.StringIO()
         canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -92,7 +106,7 @@ def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], colo
     axes.annotate("", xy=end, xytext=start, arrowprops=shape, zorder=1)
 
 
-def _curve(axes: Any, history: dict[str, list[float | None]]) -> None:
+def _curve(axes: Any, history: dict[str, list[float | None]], labels: tuple[str, str]) -> None:
     steps = history.get("step", [])
     shown = {
         "score": (EDGE, "evaluated", "o"), "pool_mean": (EDGE, "mean of the pool", "o"),
@@ -103,15 +117,14 @@ def _curve(axes: Any, history: dict[str, list[float | None]]) -> None:
         points = [(step, value) for step, value in pairs if value is not None]
         if points:
             axes.scatter(*zip(*points, strict=True), s=12, color=colour, marker=marker, label=label, zorder=2)
-    for name in ("best", "pool_best"):
+    for name, label in (("best", "best so far"), ("pool_best", "best of the pool")):
         pairs = zip(steps, history.get(name, []), strict=False)
         points = [(step, value) for step, value in pairs if value is not None]
         if points:
-            axes.step(
-                *zip(*points, strict=True), where="post", color=BEST, linewidth=1.2, label="best so far"
-            )
-    axes.set_xlabel("evaluations, or steps of the shared network")
-    axes.set_ylabel("score")
+            axes.step(*zip(*points, strict=True), where="post", color=BEST, linewidth=1.2, label=label)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
     axes.grid(color="#dfe3e8", linewidth=0.6)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+        # above the axes, where it hides no point
+        axes.legend(frameon=False, fontsize=7.5, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)

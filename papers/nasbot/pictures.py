@@ -38,18 +38,25 @@ def draw(network: Network, metrics: dict[str, Any], method: str) -> str:
         parts = (_curve, _scatter, _map)
         for place, part in enumerate(parts):
             part(canvas.add_axes((0.57, 0.71 - 0.315 * place, 0.4, 0.21)), metrics)
-        error = metrics.get("found_error", metrics["best_validation"])
-        canvas.text(0.02, 0.96, f"found by {method}: {error:.4g}", fontsize=9, weight="bold")
+        canvas.text(0.02, 0.96, f"found by {method}, {_told(metrics)}", fontsize=9, weight="bold")
         file = io.StringIO()
         canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
+
+
+def _told(metrics: dict[str, Any]) -> str:
+    """How good the found network is: on the test split, or where there is none by what was searched for."""
+    if metrics.get("found_error") is not None:
+        return f"test error {metrics['found_error']:.4g}"
+    return f"value {metrics['best_validation']:.4g}"
 
 
 def _curve(axes: Any, metrics: dict[str, Any]) -> None:
     known = [(n, value) for n, value in enumerate(metrics["curve"], 1) if value is not None]
     axes.step(*zip(*known, strict=True), where="post", color=EDGE)
     axes.set_xlabel("networks evaluated")
-    axes.set_ylabel("best so far (validation)")
+    trained = metrics.get("found_error") is not None
+    axes.set_ylabel("least validation error so far" if trained else "largest value so far")
     axes.grid(color=GRID, linewidth=0.6)
 
 

@@ -113,3 +113,30 @@ def test_a_search_has_a_picture_with_its_cells_and_its_scores() -> None:
     assert picture({**result, "metrics": {"test_loss": 1.0}}) is None
     recurrent = {**result, "config": {"method": {"steps": 11}}}
     assert picture(recurrent) is None
+
+
+@pytest.mark.parametrize(
+    ("history", "settings", "said"),
+    [
+        ({"score": [-0.5], "step": [1]}, {"score": "loss", "score_split": "validation"},
+         ("networks evaluated", "-validation loss (nats)")),
+        ({"score": [50.0], "step": [1]}, {"score": "accuracy", "score_split": "test"},
+         ("networks evaluated", "test accuracy (%)")),
+        ({"pool_mean": [50.0], "step": [9]}, {"score": "loss"},
+         ("steps of the shared network", "validation accuracy (%)")),
+    ],
+)  # fmt: skip
+def test_the_axes_of_a_search_say_what_was_counted_and_what_its_scores_are(
+    history: dict[str, Any], settings: dict[str, Any], said: tuple[str, str]
+) -> None:
+    space = {"nodes": 5, "operations": list(NAO), "one_cell": False, "tokens": "split"}
+    code = list(ConvSpace(5, NAO).encode(NAMED["naonet"]))
+    svg = picture(
+        {
+            "metrics": {"found": code},
+            "config": {"method": space, "paper": settings},
+            "choices": {"method": "architecture_search/nao"},
+            "history": history,
+        }
+    )
+    assert svg is not None and all(f">{label}<" in svg for label in said)

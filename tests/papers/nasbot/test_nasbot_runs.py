@@ -91,6 +91,7 @@ def test_a_search_killed_twice_ends_as_an_unbroken_one_and_trains_nothing_twice(
     assert len(table) == 5 and len({row["network"] for row in table}) == 5
     drawn = picture(found)
     assert drawn is not None and drawn.startswith("<?xml")
+    assert "test error" in drawn and ">least validation error so far<" in drawn
 
 
 def test_searches_share_trainings_and_a_found_network_is_trained_from_its_file(
@@ -113,6 +114,9 @@ def test_functions_of_shape_are_searched_by_every_method(calls: Calls, tmp_path:
         "method=network_search/treebo",
     )  # fmt: skip
     assert "best_validation" in out
+    (found,) = results(tmp_path).values()
+    drawn = picture(found)
+    assert drawn is not None and ", value " in drawn and ">largest value so far<" in drawn
     assert not list(Trainings(tmp_path / "outputs/nasbot/trainings"))
 
 
