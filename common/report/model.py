@@ -45,6 +45,8 @@ SIZES = {
 EXACT = ("identity", "bound")
 # of a README's sections, the one that says how this differs from the authors' code
 DIFFERENCES = ("authors' code", "official code", "differences", "differs", "what to know", "ours")
+# a metric that is the standard error of another; and the share of that one below which it is rounding
+ERROR, ROUNDING = "_sem", 1e-15
 
 
 @dataclass(frozen=True)
@@ -625,7 +627,11 @@ def summary(runs: list[Result], scale: str, key: str, stand_in: str = "") -> Mea
         stand_in: what the runs have in place of the table's data, where they do not say so themselves.
     """
     known = [run for run in runs if key in run["metrics"]]
-    values = [float(v) for run in known if (v := run["metrics"][key]) is not None and _is_number(v)]
+    values = [
+        _without_rounding(run["metrics"], key, float(value))
+        for run in known
+        if (value := run["metrics"][key]) is not None and _is_number(value)
+    ]
     if not known:
         return None
     mean, low, high = interval(values)
@@ -649,9 +655,15 @@ def summary(runs: list[Result], scale: str, key: str, stand_in: str = "") -> Mea
     )
 
 
+def _without_rounding(metrics: dict[str, Any], key: str, value: float) -> float:
+    """A value; 0 for the standard error of equal ones, which rounding alone keeps from it."""
+    mean = metrics.get(key.removesuffix(ERROR)) if key.endswith(ERROR) else None
+    return 0.0 if isinstance(mean, int | float) and abs(value) < ROUNDING * abs(mean) else value
+
+
 def _examples(metrics: dict[str, Any], key: str) -> int:
     """Over how many examples a run's own interval of a share is; 0 of replicates, or where it is silent."""
-    return 0 if f"{key}_sem" in metrics else int(metrics.get("examples") or 0)
+    return 0 if f"{key}{ERROR}" in metrics else int(metrics.get("examples") or 0)
 
 
 def _within_run(metrics: dict[str, Any], key: str, repeats: int) -> tuple[float | None, float | None]:
@@ -661,7 +673,7 @@ def _within_run(metrics: dict[str, Any], key: str, repeats: int) -> tuple[float 
     where their number is not known), and of a share of few examples the run's own, `<share>_low` to
     `<share>_high`.
     """
-    error = metrics.get(f"{key}_sem")
+    error = metrics.get(f"{key}{ERROR}")
     if error is not None:
         from scipy.stats import t
 

@@ -68,6 +68,16 @@ def test_one_run_of_many_replicates_has_the_interval_of_its_own_standard_error()
     assert without is not None and without.low is None
 
 
+def test_a_standard_error_that_is_rounding_alone_is_0() -> None:
+    run = made_up(next(iter(runnable("yogi"))), "laptop", 0)
+    for mean, error, shown in ((-3.3521, 6.3e-17, "0"), (5.0, 0.5, "0.5"), (0.0, 1e-17, "1e-17")):
+        found = model.summary([run | {"metrics": {"best": mean, "best_sem": error}}], "paper", "best_sem")
+        assert found is not None and found.text == shown
+    # what is no standard error of anything may be as small as it is
+    alone = model.summary([run | {"metrics": {"gap_sem": 1e-17}}], "paper", "gap_sem")
+    assert alone is not None and alone.text == "1e-17"
+
+
 def test_a_share_of_few_examples_has_the_interval_that_its_run_gives() -> None:
     metrics = {"noncertified_error": 30.0, "noncertified_low": 6.67, "noncertified_high": 65.2}
     run = made_up(next(iter(runnable("yogi"))), "laptop", 0) | {"metrics": metrics}
