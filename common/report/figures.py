@@ -267,7 +267,7 @@ def _against_each_other(
         points = [point for line in lines for point in line.curves[0]]
         if len(set(points)) < 2:
             continue
-        xs = [x for x, _ in points]
+        xs = [x for x, _ in points] + [x for line in lines for x, _ in line.reported]
         x, y = (with_unit(metric, table.metrics[metric].get("unit")) for metric in plane)
         yield panel_figure(
             f"{table.name}.{scale}.plane.{'.'.join(place.values())}".rstrip("."),

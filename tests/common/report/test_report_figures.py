@@ -186,6 +186,12 @@ def test_two_metrics_of_a_plane_stand_against_each_other_in_a_curve_for_each_ser
     rows = [replace(row, reported=row.reported | told) for row in crossed.rows]
     (drawn,) = (one for one in table_figures(replace(crossed, rows=rows)) if one.kind == "plane")
     assert "reported" in drawn.svg and "Reported: 4." in drawn.alt
+    # what is reported far from what is measured makes the axis logarithmic, too
+    told = {"grad_norm_sq": 5e5, "train_loss": 4.0}
+    rows = [replace(row, reported=row.reported | told) for row in crossed.rows]
+    (drawn,) = (one for one in table_figures(replace(crossed, rows=rows)) if one.kind == "plane")
+    labels = {float(label) for label in re.findall(r">([\d.e+]+)</text>", drawn.svg)}
+    assert {1e4, 1e5} <= labels
 
 
 def test_reported_values_of_a_table_stand_in_its_figure(report: Report) -> None:
