@@ -79,6 +79,18 @@ class Paired(_Strict):
             raise ValueError("a and b are the same runs")
         return self
 
+    def claimed(self, than: str = "") -> str:
+        """What A is said to be: `lower by more than 2 %`; of a `least` below 0 `not higher by 2 % or more`.
+
+        Args:
+            than: what stands behind `lower`, as ` than that of B`.
+        """
+        least = f"{100 * abs(self.least):g} %" if self.relative else number(abs(self.least))
+        if self.least < 0:
+            worse = "higher" if self.better == "lower" else "lower"
+            return f"not {worse}{than} by {least} or more"
+        return f"{self.better}{than}" + (f" by more than {least}" if self.least else "")
+
 
 class Point(_Strict):
     """One step of a series: where it stands on the x axis, and its words."""
@@ -252,13 +264,8 @@ class Claim:
         return f"{rule.metric} = {_named(rule.equals)} to within {number(rule.tolerance)} {every}"
 
     def _paired_words(self, rule: Paired) -> str:
-        least = f"{100 * abs(rule.least):g} %" if rule.relative else number(abs(rule.least))
-        a, b = self.label("a"), self.label("b")
-        if rule.least < 0:
-            worse = "higher" if rule.better == "lower" else "lower"
-            return f"{rule.metric} of {a} not {worse} than that of {b} by {least} or more"
-        more = f" by more than {least}" if rule.least else ""
-        return f"{rule.metric} of {a} {rule.better} than that of {b}{more}"
+        than = f" than that of {self.label('b')}"
+        return f"{rule.metric} of {self.label('a')} {rule.claimed(than)}"
 
     def _trend_words(self, rule: Trend) -> str:
         if rule.monotone is not None:

@@ -259,9 +259,7 @@ def _paired(claim: Claim, rule: Paired, measured: list[Measured]) -> Finding:
         state = "refuted"
     word, shown = (rule.better, effect) if effect.mean >= 0 else (OPPOSITE[rule.better], -effect)
     amount = shown.percent() if rule.relative else str(shown)
-    least = f"{100 * rule.least:g} %" if rule.relative else number(rule.least)
-    claimed = f"claimed: {rule.better}" + (f" by more than {least}" if rule.least else "")
-    text = f"{means}: {word} by {amount}, {_seeds(n)}; {claimed}"
+    text = f"{means}: {word} by {amount}, {_seeds(n)}; claimed: {rule.claimed()}"
     return Finding(state, n, text, effect.mean, effect.low, effect.high)
 
 

@@ -112,6 +112,19 @@ def test_a_relative_effect_is_a_fraction_of_bs_mean() -> None:
     assert paired([1.0, 2.0], [0.0, 0.0], relative=True).state == "inconclusive"
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "claimed: lower"),
+        ({"least": 0.02, "relative": True}, "claimed: lower by more than 2 %"),
+        ({"least": -0.5}, "claimed: not higher by 0.5 or more"),
+        ({"least": -0.5, "better": "higher"}, "claimed: not lower by 0.5 or more"),
+    ],
+)
+def test_a_verdict_says_what_was_claimed(changes: dict[str, Any], said: str) -> None:
+    assert paired([1.0, 2.0], [2.0, 4.0], **changes).text.endswith(f"; {said}")
+
+
 FINITE = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
 
 
