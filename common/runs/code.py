@@ -13,6 +13,8 @@ from common.runs import own as own_modules
 from common.runs.reach import Project
 from common.tables.tables import ROOT, SCALES, in_roots, load_tables, papers, runnable
 
+SCALE = " scale="
+
 
 def code_hash(
     paper: str, choices: dict[str, str], config: dict[str, Any], places: tuple[Path, ...] = ()
@@ -41,6 +43,22 @@ def code_hash(
         said = _values_hash(ROOT / "conf", group, choice, own | {"paper", "recipe"})
         digest.update(f"{group.split('/')[0]}={choice}{said}".encode())
     return digest.hexdigest()[:12]
+
+
+def served_settings(result: dict[str, Any]) -> dict[str, str]:
+    """By the words and the scale that a result served (`settings_name`): the hash of what the tables set.
+
+    Results of older versions name no scale there: theirs is the result's own.
+    """
+    found = result.get("settings", {})
+    return {
+        name if SCALE in name else settings_name(name, result["scale"]): said for name, said in found.items()
+    }
+
+
+def settings_name(asked_for: str, scale: str) -> str:
+    """How a result names what it served; two scales whose budgets are alike are one run, and two names."""
+    return f"{asked_for}{SCALE}{scale}"
 
 
 def settings_hash(asked_for: str, scale: str) -> str:
@@ -126,8 +144,7 @@ def stale(result: dict[str, Any], places: tuple[Path, ...] = ()) -> bool:
     places = own_modules.places_of(result.get("overrides", [])) or places
     if len(result.get("codes", [])) > 1:
         return True
-    served = result.get("settings", {})
-    if any(found != settings_hash(words, result["scale"]) for words, found in served.items()):
+    if any(found != settings_hash(*name.split(SCALE)) for name, found in served_settings(result).items()):
         return True
     changed = result["code"] != code_hash(result["paper"], result["choices"], result["config"], places)
     return changed or any(stale(stage, places) for stage in result.get("stages", {}).values())

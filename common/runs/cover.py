@@ -25,8 +25,9 @@ from common.runs.worker import INTERRUPTED
 from common.runs.worker_process import PATIENCE, Worker
 
 HELP = """Measure every entry that is cheap, and keep the numbers in results/: those that nobody has measured
-first, then those of earlier code, the oldest first; what failed here at its last try, as files are missing,
-comes after all others. It can be stopped at any time and goes on where it was.
+first, the cheapest before the untried, then those of earlier code, the oldest first; what failed here at
+its last try, as files are missing, comes after all others. It can be stopped at any time and goes on where
+it was.
 
   python cover.py                               all papers, for an hour, entries of at most two minutes each
   python cover.py 'spider.*' 'yogi.ae_small.*'  those of some tables

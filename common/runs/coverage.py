@@ -92,8 +92,8 @@ def items_of(
         within: seconds that count as cheap.
 
     Returns:
-        Those that nobody has measured first, then those of earlier code, the oldest first; then the fresh
-        ones.
+        Those that nobody has measured first, the cheapest of them first and the untried last; then those of
+        earlier code, the oldest first; then the fresh ones.
     """
     order: dict[State, int] = {"not measured": 0, "earlier code": 1, "fresh": 2}
     items = []
@@ -106,7 +106,11 @@ def items_of(
             items.append(replace(found["paper"], cost=paper))
         if found["laptop"].state != "not measured" or found["paper"].state == "not measured":
             items.append(found["laptop"])
-    return sorted(items, key=lambda item: (order[item.state], item.finished))
+
+    def rank(item: Item) -> tuple[int, str, float]:
+        return order[item.state], item.finished, math.inf if item.cost is None else item.cost.seconds
+
+    return sorted(items, key=rank)
 
 
 def _item(entry: Entry, scale: Scale, evidence: Evidence, costs: Mapping[str, Cost]) -> Item:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.runs.code import served_settings
 from common.runs.neutral import NEUTRAL_IN
 from common.runs.result import read_result
 from common.runs.words import quoted
@@ -89,7 +90,7 @@ def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     entries = list(dict.fromkeys([*old["entries"], *new["entries"]]))
     reported = {**old["reported"], **new["reported"]}
     forms = list(dict.fromkeys([*asked_forms(old), *asked_forms(new)]))
-    settings = {**old.get("settings", {}), **new.get("settings", {})}
+    settings = {**served_settings(old), **served_settings(new)}
     both = {"entries": entries, "reported": reported, "asked": [list(words) for words in forms]}
     return {**new, **both, "settings": settings}
 

@@ -30,7 +30,7 @@ from common.data.shared.fingerprint import changes, fingerprint_of
 from common.runs.callbacks import Checkpoints, InPlace
 from common.runs.catalogue import check_accepted, find_entry
 from common.runs.check import accepted, check_config, check_parts, load_target, needs_import
-from common.runs.code import code_changes, code_hash, settings_hash
+from common.runs.code import code_changes, code_hash, served_settings, settings_hash, settings_name
 from common.runs.debug import Debug, check_debug
 from common.runs.environment import environment
 from common.runs.evidence import asked, asked_forms, key_of, results_folder
@@ -156,7 +156,7 @@ def _served(result: dict[str, Any], request: Request) -> dict[str, Any]:
         forms = [*forms, asked(request.overrides)]
     served = {**result, "entries": entries, "reported": reported, "asked": [list(words) for words in forms]}
     # these words compose to this run today, whatever they did before
-    served["settings"] = {**result.get("settings", {}), **_settings(result["paper"], request)}
+    served["settings"] = {**served_settings(result), **_settings(result["paper"], request)}
     return served
 
 
@@ -463,8 +463,9 @@ def _reported(entry: str | None) -> dict[str, Any]:
 
 def _settings(paper: str, request: Request) -> dict[str, str]:
     """A hash of what the tables set for the words of a run, by the entry or the paper that they name."""
-    words = request.entry or f"paper={paper}"
-    return {words: settings_hash(words, request.choices["scale"])}
+    asked_for = request.entry or f"paper={paper}"
+    scale = request.choices["scale"]
+    return {settings_name(asked_for, scale): settings_hash(asked_for, scale)}
 
 
 def _quiet() -> None:

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from common.runs import code
-from common.runs.code import code_hash, settings_hash, stale
+from common.runs.code import code_hash, settings_hash, settings_name, stale
+from common.runs.evidence import joined
 
 CHOICES = {"dataset": "digits", "method": "optimizer/yogi"}
+SERVED = {"entries": [], "reported": {}, "overrides": []}
 CONFIG = {"paper": {"_target_": "papers.yogi.module.YogiModule"}, "parts": [{"_target_": "torch.nn.ReLU"}]}
 
 
@@ -47,6 +49,26 @@ def test_a_result_is_stale_when_the_settings_of_an_entry_that_it_serves_are_othe
     assert not stale(made(settings={entry: settings_hash(entry, "laptop")}))
     assert stale(made(settings={entry: settings_hash(entry, "smoke")}))
     assert stale(made(settings={"yogi.table_ae.gone": "0123456789ab"}))
+
+
+def test_of_a_run_that_two_scales_share_the_settings_of_each_count() -> None:
+    row = "yogi.counterexample.adam"
+    served = [
+        made(scale=scale, settings={settings_name(row, scale): settings_hash(row, scale)}, **SERVED)
+        for scale in ("laptop", "paper")
+    ]
+    for old, new in (served, served[::-1]):
+        both = joined(old, new)
+        assert sorted(both["settings"]) == [f"{row} scale=laptop", f"{row} scale=paper"]
+        assert not stale(both)
+        for name in both["settings"]:
+            assert stale({**both, "settings": {**both["settings"], name: "0123456789ab"}})
+
+
+def test_settings_of_an_older_result_are_those_of_its_own_scale_whatever_scale_it_is_made_for_anew() -> None:
+    row = "yogi.table_ae.mnist_adam_default"
+    older = made(scale="laptop", settings={row: settings_hash(row, "laptop")}, **SERVED)
+    assert not stale(joined(older, made(scale="paper", settings={}, **SERVED)))
 
 
 @pytest.fixture

@@ -80,6 +80,14 @@ def test_what_is_known_to_be_dear_is_not_cheap_and_what_nobody_has_tried_may_be(
     assert len(cheap(items, 600.0)) == 2
 
 
+def test_of_what_nobody_has_measured_the_cheapest_comes_first_and_the_untried_last() -> None:
+    entries = [entry(row, {"e": None}, {"e": 1}) for row in ("untried", "dear", "low")]
+    costs = {key_of("yogi.table.dear", "laptop"): Cost(50.0, True)}
+    costs[key_of("yogi.table.low", "laptop")] = Cost(4.0, False)
+    items = items_of(entries, Evidence.of({}), costs, 60.0)
+    assert [item.entry.split(".")[2] for item in items] == ["low", "dear", "untried"]
+
+
 def test_an_unknown_entry_is_named_with_near_ones() -> None:
     with pytest.raises(UserError, match=r"unknown entry yogi\.ae_smal\.\*; did you mean yogi\.ae_small"):
         chosen(["yogi.ae_smal.*"])

@@ -1,4 +1,4 @@
-"""What a run that goes on from a checkpoint says about its data and its code."""
+"""What a run that goes on from a checkpoint says of its data and code, and whom a finished one serves."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +11,9 @@ import torch
 from common.base.errors import UserError
 from common.data.shared.fingerprint import fingerprint_of
 from common.runs.callbacks import Checkpoints, random_states
+from common.runs.code import settings_hash
 from common.runs.processes import Processes
-from common.runs.runner import _resume_from
+from common.runs.runner import _resume_from, _served
 
 Make = Callable[..., Any]
 
@@ -63,3 +64,13 @@ def test_a_resumed_run_knows_all_codes_that_made_it(before: list[str], now: str,
     callback.load_state_dict({"random": random_states(), "seconds": 1.0, "codes": before})
     assert callback.codes == codes
     assert callback.state_dict()["codes"] == codes
+
+
+def test_a_finished_run_that_serves_another_scale_keeps_the_settings_of_both() -> None:
+    row = "yogi.counterexample.adam"
+    laptop = {f"{row} scale=laptop": settings_hash(row, "laptop")}
+    result = {"paper": "yogi", "scale": "laptop", "entries": [row], "reported": {}, "settings": laptop}
+    asked_for = SimpleNamespace(entry=row, overrides=[f"entry={row}"], choices={"scale": "paper"})
+    served = _served({**result, "asked": [[f"entry={row}", "scale=laptop"]]}, asked_for)
+    assert served["settings"] == laptop | {f"{row} scale=paper": settings_hash(row, "paper")}
+    assert served["asked"] == [[f"entry={row}", "scale=laptop"], [f"entry={row}"]]
