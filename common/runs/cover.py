@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from rich.table import Column, Table
 
 from common.base.command import refuse_options, run_or_help
@@ -126,11 +127,12 @@ class Folders:
 
     def note(self, item: Item, cost: Cost) -> None:
         """Keep what an item costs; it has not failed."""
-        costs = {**self.costs(), item.name: cost}
-        write_json(self.path, {name: asdict(costs[name]) for name in sorted(costs)})
-        failures = self.failures()
-        if failures.pop(item.name, None) is not None:
-            write_json(self.failures_path, failures)
+        with self._alone():
+            costs = {**self.costs(), item.name: cost}
+            write_json(self.path, {name: asdict(costs[name]) for name in sorted(costs)})
+            failures = self.failures()
+            if failures.pop(item.name, None) is not None:
+                write_json(self.failures_path, failures)
 
     @property
     def failures_path(self) -> Path:
@@ -144,8 +146,14 @@ class Folders:
 
     def note_failure(self, item: Item, said: str) -> None:
         """Keep what an item said that failed."""
-        failures = self.failures() | {item.name: said}
-        write_json(self.failures_path, {name: failures[name] for name in sorted(failures)})
+        with self._alone():
+            failures = self.failures() | {item.name: said}
+            write_json(self.failures_path, {name: failures[name] for name in sorted(failures)})
+
+    def _alone(self) -> FileLock:
+        """While it is held no other sitting in these folders notes anything."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.results / ".lock")
 
 
 def measure(items: Sequence[Item], settings: dict[str, float], words: Sequence[str], folders: Folders) -> int:

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import queue
 from collections.abc import Callable
 from pathlib import Path
@@ -192,3 +193,21 @@ def test_costs_are_kept_by_name_in_order(tmp_path: Path) -> None:
         ("a scale=paper", Cost(1.0, True)),
         ("b scale=paper", Cost(3.0, True)),
     ]
+
+
+def note_many(worker: int, folders: Folders) -> None:
+    for i in range(8):
+        folders.note(Item(f"made.{worker}.{i}", "laptop", "not measured", "", None), Cost(1.0, True))
+        folders.note_failure(Item(f"failed.{worker}.{i}", "laptop", "not measured", "", None), "no file")
+
+
+def test_four_sittings_that_note_in_one_folder_at_once_lose_nothing(tmp_path: Path) -> None:
+    folders = Folders([f"output_dir={tmp_path / 'outputs'}", f"results_dir={tmp_path / 'results'}"])
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=note_many, args=(worker, folders)) for worker in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert (len(folders.costs()), len(folders.failures())) == (32, 32)
