@@ -109,7 +109,8 @@ class Interval:
     def texts(self) -> tuple[str, str, str]:
         """Mean, low and high: the ends to two digits of the shorter side, the mean to three of it.
 
-        What is compared seed by seed may differ by less than its interval is wide.
+        What is compared seed by seed may differ by less than its interval is wide. An end that is not 0 is
+        not written as 0, since a verdict rests on its side of it.
         """
         sides = [side for side in (self.mean - self.low, self.high - self.mean) if 0 < side < math.inf]
         if not self.bounded or self.flat or not sides:
@@ -118,7 +119,10 @@ class Interval:
         if of_mean is None or of_ends is None:
             mean, low, high = (f"{value:.3g}" for value in (self.mean, self.low, self.high))
             return mean, low, high
-        return fixed(self.mean, of_mean), fixed(self.low, of_ends), fixed(self.high, of_ends)
+        nearest = min(abs(self.low), abs(self.high))
+        if nearest and float(fixed(nearest, of_ends).replace(",", "")) == 0:
+            of_ends = decimals(nearest, digits=1) or of_ends
+        return fixed(self.mean, max(of_mean, of_ends)), fixed(self.low, of_ends), fixed(self.high, of_ends)
 
     def __str__(self) -> str:
         mean, low, high = self.texts

@@ -166,11 +166,11 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
         of_axis = [row for row in table.rows if row.runs and axis.name in row.point]
         panels.append((place, _with_looks(lines, [_label(row, others, place) for row in of_axis])))
     # panels beside each other are compared, so they have one kind of axis
-    log_y = all(_far_apart(lines) for _, lines in panels)
+    log_y = _far_apart_in_one([lines for _, lines in panels])
     for place, lines in panels:
         xs = [x for line in lines for x, _ in line.curves[0]]
         members = [row for row in known if all(row.point.get(name) == at for name, at in place.items())]
-        what = f"{metric} against {axis.key}" + _mean_of(members, scale) + _interval_of(lines)
+        what = f"{metric} against {axis.name}" + _mean_of(members, scale) + _interval_of(lines)
         title = " · ".join([what, *place.values()])
         yield panel_figure(
             f"{table.name}.{scale}.{metric}.{'.'.join(place.values())}".rstrip("."),
@@ -199,7 +199,7 @@ def _with_looks(lines: list[Line], labels: Iterable[str]) -> list[Line]:
 
 def _named(name: str, key: str) -> str:
     """An axis by its name in the table, and by its key where that says something else."""
-    return key if key.split(".")[-1] == name else f"{name} ({key})"
+    return name if key.split(".")[-1] == name else f"{name} ({key})"
 
 
 def with_unit(metric: str, unit: str | None) -> str:
@@ -421,7 +421,8 @@ def _once(rows: list[Row], scale: str) -> list[Row]:
 def _joined(rows: list[Row]) -> Row:
     first = rows[0]
     point = {axis: shared_name([row.point.get(axis, "") for row in rows]) for axis in first.point}
-    return replace(first, name=shared_name([row.name for row in rows]), point=point)
+    own = {key: told for row in rows for key, told in row.own.items()}
+    return replace(first, name=shared_name([row.name for row in rows]), point=point, own=own)
 
 
 def shared_name(names: list[str]) -> str:
@@ -542,11 +543,19 @@ def _objective(run: Result) -> Objective:
 
 
 def _objective_name(objective: Objective, others: Iterable[Objective]) -> str:
-    """What tells an objective from the others of a table."""
-    names, settings = objective
+    """What tells an objective from the others of a table: its data, its method, the sum or mean of pixels."""
+    (names, settings), others = objective, list(others)
+    places = [{other[place] for other, _ in others} for place in range(len(names))]
+    telling = [name for name, known in zip(names, places, strict=True) if len(known) > 1]
     alike = [dict(other) for kind, other in others if kind == names]
     own = [f"{key}={value}" for key, value in settings if any(other.get(key) != value for other in alike)]
-    return " ".join(filter(None, [*names, *own]))
+    return " ".join(filter(None, [*map(_method_name, telling), *own]))
+
+
+def _method_name(choice: str) -> str:
+    """`kd` of `distillation/kd`, and `no distillation` of `distillation/none`."""
+    group, _, name = choice.rpartition("/")
+    return f"no {group}" if group and name == "none" else name
 
 
 def _step_of(key: str, series: str) -> float | None:
@@ -558,7 +567,8 @@ def _step_of(key: str, series: str) -> float | None:
 def _curve_line(row: Row, label: str, scale: str, shown: Shown) -> Line:
     """The curve of a row, with what is reported for where it ends and for points of it."""
     curves = _mean_curve([_curve(run["history"], shown.key, shown.sign) for run in row.runs[scale]])
-    value = row.reported.get(shown.metric) if shown.metric else None
+    # what is reported for a point of the curve that the row alone reads is no value of its end
+    value = row.reported.get(shown.metric) if shown.metric and not row.own else None
     ends = [x for curve in curves for x, _ in curve]
     reported = []
     if isinstance(value, int | float):
@@ -569,6 +579,14 @@ def _curve_line(row: Row, label: str, scale: str, shown: Shown) -> Line:
         for name, at in shown.points.items()
         if isinstance(told := row.reported.get(name), int | float) and ends and at <= max(ends)
     ]
+    reported += sorted(
+        (at, float(told))
+        for name, told in row.own.items()
+        if isinstance(told, int | float)
+        and (at := _step_of(name, shown.key)) is not None
+        and ends
+        and at <= max(ends)
+    )
     return Line(label, curves, [], reported, row.source.unverified, tuple(_band_of(row, scale, shown)))
 
 
@@ -691,6 +709,7 @@ def panel_figure(
     log_x: bool,
     log_y: bool | None = None,
 ) -> Figure:
+    title, lines = decimal(title), [replace(line, label=decimal(line.label)) for line in lines]
     note = with_scale(title, scale)
     svg = draw(lines, note, labels, log_x, log_y)
     return Figure(file_name(name), svg, title, _alt(note, lines, labels), scale, kind)
@@ -699,6 +718,11 @@ def panel_figure(
 def file_name(name: str) -> str:
     """A name as one that every file system takes."""
     return re.sub(r"[^\w.-]", "_", name)
+
+
+def decimal(name: str) -> str:
+    """Names of a table as a reader takes them: `eps0.003` of `eps0p003`, as an id holds no dot."""
+    return re.sub(r"(?<=\d)p(?=\d)", ".", name)
 
 
 def with_scale(title: str, scale: str) -> str:
@@ -727,6 +751,7 @@ def draw(
         set_ticks(axes.xaxis, "log" if log_x else "linear", axes)
         log_y = _far_apart(lines) if log_y is None else log_y
         set_ticks(axes.yaxis, "log" if log_y else "linear", axes)
+        _keep_last_tick(axes)
         axes.grid(which="major")
         canvas.text(0.02, 1 - 0.07 / height, "\n".join(heading), fontsize=8.5, va="top", weight="bold")
         canvas.text(0.56, (0.16 + legend) / height, labels[0], ha="center", va="center")
@@ -737,8 +762,8 @@ def draw(
     return themed(file.getvalue())
 
 
-# inches, and characters in a line
-WIDE, TITLE_WIDTH = 4.6, 60
+# inches, characters in a line, and inches that stay free at the right
+WIDE, TITLE_WIDTH, EDGE = 4.6, 60, 0.03
 
 
 def _settings() -> Any:
@@ -784,6 +809,20 @@ def set_ticks(axis: Any, scale: str, axes: Any) -> None:
     axis.set_ticklabels(
         [f"{tick:.6g}" if 1e-4 <= abs(tick) < 1e6 or tick == 0 else f"{tick:.0e}" for tick in ticks]
     )
+
+
+def _keep_last_tick(axes: Any) -> None:
+    """Make axes as much narrower as the last tick's label needs, which the picture's edge would cut."""
+    ticks = axes.get_xticks()
+    if not len(ticks):
+        return
+    label = axes.get_xticklabels()[-1].get_text()
+    display = axes.transData.transform((ticks[-1], axes.get_ylim()[0]))
+    place = axes.transAxes.inverted().transform(display)[0]
+    box = axes.get_position()
+    room = 1 - (_width_of(label) / 2 + EDGE) / WIDE - box.x0
+    if place > 0 and box.width * place > room:
+        axes.set_position((box.x0, box.y0, room / place, box.height))
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
@@ -872,8 +911,19 @@ def marks_of(points: int, index: int, count: int, marks: int = 5) -> list[int]:
 
 
 def _far_apart(lines: list[Line]) -> bool:
+    return far_apart(_heights(lines))
+
+
+def _far_apart_in_one(panels: list[list[Line]]) -> bool:
+    """Whether the values of some panel are far apart, and those of all can stand on its axis."""
+    heights = [_heights(lines) for lines in panels]
+    return any(map(far_apart, heights)) and all(min(values) > 0 for values in heights)
+
+
+def _heights(lines: list[Line]) -> list[float]:
+    """All values that a panel has on its vertical axis."""
     values = [y for line in lines for curve in line.curves for _, y in curve]
-    return far_apart(values + [y for line in lines for _, y in line.reported])
+    return values + [y for line in lines for _, y in line.reported]
 
 
 def far_apart(values: list[float]) -> bool:
@@ -920,6 +970,7 @@ def draw_rows(lines: list[Line], title: str, label: str) -> str:
                 axes.plot(*zip(*line.reported, strict=True), color=INK, **ring)
         values = [line.curves[0][0][0] for line in lines] + [x for line in lines for x, _ in line.reported]
         set_ticks(axes.xaxis, "log" if far_apart(values) else "linear", axes)
+        _keep_last_tick(axes)
         axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.yaxis.set_major_locator(FixedLocator(list(range(len(lines)))))
         axes.set_yticklabels(names)

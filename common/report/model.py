@@ -160,6 +160,8 @@ class Row:
     values: dict[str, Any]
     point: dict[str, str]
     left_out: int = 0
+    # what is reported for metrics that the row reads from keys of its own: {auc_at_5: 0.81}
+    own: dict[str, Any] = field(default_factory=dict)
 
     @property
     def runnable(self) -> bool:
@@ -281,7 +283,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Paper:
-    """One page: a paper, its claims with their verdicts, and its tables."""
+    """One page: a paper, its claims with their verdicts, and its tables.
+
+    Attributes:
+        figure: the name of the figure that shows what it claims first of all; "" for the first of its main
+            table.
+    """
 
     name: str
     title: str
@@ -294,6 +301,7 @@ class Paper:
     claims: list[tuple[Claim, Verdict]]
     tables: list[Table]
     counts: Counts
+    figure: str = ""
 
     @property
     def main(self) -> Table | None:
@@ -400,6 +408,7 @@ def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -
         claims=claims,
         tables=tables,
         counts=_counts(tables, claims),
+        figure=spec.get("figure", ""),
     )
 
 
@@ -549,6 +558,7 @@ def _row(
         values=entry.values,
         point=point,
         left_out=left_out,
+        own={key: entry.reported.get(metric) for metric, key in entry.result.items()},
     )
 
 

@@ -59,13 +59,22 @@ class Page:
 
     @property
     def headline(self) -> Figure | None:
-        """The figure that the page begins with: the first of its main table."""
-        return next(iter(self.figures.get(self.main_id, [])), None)
+        """The figure that the page begins with: the one that its paper is listed with, where that is drawn,
+        else the first of the main table.
+        """
+        drawn = [figure for figures in self.figures.values() for figure in figures]
+        listed = [figure for figure in drawn if self.paper.figure == figure.name]
+        return next(iter([*listed, *self.figures.get(self.main_id, [])]), None)
+
+    @property
+    def headline_table(self) -> Table | None:
+        """The table that the headline is drawn from."""
+        return next((table for table in self.paper.tables if self.headline in self.figures[table.id]), None)
 
     def size_of(self, table: Table, figure: Figure) -> str:
-        """What the size of a figure's runs is (`common.report.model.SIZES`)."""
-        own = table.ours or not self.paper.experiments
-        return "own" if figure.scale == "paper" and own else figure.scale
+        """What the size of a figure's runs is (`common.report.model.SIZES`): the paper's where all are."""
+        found = {self.paper.size(row, figure.scale) for row in table.rows if figure.scale in row.measured}
+        return next((size for size in ("own", "recalled") if size in found), figure.scale)
 
 
 def write(report: Report, into: Path, pages: Iterable[str]) -> Path:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from common.claims.claims import Claim, Run, parse_claim
-from common.claims.judge import Verdict, judge, mean_interval
+from common.claims.judge import Interval, Verdict, judge, mean_interval
 from common.runs.evidence import Evidence, asked
 
 COMMON = {"says": "so", "source": {"kind": "ours", "where": "here"}, "runs": ["paper=yogi"]}
@@ -123,6 +123,13 @@ def test_a_relative_effect_is_a_fraction_of_bs_mean() -> None:
 )
 def test_a_verdict_says_what_was_claimed(changes: dict[str, Any], said: str) -> None:
     assert paired([1.0, 2.0], [2.0, 4.0], **changes).text.endswith(f"; {said}")
+
+
+def test_an_end_that_is_not_0_is_not_written_as_0() -> None:
+    # the verdict rests on which side of 0 it lies
+    assert str(Interval(0.821, 0.0023, 1.64)) == "0.821 [0.002, 1.640]"
+    assert str(Interval(-0.821, -1.64, -0.0023)) == "-0.821 [-1.640, -0.002]"
+    assert str(Interval(0.82, 0.0, 1.64)) == "0.820 [0.00, 1.64]"
 
 
 FINITE = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))

@@ -220,6 +220,25 @@ def test_a_metric_at_a_step_shows_its_curve_with_the_reported_points(report: Rep
     assert all("7 at 3" in figure.alt and "Reported: 6.5." in figure.alt for figure in drawn)
 
 
+def test_what_is_reported_for_points_that_rows_read_of_one_run_stands_at_these_points(report: Report) -> None:
+    original, first = table(report, "table_ae"), measured_rows(report)[0]
+    history = {"step": [1.0, 5.0, 9.0], "gain": [5.0, 6.0, 7.0]}
+    runs = {scale: [run | {"history": history} for run in found] for scale, found in first.runs.items()}
+    told = {1: 4.5, 9: 6.5, 20: 9.0}
+    rows = [
+        replace(first, name=f"all_at{at}", runs=runs, reported={"gain": value}, own={f"gain_at_{at}": value})
+        for at, value in told.items()
+    ]
+    one = replace(original, rows=rows, results={"gain": "gain"}, metrics={"gain": {}}, axes=[], axis=None)
+    lines: list[Line] = []
+    shown = Shown("gain", "gain", metric="gain")
+    for row in figures._once(rows, "laptop"):
+        lines.append(figures._curve_line(row, row.name, "laptop", shown))
+    # that of the first point is no value of the whole curve, and what is beyond its end is not drawn
+    assert [line.reported for line in lines] == [[(1.0, 4.5), (9.0, 6.5)]]
+    assert [figure.kind for figure in table_figures(one)].count("curves") == len(one.scales())
+
+
 def test_the_scales_of_a_table_are_drawn_apart(report: Report) -> None:
     drawn = list(table_figures(table(report, "table_ae")))
     kinds = {(figure.scale, figure.kind) for figure in drawn}
@@ -364,6 +383,50 @@ def test_losses_with_other_weights_share_no_panel(report: Report) -> None:
     assert "weight=1.0" in drawn.title and "m0" in drawn.alt and "l0.0" not in drawn.alt
 
 
+def test_a_panel_is_named_by_what_tells_its_loss_from_the_others_of_its_table() -> None:
+    def told(*objectives: tuple[str, str, str]) -> list[str]:
+        whole = [(names, ()) for names in objectives]
+        return [figures._objective_name(one, whole) for one in whole]
+
+    names = told(("digits", "distillation/kd", "sum"), ("digits", "distillation/none", "sum"))
+    assert names == ["kd", "no distillation"]
+    assert told(("digits", "", "sum"), ("digits", "", "mean"), ("mnist", "", "sum"))[1] == "digits mean"
+
+
+def test_an_axis_is_called_by_its_name_and_by_its_key_where_that_says_more() -> None:
+    assert figures._named("eps", "paper.eps") == "eps"
+    assert figures._named("q", "paper.batch") == "q (paper.batch)"
+
+
+def test_decimals_in_names_are_drawn_as_decimals() -> None:
+    names = ("eps0p003", "k_0p5_epochs_1", "p2_adagrad", "ft_p2", "4p")
+    assert [figures.decimal(name) for name in names] == [
+        *("eps0.003", "k_0.5_epochs_1", "p2_adagrad", "ft_p2", "4p")
+    ]
+    line = Line("eps0p1", [[(1.0, 2.0), (2.0, 3.0)]], [], [], False)
+    drawn = figures.panel_figure("t", "a · n0p2", [line], "paper", "axis", ("x", "y"), log_x=False)
+    assert ">eps0.1<" in drawn.svg and drawn.title == "a · n0.2" and "eps0.1: 2 at 1" in drawn.alt
+
+
+def test_panels_beside_each_other_are_logarithmic_where_one_needs_it_and_all_can_be() -> None:
+    def line(*ys: float) -> Line:
+        return Line("a", [list(enumerate(ys))], [], [], False)
+
+    near, far = [line(1.0, 3.0)], [line(1.0, 400.0)]
+    assert figures._far_apart_in_one([near, far]) and not figures._far_apart_in_one([near, near])
+    assert not figures._far_apart_in_one([far, [line(0.0, 3.0)]])
+
+
+@pytest.mark.parametrize("last", [4.8e5, 9.5e5])
+def test_the_label_of_the_last_tick_ends_within_the_picture(last: float) -> None:
+    line = Line("a", [[(1e5, 1.0), (last, 2.0)]], [], [], False)
+    svg = draw([line], "t", ("x", "y"), log_x=True)
+    width = float(re.findall(r'width="([\d.]+)"', svg)[0])
+    ticks = re.findall(r'middle[^>]* x="([\d.]+)"[^>]*>([\de+]+)</text>', svg)
+    ends = [float(x) + 72 * figures._width_of(label) / 2 for x, label in ticks]
+    assert len(ends) > 2 and max(ends) <= width
+
+
 def test_a_table_says_that_its_steps_are_no_curve_or_what_they_are(report: Report) -> None:
     history = {"step": [10.0, 20.0, 30.0], "seconds": [1.0, 2.0, 3.0]}
     row = with_runs(measured_rows(report)[0], [history], seconds=3.0)
@@ -449,7 +512,7 @@ def test_a_standard_error_has_no_figure_of_its_own(report: Report) -> None:
     named = {"train_loss": "best_at_2", "grad_norm_sq": "best_at_2_sem"}
     drawn = list(table_figures(replace(original, results=named)))
     assert [figure.title for figure in drawn if figure.kind == "axis"] == [
-        "train_loss against dataset.batch_size, mean of 3 seeds, 95% interval"
+        "train_loss against batch, mean of 3 seeds, 95% interval"
     ]
 
 

@@ -10,9 +10,20 @@ import pytest
 
 from common.claims.arena import arenas
 from common.claims.judge import Interval, mean_interval
-from common.report.model import Report
-from common.report.site import breakable, coded, currency, effect, markdown, rounded, sentence, uneven, write
-from common.tables.tables import papers, runnable
+from common.report.model import Report, catalogue
+from common.report.site import (
+    breakable,
+    coded,
+    currency,
+    draw_page,
+    effect,
+    markdown,
+    rounded,
+    sentence,
+    uneven,
+    write,
+)
+from common.tables.tables import load_tables, papers, runnable
 
 VOID = {"meta", "link", "br", "img", "input", "wbr", "hr"}
 SHAPES = {"line", "polyline", "circle"}
@@ -162,6 +173,39 @@ def test_a_page_begins_with_the_main_table_under_its_figure_and_claims_are_close
     # what is closed is what a verdict rests on; the sentence and the verdict stand outside
     summary = claims.split("<summary>")[1].split("</summary>")[0]
     assert "Yogi ends lower than Adam." in summary and "supported" in summary
+
+
+def test_a_page_begins_with_the_figure_that_its_paper_is_listed_with_where_it_is_drawn(
+    report: Report,
+) -> None:
+    page = draw_page(report.paper("yogi"))
+    first, *_ = page.figures["table_ae"]
+    assert page.headline == first and page.headline_table == page.paper.main
+    table, other = next(
+        (name, found[-1]) for name, found in page.figures.items() if found[-1:] not in ([], [first])
+    )
+    listed = replace(page, paper=replace(page.paper, figure=other.name))
+    assert listed.headline == other and listed.headline_table is not None
+    assert listed.headline_table.id == table
+    assert replace(page, paper=replace(page.paper, figure="yogi.none")).headline == first
+
+
+def test_the_figures_that_pages_begin_with_are_of_tables_of_their_papers() -> None:
+    named = {spec["name"]: spec["figure"] for spec in catalogue() if "figure" in spec}
+    assert "spider" in named
+    for paper, figure in named.items():
+        assert figure.split(".")[1] in {table["id"] for table in load_tables(paper)["tables"]}
+
+
+def test_a_figure_is_of_the_papers_size_where_all_its_rows_are(report: Report) -> None:
+    page = draw_page(report.paper("yogi"))
+    table = next(table for table in page.paper.tables if table.id == "table_ae")
+    figure = next(figure for figure in page.figures["table_ae"] if figure.scale == "paper")
+    told = [replace(row, reported=dict.fromkeys(row.reported, 1.0)) for row in table.rows]
+    assert page.size_of(replace(table, rows=told), figure) == "paper"
+    assert page.size_of(table, figure) == "recalled"
+    ours = replace(table, rows=[replace(row, ours=True) for row in table.rows])
+    assert page.size_of(ours, figure) == "own"
 
 
 def test_a_page_without_numbers_begins_with_the_claims(report: Report, pages: Pages) -> None:
