@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from common.claims.claims import Bound, Claim, Identity, Trend
 from common.claims.judge import Verdict
 from common.report.figures import PANEL_SERIES, with_unit
+from common.report.model import spaced
 from common.runs.result import number
 from common.tables.tables import load_tables
 
@@ -66,18 +67,30 @@ def claim_plot(claim: Claim, verdict: Verdict) -> ClaimPlot | None:
 
 def _titled(claim: Claim) -> str:
     """A claim's metric with its unit."""
-    return with_unit(claim.rule.metric, unit_of(claim))
+    return with_unit(title_of(claim), unit_of(claim))
+
+
+def title_of(claim: Claim) -> str:
+    """What a claim's metric is called: as the paper's tables call it, where they have it by one name."""
+    metric, named = claim.rule.metric, _in_tables(claim)
+    name = metric if metric in named or len(named) != 1 else next(iter(named))
+    return load_tables(claim.paper).get("titles", {}).get(name) or spaced(name)
 
 
 def unit_of(claim: Claim) -> str | None:
     """The unit of a claim's metric, which the paper's tables know where they have the metric."""
-    units = {
-        spec.get("unit")
-        for table in load_tables(claim.paper)["tables"]
-        for name, spec in table["metrics"].items()
-        if spec.get("result", name) == claim.rule.metric
-    }
+    units = set().union(*_in_tables(claim).values())
     return units.pop() if len(units) == 1 else None
+
+
+def _in_tables(claim: Claim) -> dict[str, set[str]]:
+    """The names that the paper's tables have for a claim's metric, with their units."""
+    found: dict[str, set[str]] = {}
+    for table in load_tables(claim.paper)["tables"]:
+        for name, spec in table["metrics"].items():
+            if spec.get("result", name) == claim.rule.metric:
+                found.setdefault(name, set()).add(spec["unit"])
+    return found
 
 
 Points = list[tuple[str, float, float]]

@@ -14,6 +14,7 @@ from common.base.files import whole
 from common.claims.judge import LEVEL
 from common.report.comparison import Comparison, Spread
 from common.report.figures import DASHES, LIGHT, set_ticks, step_name
+from common.report.model import spaced
 from common.report.selection import Chosen
 from common.tables.tables import unknown
 
@@ -177,7 +178,7 @@ def draw(comparison: Comparison, curve: str, axis: str, logarithmic: str | None,
             _draw_panel(one, panel, looks)
             _scale(one, panel, logarithmic)
             one.set_xlabel(_axis_name(comparison, axis))
-            one.set_ylabel(curve.replace("_", " "))
+            one.set_ylabel(spaced(curve))
             if panel.data:
                 one.set_title(panel.data)
         lines = {str(line.get_label()): line for one in axes for line in one.get_legend_handles_labels()[0]}

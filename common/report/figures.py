@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.claims.judge import mean_interval
-from common.report.model import Axis, Measured, Result, Row, Table
+from common.report.model import Axis, Measured, Result, Row, Table, spaced
 from common.runs.result import number
 
 History = dict[str, list[float | None]]
@@ -170,7 +170,7 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
     for place, lines in panels:
         xs = [x for line in lines for x, _ in line.curves[0]]
         members = [row for row in known if all(row.point.get(name) == at for name, at in place.items())]
-        what = f"{metric} against {axis.name}" + _mean_of(members, scale) + _interval_of(lines)
+        what = f"{table.title(metric)} against {axis.name}" + _mean_of(members, scale) + _interval_of(lines)
         title = " · ".join([what, *place.values()])
         yield panel_figure(
             f"{table.name}.{scale}.{metric}.{'.'.join(place.values())}".rstrip("."),
@@ -178,7 +178,7 @@ def _against_axis(table: Table, axis: Axis, rows: list[Row], scale: str, metric:
             lines,
             scale,
             "axis",
-            (_named(axis.name, axis.key), with_unit(metric, table.metrics[metric].get("unit"))),
+            (_named(axis.name, axis.key), _titled(table, metric)),
             log_x=min(xs) > 0 and max(xs) / min(xs) >= 8,
             log_y=log_y,
         )
@@ -202,9 +202,13 @@ def _named(name: str, key: str) -> str:
     return name if key.split(".")[-1] == name else f"{name} ({key})"
 
 
-def with_unit(metric: str, unit: str | None) -> str:
-    """A metric as the title of an axis: `test_error (%)`; one without a unit by its name alone."""
-    return metric if unit in (None, "", "1") else f"{metric} ({unit})"
+def _titled(table: Table, metric: str) -> str:
+    return with_unit(table.title(metric), table.metrics[metric].get("unit"))
+
+
+def with_unit(title: str, unit: str | None) -> str:
+    """What a metric is called as the title of an axis: `test error (%)`; without a unit by that alone."""
+    return title if unit in (None, "", "1") else f"{title} ({unit})"
 
 
 # a metric, row by row
@@ -216,8 +220,8 @@ def _row_by_row(table: Table, rows: list[Row], scale: str) -> Iterator[Figure]:
         known = [row for row in rows if _value(row, scale, metric) is not None]
         if 2 <= len(known) <= MOST_ROWS:
             lines = [_row_line(row, place, scale, metric) for place, row in enumerate(known)]
-            title = f"{metric} by row" + _mean_of(known, scale) + _interval_of(lines)
-            label = with_unit(metric, table.metrics[metric].get("unit"))
+            title = f"{table.title(metric)} by row" + _mean_of(known, scale) + _interval_of(lines)
+            label = _titled(table, metric)
             svg = draw_rows(lines, with_scale(title, scale), label)
             alt = _alt_of_rows(with_scale(title, scale), lines, label)
             yield Figure(file_name(f"{table.name}.{scale}.{metric}.rows"), svg, title, alt, scale, "rows")
@@ -268,12 +272,14 @@ def _against_each_other(
         if len(set(points)) < 2:
             continue
         xs = [x for x, _ in points] + [x for line in lines for x, _ in line.reported]
-        x, y = (with_unit(metric, table.metrics[metric].get("unit")) for metric in plane)
+        x, y = (_titled(table, metric) for metric in plane)
         yield panel_figure(
             f"{table.name}.{scale}.plane.{'.'.join(place.values())}".rstrip("."),
             " · ".join(
                 [
-                    f"{plane[1]} against {plane[0]}" + _mean_of(panel, scale) + _interval_of(lines),
+                    " against ".join(table.title(metric) for metric in plane[::-1])
+                    + _mean_of(panel, scale)
+                    + _interval_of(lines),
                     *place.values(),
                 ]
             ),
@@ -456,24 +462,26 @@ def _shown_curve(table: Table, rows: list[Row], scale: str) -> Shown | None:
     points = {name: at for name, read in table.results.items() if (at := _step_of(read, key)) is not None}
     metric = next((name for name, read in table.results.items() if read in (key, key + FINAL)), None)
     if metric is not None:
-        return Shown(key, key, table.metrics[metric].get("unit"), metric, points=points)
+        # a metric of another name may say that it is the end of the curve
+        label = table.title(metric) if metric == key else spaced(key)
+        return Shown(key, label, table.metrics[metric].get("unit"), metric, points=points)
     if points:
         # of a search for what is minimised the points are read with the other sign
         first, at = next(iter(points.items()))
         sign = _sign(runs, key, table.results[first], at) or 1.0
-        label = BEST + SO_FAR if key == BEST else key
+        label = BEST + SO_FAR if key == BEST else spaced(key)
         return Shown(key, label, table.metrics[first].get("unit"), sign=sign, points=points)
     if key == BEST:
         for metric, read in table.results.items():
             sign = _sign(runs, key, read)
             if sign:
-                return Shown(key, metric, table.metrics[metric].get("unit"), metric, sign)
+                return Shown(key, table.title(metric), table.metrics[metric].get("unit"), metric, sign)
     return Shown(key, curve_label(key))
 
 
 def curve_label(key: str) -> str:
     """What a curve of a history is called where no table has a metric for it."""
-    return f"{BEST}{SO_FAR} (larger is better)" if key == BEST else key
+    return f"{BEST}{SO_FAR} (larger is better)" if key == BEST else spaced(key)
 
 
 def _sign(runs: list[Result], key: str, metric: str, at: float | None = None) -> float:

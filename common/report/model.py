@@ -200,6 +200,11 @@ class Axis:
     values: dict[str, float]
 
 
+def spaced(name: str) -> str:
+    """A name in the words that it is made of: `test error` of `test_error`."""
+    return name.replace("_", " ")
+
+
 @dataclass(frozen=True)
 class Table:
     """One table, or one figure, of a paper."""
@@ -219,6 +224,8 @@ class Table:
     curves: str = ""
     # where the numbers stand that this table or figure shows again; "" for what has its own
     shows: str = ""
+    # what metrics are called, where their names with spaces do not say it
+    titles: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -228,6 +235,10 @@ class Table:
     def reports(self) -> bool:
         """Whether the paper reports something for it, even if the numbers could not be read."""
         return not self.ours or any(v is not None for row in self.rows for v in row.reported.values())
+
+    def title(self, metric: str) -> str:
+        """What a metric is called where people read it."""
+        return self.titles.get(metric) or spaced(metric)
 
     def scales(self) -> list[str]:
         """The scales at which some row was measured, the paper's first."""
@@ -486,13 +497,15 @@ def _tables(paper: str, evidence: Evidence) -> list[Table]:
     by_table: dict[str, list[Entry]] = {}
     for entry in entries(paper):
         by_table.setdefault(entry.table, []).append(entry)
-    tables = [
-        _table(paper, raw, by_table.get(raw["id"], []), evidence) for raw in load_tables(paper)["tables"]
-    ]
+    content = load_tables(paper)
+    titles = content.get("titles", {})
+    tables = [_table(paper, raw, titles, by_table.get(raw["id"], []), evidence) for raw in content["tables"]]
     return [_with_fits(table, by_table.get(table.id, []), tables) for table in tables]
 
 
-def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidence) -> Table:
+def _table(
+    paper: str, raw: dict[str, Any], titles: dict[str, str], rows: list[Entry], evidence: Evidence
+) -> Table:
     keys = metric_keys(paper, raw["id"])
     points = _points(raw)
     return Table(
@@ -508,6 +521,7 @@ def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidenc
         plane=tuple(raw["plane"]) if "plane" in raw else None,
         curves=raw.get("curves", ""),
         shows=f"rows of {raw['shows']}" if "shows" in raw else "",
+        titles=titles,
     )
 
 

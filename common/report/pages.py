@@ -143,8 +143,9 @@ def rows_table(paper: Paper, table: Table) -> str:
     ]
     heads = ["row"]
     for metric, spec in table.metrics.items():
-        heads += [f"{with_unit(metric, spec.get('unit'))}: reported"] * (metric in told)
-        heads += [f"{metric}: measured" if metric in told else with_unit(metric, spec.get("unit"))]
+        title = table.title(metric)
+        heads += [f"{with_unit(title, spec.get('unit'))}: reported"] * (metric in told)
+        heads += [f"{title}: measured" if metric in told else with_unit(title, spec.get("unit"))]
     lines = [[*heads, "n", "size"], ["---"] * (len(heads) + 2)]
     for row in table.rows:
         scale = next((scale for scale in SCALES if scale in row.measured), None)

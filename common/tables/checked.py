@@ -8,7 +8,7 @@ from typing import Any
 from common.base.errors import UserError
 
 SCALES = ("paper", "laptop", "smoke")
-FILE = ("paper", "scales", "tables", "parts")
+FILE = ("paper", "scales", "titles", "tables", "parts")
 PARTS = ("choose", "set", "budget")
 OF_BOTH = (*PARTS, "source", "cited")
 TABLE = (*OF_BOTH, "id", "about", "metrics", "rows", "grid", "plane", "curves", "shows", "ours", "stand_in")
@@ -44,6 +44,14 @@ def _faults(content: Any, paper: str) -> Iterator[str]:
         yield from _keys(_name("table", table, number), table, TABLE, ("id", "about", "metrics"))
         yield from _faults_of_table(f"table {table['id']}", table)
     yield from _twice("tables", (table["id"] for table in content["tables"]))
+    yield from _faults_of_titles(content.get("titles", {}), content["tables"])
+
+
+def _faults_of_titles(titles: Any, tables: list[dict[str, Any]]) -> Iterator[str]:
+    yield from _keys("titles", titles, sorted({name for table in tables for name in table["metrics"]}), ())
+    for name, title in titles.items():
+        if not isinstance(title, str):
+            yield f"titles: {name}: {title} (valid: words)"
 
 
 def _faults_of_table(where: str, table: dict[str, Any]) -> Iterator[str]:

@@ -58,9 +58,9 @@ def test_a_limit_that_each_run_has_for_itself_is_said_and_not_drawn(report: Repo
     )
 
 
-def test_the_unit_of_a_metric_is_that_of_the_papers_tables(report: Report) -> None:
+def test_title_and_unit_of_a_metric_are_those_of_the_papers_tables(report: Report) -> None:
     plot = plot_of(report, Bound(metric="train_squared_error", at_most=9.0), [1.0])
-    assert plot.caption.startswith("train_squared_error (sq_error_sum), one dot a run")
+    assert plot.caption.startswith("training loss (squared error), one dot a run")
 
 
 def test_runs_of_one_value_stand_above_each_other(report: Report) -> None:

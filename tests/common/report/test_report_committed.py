@@ -57,7 +57,7 @@ def test_the_rows_of_the_main_table_stand_beside_what_is_reported(report: Report
     ]
     lines = rows_table(paper, replace(paper.main, rows=rows)).splitlines()
     assert len(lines) == 2 + sum(bool(row.measured) for row in rows)
-    assert f"{metric} (" in lines[0] and f"{metric}: measured" in lines[0]
+    assert "| training loss (" in lines[0] and "| training loss: measured" in lines[0]
     assert all("4.25 (unverified)" in line for line in lines[2:])
     # of a row with several scales the largest one stands there
     (both,) = (row for row in rows if {"paper", "laptop"} <= set(row.measured))

@@ -132,10 +132,7 @@ def test_a_table_without_an_axis_shows_its_metric_row_by_row_beside_what_is_repo
         if figure.kind == "rows" and figure.scale == "laptop"
     )
     ElementTree.fromstring(drawn.svg)
-    assert (
-        "reported" in drawn.svg
-        and figures.with_unit(metric, original.metrics[metric].get("unit")) in drawn.svg
-    )
+    assert "reported" in drawn.svg and ">training loss (squared error)<" in drawn.svg
     assert drawn.alt.count("reported 4.5") == sum("laptop" in row.measured for row in original.rows)
 
 
@@ -178,8 +175,8 @@ def test_a_table_with_a_numeric_axis_gives_its_metrics_against_it(report: Report
 def test_two_metrics_of_a_plane_stand_against_each_other_in_a_curve_for_each_series(report: Report) -> None:
     crossed = replace(table(report, "fig_batch"), plane=("grad_norm_sq", "train_loss"))
     (drawn,) = (figure for figure in table_figures(crossed) if figure.kind == "plane")
-    assert drawn.title == "train_loss against grad_norm_sq, mean of 3 seeds, 95% interval"
-    assert ">grad_norm_sq<" in drawn.svg
+    assert drawn.title == "training loss against squared norm of the gradient, mean of 3 seeds, 95% interval"
+    assert ">squared norm of the gradient<" in drawn.svg
     assert "adam_default" in drawn.alt and "yogi" in drawn.alt
     assert "Reported" not in drawn.alt
     told = {"grad_norm_sq": 0.5, "train_loss": 4.0}
@@ -319,7 +316,7 @@ def test_a_search_for_the_least_error_shows_the_error_that_its_table_has_and_no_
     history = {"step": [1.0, 2.0, 3.0], "best": [-4.0, -2.5, -2.0]}
     row = with_runs(measured_rows(report)[0], [history], best_validation=2.0)
     (drawn,) = curves_of(report, [row], LOSS)
-    assert drawn.title == "validation_mse against steps" and ">validation_mse (mse)<" in drawn.svg
+    assert drawn.title == "validation mse against steps" and ">validation mse (mse)<" in drawn.svg
     assert "4 at 1, 2 at 3." in drawn.alt and "-" not in drawn.alt.split("vertical")[1]
 
 
@@ -361,7 +358,7 @@ def test_a_mean_over_other_numbers_of_seeds_says_from_how_many_to_how_many(repor
         curves_of(report, part, {"loss": {}})[0].title
         for part in (rows, rows[:1], [replace(rows[1], name="x")])
     ]
-    what = "validation_accuracy against epoch"
+    what = "validation accuracy against epoch"
     assert titles == [f"{what}, mean of 1 to 3 seeds", what, f"{what}, mean of 2 seeds"]
 
 
@@ -512,7 +509,7 @@ def test_a_standard_error_has_no_figure_of_its_own(report: Report) -> None:
     named = {"train_loss": "best_at_2", "grad_norm_sq": "best_at_2_sem"}
     drawn = list(table_figures(replace(original, results=named)))
     assert [figure.title for figure in drawn if figure.kind == "axis"] == [
-        "train_loss against batch, mean of 3 seeds, 95% interval"
+        "training loss against batch, mean of 3 seeds, 95% interval"
     ]
 
 

@@ -295,3 +295,9 @@ def test_the_numeric_axis_of_a_grid_is_the_x_of_its_figure(report: Report) -> No
     assert batch is not None
     assert (batch.key, list(batch.values.values())) == ("dataset.batch_size", [32, 128, 512, 2048])
     assert axes["table_ae"] is None
+
+
+def test_a_metric_is_called_as_its_paper_says_and_else_by_its_name_with_spaces(report: Report) -> None:
+    drawn = next(table for table in report.paper("yogi").tables if table.id == "table_ae")
+    assert drawn.title("train_loss") == "training loss"
+    assert replace(drawn, titles={}).title("train_loss") == "train loss"

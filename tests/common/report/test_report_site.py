@@ -303,11 +303,14 @@ def test_an_effect_has_its_unit_and_the_digits_of_its_interval(report: Report) -
     claim, verdict = report.paper("yogi").claims[0]
     known = replace(claim, rule=replace_metric(claim.rule, "train_squared_error"))
     found = replace(verdict, effect=15.2738, low=-56.455, high=87.003)
-    assert effect(known, found) == ("15.3 sq_error_sum", "-56 to 87")
+    assert effect(known, found) == ("15.3 squared error", "-56 to 87")
     assert effect(claim, found) == ("15.3", "-56 to 87")
     assert effect(claim, replace(found, low=None, high=None)) == ("15.274", "")
     bound = replace(known, kind="bound")
-    assert effect(bound, replace(found, low=15.2738, high=15.2738)) == ("15.274 sq_error_sum", "no spread")
+    assert effect(bound, replace(found, low=15.2738, high=15.2738)) == (
+        "15.274 squared error",
+        "no spread",
+    )
 
 
 def replace_metric(rule: Any, metric: str) -> Any:

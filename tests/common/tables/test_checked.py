@@ -14,6 +14,7 @@ from common.tables.checked import check_tables
 TABLES = yaml.safe_load("""
 paper: mine
 scales: {laptop: {paper.epochs: 2}, smoke: {paper.epochs: 1}}
+titles: {test_error: error on the test set}
 tables:
   - id: digits
     about: error on digits
@@ -34,6 +35,9 @@ def test_tables_as_they_should_be_are_let_through() -> None:
         (("tables",), None, "tables: valid: a list"),
         (("paper",), "yours", "paper: yours (valid: mine"),
         (("scales", "tiny"), {}, "scales: unknown key tiny (valid: paper, laptop, smoke)"),
+        (("titles", "test_loss"), "loss", "titles: unknown key test_loss (valid: test_error)"),
+        (("titles", "test_error"), 3, "titles: test_error: 3 (valid: words)"),
+        (("titles",), None, "titles: valid: a mapping with test_error"),
         (("tables", 0, "id"), ..., "table number 1: id is missing"),
         (("tables", 0, "metrics"), ..., "table digits: metrics is missing"),
         (("tables", 0, "chose"), {}, "table digits: unknown key chose (valid: choose"),
