@@ -729,8 +729,8 @@ def file_name(name: str) -> str:
 
 
 def decimal(name: str) -> str:
-    """Names of a table as a reader takes them: `eps0.003` of `eps0p003`, as an id holds no dot."""
-    return re.sub(r"(?<=\d)p(?=\d)", ".", name)
+    """Names of a table as a reader takes them: `eps0.003` of `eps0p003` and `eps1e-05` of `eps1em05`."""
+    return re.sub(r"(?<=\de)m(?=\d)", "-", re.sub(r"(?<=\d)p(?=\d)", ".", name))
 
 
 def with_scale(title: str, scale: str) -> str:

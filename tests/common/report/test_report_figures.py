@@ -396,9 +396,9 @@ def test_an_axis_is_called_by_its_name_and_by_its_key_where_that_says_more() -> 
 
 
 def test_decimals_in_names_are_drawn_as_decimals() -> None:
-    names = ("eps0p003", "k_0p5_epochs_1", "p2_adagrad", "ft_p2", "4p")
+    names = ("eps0p003", "eps1em05", "k_0p5_epochs_1", "p2_adagrad", "ft_p2", "4p")
     assert [figures.decimal(name) for name in names] == [
-        *("eps0.003", "k_0.5_epochs_1", "p2_adagrad", "ft_p2", "4p")
+        *("eps0.003", "eps1e-05", "k_0.5_epochs_1", "p2_adagrad", "ft_p2", "4p")
     ]
     line = Line("eps0p1", [[(1.0, 2.0), (2.0, 3.0)]], [], [], False)
     drawn = figures.panel_figure("t", "a · n0p2", [line], "paper", "axis", ("x", "y"), log_x=False)
