@@ -747,12 +747,13 @@ def draw(
     from matplotlib.figure import Figure as Canvas
 
     legend = 0.17 * math.ceil(_legend_entries(lines) / 2)
-    heading = textwrap.wrap(title, TITLE_WIDTH)
-    top = 0.17 + 0.14 * len(heading)
+    heading, beside = textwrap.wrap(title, TITLE_WIDTH), textwrap.wrap(labels[1], LABEL_HEIGHT)
+    top, left = 0.17 + 0.14 * len(heading), 0.56 + 0.13 * len(beside)
     height = 2.8 + legend + top
     with _settings():
         canvas = Canvas(figsize=(WIDE, height))
-        axes = canvas.add_axes((0.15, (0.5 + legend) / height, 0.82, (height - 0.5 - legend - top) / height))
+        box = left, 0.5 + legend, WIDE - 0.14 - left, height - 0.5 - legend - top
+        axes = canvas.add_axes((box[0] / WIDE, box[1] / height, box[2] / WIDE, box[3] / height))
         for index, line in enumerate(lines):
             _draw_line(axes, line, index, len(lines))
         axes.autoscale_view()
@@ -763,15 +764,16 @@ def draw(
         axes.grid(which="major")
         canvas.text(0.02, 1 - 0.07 / height, "\n".join(heading), fontsize=8.5, va="top", weight="bold")
         canvas.text(0.56, (0.16 + legend) / height, labels[0], ha="center", va="center")
-        canvas.text(0.03, (legend + height) / 2 / height, labels[1], rotation=90, ha="center", va="center")
+        middle = (0.5 + legend + height - top) / 2 / height
+        canvas.text(0.02, middle, "\n".join(beside), rotation=90, ha="left", va="center", ma="center")
         _add_legend(canvas, lines, height)
         file = io.StringIO()
         canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return themed(file.getvalue())
 
 
-# inches, characters in a line, and inches that stay free at the right
-WIDE, TITLE_WIDTH, EDGE = 4.6, 60, 0.03
+# inches, characters in a line of the title and of the vertical axis, and inches that stay free at the right
+WIDE, TITLE_WIDTH, LABEL_HEIGHT, EDGE = 4.6, 60, 36, 0.03
 
 
 def _settings() -> Any:

@@ -568,3 +568,11 @@ def test_names_beside_an_axis_have_the_room_that_their_letters_take() -> None:
     assert start("wmwm_wmwm") > start("ilil_ilil") + 20
     # in points: of letters 8 points high the widest are nearly as wide
     assert start("m" * 10) > 10 * 7.5
+
+
+def test_a_long_title_of_the_vertical_axis_is_broken_into_lines_that_its_height_holds() -> None:
+    title = "gradients of all components of the sum until the norm is eps (calls)"
+    svg = figures.draw([Line("a", [[(1.0, 2.0), (2.0, 3.0)]], [], [], False)], "t", ("x", title), log_x=False)
+    texts = re.findall(r">([^<>\n]+)</text>", svg)
+    first, second = (text for text in texts if len(text) > len("x") and text in title and " " in text)
+    assert f"{first} {second}" == title and max(len(first), len(second)) <= figures.LABEL_HEIGHT
