@@ -318,7 +318,7 @@ class Paper:
     def main(self) -> Table | None:
         """The table that its page begins with; None while none has numbers.
 
-        It is the first of the paper's own that has some, else that of ours which most claims are about.
+        It is that of the paper's own, else of ours, which most claims are about; the first of such tables.
         """
         known = [table for table in self.tables if table.scales()]
         words = [
@@ -327,8 +327,7 @@ class Paper:
         about = Counter(
             table.name for table in known for word in words if word.startswith(f"entry={table.name}.")
         )
-        ours = sorted(known, key=lambda table: -about[table.name])
-        return next(iter([*[table for table in known if not table.ours], *ours]), None)
+        return min(known, key=lambda table: (table.ours, -about[table.name]), default=None)
 
     @property
     def experiments(self) -> bool:

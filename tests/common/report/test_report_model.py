@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -301,3 +302,12 @@ def test_a_metric_is_called_as_its_paper_says_and_else_by_its_name_with_spaces(r
     drawn = next(table for table in report.paper("yogi").tables if table.id == "table_ae")
     assert drawn.title("train_loss") == "training loss"
     assert replace(drawn, titles={}).title("train_loss") == "train loss"
+
+
+def test_a_page_begins_with_that_of_the_papers_own_tables_which_most_claims_are_about(report: Report) -> None:
+    paper = report.paper("yogi")
+    run = SimpleNamespace(words=("entry=yogi.fig_batch.yogi_b32", "seed=0"))
+    claim: Any = SimpleNamespace(all_runs=lambda: [run])
+    assert next(table.id for table in paper.tables if table.scales()) == "table_ae"
+    begins = replace(paper, claims=[(claim, paper.claims[0][1])]).main
+    assert begins is not None and begins.id == "fig_batch"
