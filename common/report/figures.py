@@ -235,7 +235,8 @@ def _row_line(row: Row, place: int, scale: str, metric: str) -> Line:
     bars = [(float(place), *ends) for ends in _ends(measured)]
     told = row.reported.get(metric)
     reported = [(float(told), float(place))] if isinstance(told, int | float) else []
-    return Line(row.name, [[(measured.mean, float(place))]], bars, reported, row.source.unverified)
+    name = decimal(row.name)
+    return Line(name, [[(measured.mean, float(place))]], bars, reported, row.source.unverified)
 
 
 def _ends(measured: Measured) -> list[tuple[float, float]]:

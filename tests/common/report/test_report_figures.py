@@ -395,7 +395,7 @@ def test_an_axis_is_called_by_its_name_and_by_its_key_where_that_says_more() -> 
     assert figures._named("q", "paper.batch") == "q (paper.batch)"
 
 
-def test_decimals_in_names_are_drawn_as_decimals() -> None:
+def test_decimals_in_names_are_drawn_as_decimals(report: Report) -> None:
     names = ("eps0p003", "eps1em05", "k_0p5_epochs_1", "p2_adagrad", "ft_p2", "4p")
     assert [figures.decimal(name) for name in names] == [
         *("eps0.003", "eps1e-05", "k_0.5_epochs_1", "p2_adagrad", "ft_p2", "4p")
@@ -403,6 +403,8 @@ def test_decimals_in_names_are_drawn_as_decimals() -> None:
     line = Line("eps0p1", [[(1.0, 2.0), (2.0, 3.0)]], [], [], False)
     drawn = figures.panel_figure("t", "a · n0p2", [line], "paper", "axis", ("x", "y"), log_x=False)
     assert ">eps0.1<" in drawn.svg and drawn.title == "a · n0.2" and "eps0.1: 2 at 1" in drawn.alt
+    first = replace(measured_rows(report)[0], name="k_0p5")
+    assert figures._row_line(first, 0, "laptop", "train_loss").label == "k_0.5"
 
 
 def test_panels_beside_each_other_are_logarithmic_where_one_needs_it_and_all_can_be() -> None:
