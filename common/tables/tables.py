@@ -20,7 +20,7 @@ A table says what is common to its rows, and either lists `rows` or spans a `gri
     ours, source     `ours: true` marks measurements of ours: nothing is reported for them
 
 Beside its tables a file says what their metrics are called where people read them: `titles`, metric -> words.
-One that stands there not is called by its name, with spaces (`test_error`: test error).
+One that does not stand there is called by its name, with spaces (`test_error`: test error).
 
 An entry is named `paper.table.row`. Rows marked `cited` are shown and are no entries; nor are rows with a
 `fit`, whose number is a slope over the entries of measured tables (`common.report.model`).

@@ -72,8 +72,8 @@ class ABLRModule(SearchModule):
 class TimeModule(PaperModule):
     """Seconds of one fit to all tasks of a family and one's own, as the points of each task grow.
 
-    A fit that was made is not made again when a killed run goes on. `slope` is that of log seconds against
-    log points.
+    A fit that was made is not made again when a killed run goes on. `slope_of_seconds` is that of log
+    seconds against log points.
     """
 
     data: Quadratics
@@ -114,11 +114,11 @@ class TimeModule(PaperModule):
         return Progress(len(self.seconds), len(self.points), "fits", "")
 
     def results(self) -> dict[str, Any]:
-        """`seconds` of the last fit, `seconds_at_n` of each, and the slope."""
+        """`seconds` of the last fit, `seconds_at_n` of each, and `slope_of_seconds`."""
         found: dict[str, Any] = {"seconds": self.seconds[-1]}
         found |= {f"seconds_at_{n}": s for n, s in zip(self.points, self.seconds, strict=True)}
         if len(self.points) > 1:
-            found["slope"] = float(np.polyfit(np.log(self.points), np.log(self.seconds), 1)[0])
+            found["slope_of_seconds"] = float(np.polyfit(np.log(self.points), np.log(self.seconds), 1)[0])
         return found
 
     def search_state(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
     ("entry", "shown"),
     [
         ("ablr.fig1.quadratic_ablr_nn_transfer_context", "regret_at_3 "),
-        ("ablr.fig1_time.time_ablr_nn", "slope "),
+        ("ablr.fig1_time.time_ablr_nn", "slope_of_seconds "),
         ("ablr.fig3.sonar_ablr_train_loss", "test_error "),
     ],
 )
