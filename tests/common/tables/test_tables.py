@@ -107,3 +107,18 @@ def test_a_scale_may_not_touch_what_defines_a_row(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_paper_names_the_valid_ones() -> None:
     with pytest.raises(UserError, match=r"unknown paper=spyder; did you mean spider"):
         load_tables("spyder")
+
+
+def test_a_metric_that_is_called_an_error_is_better_lower_and_an_accuracy_higher() -> None:
+    words = {
+        "lower": {"error", "regret", "loss", "perplexity"},
+        "higher": {"accuracy", "precision", "F1", "IoU"},
+    }
+    other = {"lower": "higher", "higher": "lower"}
+    for paper in papers():
+        content = load_tables(paper)
+        for table in content["tables"]:
+            for name, metric in table["metrics"].items():
+                title = content.get("titles", {}).get(name, name.replace("_", " "))
+                wrong = words.get(other.get(metric["better"], ""), set()) & set(title.split())
+                assert not wrong, f"{paper}.{table['id']}: {name}: {title}"
