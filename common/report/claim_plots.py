@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from common.claims.claims import Bound, Claim, Identity, Trend
 from common.claims.judge import Verdict
 from common.report.figures import PANEL_SERIES, with_unit
-from common.report.model import spaced
+from common.report.model import title_of
 from common.runs.result import number
 from common.tables.tables import load_tables
 
@@ -67,14 +67,13 @@ def claim_plot(claim: Claim, verdict: Verdict) -> ClaimPlot | None:
 
 def _titled(claim: Claim) -> str:
     """A claim's metric with its unit."""
-    return with_unit(title_of(claim), unit_of(claim))
+    return with_unit(title_of(claim.paper, _name_of(claim)), unit_of(claim))
 
 
-def title_of(claim: Claim) -> str:
-    """What a claim's metric is called: as the paper's tables call it, where they have it by one name."""
+def _name_of(claim: Claim) -> str:
+    """The name of a claim's metric in the paper's tables, where they have it by one name alone."""
     metric, named = claim.rule.metric, _in_tables(claim)
-    name = metric if metric in named or len(named) != 1 else next(iter(named))
-    return load_tables(claim.paper).get("titles", {}).get(name) or spaced(name)
+    return metric if metric in named or len(named) != 1 else next(iter(named))
 
 
 def unit_of(claim: Claim) -> str | None:

@@ -200,6 +200,11 @@ class Axis:
     values: dict[str, float]
 
 
+def title_of(paper: str, metric: str) -> str:
+    """What a paper's tables call a metric where people read it; else its name with spaces."""
+    return load_tables(paper).get("titles", {}).get(metric) or spaced(metric)
+
+
 def spaced(name: str) -> str:
     """A name in the words that it is made of: `test error` of `test_error`."""
     return name.replace("_", " ")
@@ -224,8 +229,6 @@ class Table:
     curves: str = ""
     # where the numbers stand that this table or figure shows again; "" for what has its own
     shows: str = ""
-    # what metrics are called, where their names with spaces do not say it
-    titles: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -238,7 +241,7 @@ class Table:
 
     def title(self, metric: str) -> str:
         """What a metric is called where people read it."""
-        return self.titles.get(metric) or spaced(metric)
+        return title_of(self.paper, metric)
 
     def scales(self) -> list[str]:
         """The scales at which some row was measured, the paper's first."""
@@ -496,15 +499,13 @@ def _tables(paper: str, evidence: Evidence) -> list[Table]:
     by_table: dict[str, list[Entry]] = {}
     for entry in entries(paper):
         by_table.setdefault(entry.table, []).append(entry)
-    content = load_tables(paper)
-    titles = content.get("titles", {})
-    tables = [_table(paper, raw, titles, by_table.get(raw["id"], []), evidence) for raw in content["tables"]]
+    tables = [
+        _table(paper, raw, by_table.get(raw["id"], []), evidence) for raw in load_tables(paper)["tables"]
+    ]
     return [_with_fits(table, by_table.get(table.id, []), tables) for table in tables]
 
 
-def _table(
-    paper: str, raw: dict[str, Any], titles: dict[str, str], rows: list[Entry], evidence: Evidence
-) -> Table:
+def _table(paper: str, raw: dict[str, Any], rows: list[Entry], evidence: Evidence) -> Table:
     keys = metric_keys(paper, raw["id"])
     points = _points(raw)
     return Table(
@@ -520,7 +521,6 @@ def _table(
         plane=tuple(raw["plane"]) if "plane" in raw else None,
         curves=raw.get("curves", ""),
         shows=f"rows of {raw['shows']}" if "shows" in raw else "",
-        titles=titles,
     )
 
 
