@@ -9,11 +9,12 @@
       deterministic: false              # true: the result has no spread, and one seed decides
       # and one of these:
       paired: {metric, a: [words], b: [words], better: lower | higher, least: 0.0, relative: false}
+      paired: {metric, than: number or metric, better: ...}   # on average over the seeds of the same runs
       trend: {metric, over: key, values: [1, 4, 16], slope: [low, high]}
       bound: {metric, at_most: number or metric}
       identity: {metric, equals: number or metric, tolerance: 1.0e-6}
 
-`paired`: A is better than B by more than `least` (`relative`: as a fraction of B's mean). `trend`: the
+`paired`: A is better than B by more than `least` (`relative`: as a fraction of B, seed by seed). `trend`: the
 metric along a series; `points: [{x: 1000, words: [...]}]` in place of `over` and `values` where a step
 changes several words, and `along` says what x is where no key among these words has its values; `slope`
 bounds the slope of log metric against log x (null: no bound on that side), of which `against` (words)
@@ -64,18 +65,21 @@ class Source(_Strict):
 
 
 class Paired(_Strict):
-    """A against B on the same seeds."""
+    """A against B on the same seeds; or a metric against another of its runs, or a number (`than`)."""
 
     metric: str
-    a: Words
-    b: Words
+    a: Words = ()
+    b: Words = ()
+    than: Number | str | None = None
     better: Literal["lower", "higher"]
     least: Number = 0.0
     relative: bool = False
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
-        if set(self.a) == set(self.b):
+        if self.than is not None and (self.a or self.b):
+            raise ValueError("give `a` and `b`, or `than`")
+        if self.than is None and set(self.a) == set(self.b):
             raise ValueError("a and b are the same runs")
         return self
 
@@ -264,6 +268,9 @@ class Claim:
         return f"{rule.metric} = {_named(rule.equals)} to within {number(rule.tolerance)} {every}"
 
     def _paired_words(self, rule: Paired) -> str:
+        if rule.than is not None:
+            of_runs = " of the same run" if isinstance(rule.than, str) else ""
+            return f"{rule.metric} {rule.claimed(f' than {_named(rule.than)}{of_runs}')}"
         than = f" than that of {self.label('b')}"
         return f"{rule.metric} of {self.label('a')} {rule.claimed(than)}"
 
@@ -289,7 +296,8 @@ class Claim:
         """(side, x, words) of each run of a seed."""
         rule = self.rule
         if isinstance(rule, Paired):
-            return [("a", None, rule.a), ("b", None, rule.b)]
+            others = [("b", None, rule.b)] if rule.than is None else []
+            return [("a", None, rule.a), *others]
         if isinstance(rule, Trend):
             settings = [("series", point.x, point.words) for point in rule.series]
             other = [("against", point.x, (*rule.against, *point.words)) for point in rule.series]
@@ -300,7 +308,7 @@ class Claim:
         """What a person calls a side: the words by which it differs from the other."""
         rule = self.rule
         if isinstance(rule, Paired):
-            return _short(rule.a if side == "a" else rule.b)
+            return _short(rule.a if side == "a" else rule.b) or rule.metric
         if isinstance(rule, Trend):
             if side == "against":
                 return _short(rule.against)

@@ -40,7 +40,7 @@ only where a run failed."""
 LIST, SHOW, RENEW = "--list", "--show", "--renew"
 # which of the runs that are there are made once more
 Anew = Literal["none", "earlier code", "all"]
-# columns of a terminal that has room for a claim's kind, scale and age
+# columns of a terminal that has room for a claim's kind, size and age
 WIDE = 120
 # and of a pipe or a file in its place
 WIDE_PIPE = 200
@@ -232,7 +232,7 @@ def _judge(claims: list[Claim], evidence: Evidence) -> int:
 
 
 def _table(claims: list[Claim], verdicts: dict[str, "Verdict"], width: int) -> Table:
-    """One line a claim; in a narrow terminal without kind, scale and age."""
+    """One line a claim; in a narrow terminal without kind, size and age."""
     common, names = fitting([claim.name for claim in claims], max(width * 2 // 5, 12))
     table = Table(title=f"{common}…" if common else None, title_justify="left")
     table.add_column("claim", min_width=max(map(len, names)), no_wrap=True)
@@ -242,13 +242,13 @@ def _table(claims: list[Claim], verdicts: dict[str, "Verdict"], width: int) -> T
         "n",
         "effect",
         "95% interval",
-        *(("kind", "scale", "older code") if wide else ()),
+        *(("kind", "size", "older code") if wide else ()),
     ):
         table.add_column(column)
     for claim, name in zip(claims, names, strict=True):
         verdict = verdicts[claim.name]
         interval = f"[{number(verdict.low)}, {number(verdict.high)}]" if verdict.low is not None else "-"
-        more = [claim.kind, ", ".join(sorted(verdict.scale)) or "-", str(verdict.stale or "-")]
+        more = [claim.kind, _sizes(claim, verdict) or "-", str(verdict.stale or "-")]
         table.add_row(
             Text(name),
             f"[{COLOURS[verdict.state]}]{verdict.state}[/]",
@@ -258,3 +258,9 @@ def _table(claims: list[Claim], verdicts: dict[str, "Verdict"], width: int) -> T
             *(more if wide else []),
         )
     return table
+
+
+def _sizes(claim: Claim, verdict: "Verdict") -> str:
+    """The scales of a claim's runs; `own` for those that are no entries, which no scale makes smaller."""
+    entries = all(any(word.startswith("entry=") for word in run.words) for run in claim.all_runs())
+    return ", ".join(sorted({scale if entries or scale != "paper" else "own" for scale in verdict.scale}))

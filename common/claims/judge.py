@@ -196,6 +196,8 @@ def _metrics(claim: Claim) -> list[str]:
         others = [rule.at_most, rule.at_least]
     elif isinstance(rule, Identity):
         others = [rule.equals]
+    elif isinstance(rule, Paired):
+        others = [rule.than]
     return [rule.metric, *(other for other in others if isinstance(other, str))]
 
 
@@ -243,18 +245,19 @@ def _seeds(n: int) -> str:
 
 
 def _paired(claim: Claim, rule: Paired, measured: list[Measured]) -> Finding:
-    a, b = (
-        np.array([_series(measured, rule.metric, side, seed)[1][0] for seed in claim.seeds])
-        for side in ("a", "b")
-    )
-    n = len(claim.seeds)
+    n, other = len(claim.seeds), claim.label("b") if rule.than is None else _side(rule.than)
+    sides = [_of_side(claim, measured, rule.metric, "a"), _compared_with(claim, rule, measured)]
+    a, b = (np.array([value for value in side if value is not None]) for side in sides)
+    if not len(a) == len(b) == n:
+        return Finding("inconclusive", n, f"{other} has no value in every run; {_seeds(n)}")
     differences = b - a if rule.better == "lower" else a - b
-    means = f"{rule.metric} {number(float(a.mean()))} ({claim.label('a')}) against "
-    means += f"{number(float(b.mean()))} ({claim.label('b')})"
+    means = f"{rule.metric} {number(float(a.mean()))}"
+    means += f" ({claim.label('a')}) against " if rule.than is None else " against "
+    means += other if isinstance(rule.than, float) else f"{number(float(b.mean()))} ({other})"
     if rule.relative:
-        if b.mean() == 0:
-            return Finding("inconclusive", n, f"{means}: no fraction of a mean that is 0; {_seeds(n)}")
-        differences = differences / abs(b.mean())
+        if not b.all():
+            return Finding("inconclusive", n, f"{means}: no fraction of a value that is 0; {_seeds(n)}")
+        differences = differences / abs(b)
     effect = mean_interval(differences.tolist(), claim.deterministic)
     state: State = "inconclusive"
     if effect.low > rule.least:
@@ -265,6 +268,21 @@ def _paired(claim: Claim, rule: Paired, measured: list[Measured]) -> Finding:
     amount = shown.percent() if rule.relative else str(shown)
     text = f"{means}: {word} by {amount}, {_seeds(n)}; claimed: {rule.claimed()}"
     return Finding(state, n, text, effect.mean, effect.low, effect.high)
+
+
+def _of_side(claim: Claim, measured: list[Measured], metric: str, side: str) -> list[float | None]:
+    """A metric of one side, seed by seed; None where a run came to no number."""
+    by_seed = {one.run.seed: one.value(metric) for one in measured if one.run.side == side}
+    return [by_seed[seed] for seed in claim.seeds]
+
+
+def _compared_with(claim: Claim, rule: Paired, measured: list[Measured]) -> list[float | None]:
+    """What the metric of A is compared with, seed by seed: that of B, another one of A's run, or a number."""
+    if rule.than is None:
+        return _of_side(claim, measured, rule.metric, "b")
+    if isinstance(rule.than, str):
+        return _of_side(claim, measured, rule.than, "a")
+    return [rule.than for _ in claim.seeds]
 
 
 def _slope(claim: Claim, rule: Trend, measured: list[Measured]) -> Finding:
@@ -354,7 +372,7 @@ def _monotone(
     step = steps[worst]
     word, shown = (ONWARD[way], step) if step.mean >= 0 else (OPPOSITE[way], -step)
     onward = sum(step.mean > 0 for step in steps)
-    text = f"{rule.metric} {ONWARD[way]} in {onward} of {len(steps)} steps of {rule.axis}; "
+    text = f"{rule.metric}: {ONWARD[way]} in {onward} of {len(steps)} steps of {rule.axis}; "
     text += f"least surely from {xs[worst]} to {xs[worst + 1]}: {word} by {shown}, {_seeds(n)}"
     return Finding(state, n, text, step.mean, step.low, step.high)
 

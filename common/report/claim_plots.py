@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.claims.claims import Bound, Claim, Identity, Trend
+from common.claims.claims import Bound, Claim, Identity, Paired, Trend
 from common.claims.judge import Verdict
 from common.report.figures import PANEL_SERIES, with_unit
 from common.report.model import title_of
@@ -120,6 +120,8 @@ def _target(claim: Claim) -> tuple[list[float], str]:
         limit = rule.at_most if rule.at_most is not None else rule.at_least
     elif isinstance(rule, Identity):
         words, limit, within = "the claimed value,", rule.equals, f" to within {number(rule.tolerance)}"
+    elif isinstance(rule, Paired) and rule.than is not None:
+        words, limit, within = "what it is compared with,", rule.than, ""
     else:
         return [], ""
     if isinstance(limit, int | float):

@@ -15,11 +15,12 @@ import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from common.claims.judge import mean_interval
 from common.report.model import Axis, Measured, Result, Row, Table, spaced
 from common.runs.result import number
+from common.tables.checked import SMOKE
 
 History = dict[str, list[float | None]]
 
@@ -33,6 +34,8 @@ AT = "_at_"
 # a metric f_final is where the curve `f` ends
 FINAL = "_final"
 # the curve of a search: its largest value so far, whichever way the metric goes that it searches by
+T = TypeVar("T")
+
 BEST, SO_FAR = "best", " so far"
 # a metric that is the standard error of another: it is drawn as that one's interval
 ERRORS = ("_sem", "_stderr")
@@ -40,8 +43,6 @@ ERRORS = ("_sem", "_stderr")
 ROUNDING = 1e-6
 # `curves` of a table whose runs' curves mean nothing
 NO_CURVES = "none"
-# the scale whose runs are too short for their numbers to mean something
-SMOKE = "smoke"
 # points of a curve: two of them say no more than the table's numbers
 FEWEST_POINTS = 3
 # the curve of a history that says most, where it holds none of the table's own metrics
@@ -216,7 +217,7 @@ def with_unit(title: str, unit: str | None) -> str:
 
 def _row_by_row(table: Table, rows: list[Row], scale: str) -> Iterator[Figure]:
     """The table's first metric that two rows have: measured with its interval, and reported."""
-    for metric in _drawn_metrics(table):
+    for metric in _last_points_first(list(_drawn_metrics(table))):
         known = [row for row in rows if _value(row, scale, metric) is not None]
         if 2 <= len(known) <= MOST_ROWS:
             lines = [_row_line(row, place, scale, metric) for place, row in enumerate(known)]
@@ -228,12 +229,18 @@ def _row_by_row(table: Table, rows: list[Row], scale: str) -> Iterator[Figure]:
             return
 
 
+def _last_points_first(metrics: list[str]) -> list[str]:
+    """Metrics in their order, but of points of one curve (`best_at_1`, `best_at_30`) the last one first."""
+    by_curve = _grouped(metrics, lambda metric: metric.partition(AT)[0])
+    return [metric for points in by_curve.values() for metric in reversed(points)]
+
+
 def _row_line(row: Row, place: int, scale: str, metric: str) -> Line:
     """A row as a series of its own: its value and the reported one as points (value, place)."""
     measured = _value(row, scale, metric)
     assert measured is not None and measured.mean is not None
     bars = [(float(place), *ends) for ends in _ends(measured)]
-    told = row.reported.get(metric)
+    told = row.told(scale).get(metric)
     reported = [(float(told), float(place))] if isinstance(told, int | float) else []
     name = decimal(row.name)
     return Line(name, [[(measured.mean, float(place))]], bars, reported, row.source.unverified)
@@ -295,7 +302,7 @@ def _against_each_other(
 def _plane_line(label: str, rows: list[Row], plane: tuple[str, str], scale: str) -> Line:
     points, bars, across, reported = [], [], [], []
     for row in rows:
-        told = [float(t) for m in plane if isinstance(t := row.reported.get(m), int | float)]
+        told = [float(t) for m in plane if isinstance(t := row.told(scale).get(m), int | float)]
         if len(told) == 2:
             reported.append((told[0], told[1]))
         x, y = (_value(row, scale, metric) for metric in plane)
@@ -317,8 +324,8 @@ def _axis_line(label: str, rows: list[Row], axis: Axis, scale: str, metric: str)
         assert measured is not None and measured.mean is not None
         points.append((x, measured.mean))
         bars += [(x, *ends) for ends in _ends(measured)]
-        if isinstance(row.reported[metric], int | float):
-            reported.append((x, float(row.reported[metric])))
+        if isinstance(told := row.told(scale).get(metric), int | float):
+            reported.append((x, float(told)))
     return Line(label, [points], bars, reported, any(row.source.unverified for row in rows))
 
 
@@ -577,7 +584,8 @@ def _curve_line(row: Row, label: str, scale: str, shown: Shown) -> Line:
     """The curve of a row, with what is reported for where it ends and for points of it."""
     curves = _mean_curve([_curve(run["history"], shown.key, shown.sign) for run in row.runs[scale]])
     # what is reported for a point of the curve that the row alone reads is no value of its end
-    value = row.reported.get(shown.metric) if shown.metric and not row.own else None
+    known = row.told(scale)
+    value = known.get(shown.metric) if shown.metric and not row.own else None
     ends = [x for curve in curves for x, _ in curve]
     reported = []
     if isinstance(value, int | float):
@@ -586,11 +594,11 @@ def _curve_line(row: Row, label: str, scale: str, shown: Shown) -> Line:
     reported += [
         (at, float(told))
         for name, at in shown.points.items()
-        if isinstance(told := row.reported.get(name), int | float) and ends and at <= max(ends)
+        if isinstance(told := known.get(name), int | float) and ends and at <= max(ends)
     ]
     reported += sorted(
         (at, float(told))
-        for name, told in row.own.items()
+        for name, told in (row.own if known else {}).items()
         if isinstance(told, int | float)
         and (at := _step_of(name, shown.key)) is not None
         and ends
@@ -698,10 +706,10 @@ def _label(row: Row, axes: list[str], place: dict[str, str]) -> str:
     return " ".join(row.point[axis] for axis in axes if axis in row.point and axis not in place)
 
 
-def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
-    groups: dict[Any, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
+def _grouped(members: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
+    groups: dict[Any, list[T]] = {}
+    for member in members:
+        groups.setdefault(key(member), []).append(member)
     return groups
 
 

@@ -26,6 +26,7 @@ from common.runs.keys import OPTIONAL, STAGED
 from common.runs.matching import NOTHING, value_at
 from common.runs.neutral import NEUTRAL_IN
 from common.runs.result import number
+from common.tables.checked import SMOKE
 from common.tables.fits import slope
 from common.tables.tables import SCALES, SOURCES, Entry, entries, in_roots, load_tables, metric_keys, papers
 
@@ -39,12 +40,12 @@ SIZES = {
     "recalled": "paper scale as recalled",
     "own": "our own size",
     "laptop": "laptop scale",
-    "smoke": "smoke scale",
+    SMOKE: "smoke scale",
 }
 # claims that hold or do not hold, without any statistics
 EXACT = ("identity", "bound")
-# of a README's sections, the one that says how this differs from the authors' code
-DIFFERENCES = ("authors' code", "official code", "differences", "differs", "what to know", "ours")
+# words in the titles of a README's sections on what differs from the authors' code, and what to mind
+DIFFERENCES = ("authors'", "official code", "differences", "differs", "what to know", "does not", "ours")
 # a metric that is the standard error of another; and the share of that one below which it is rounding
 ERROR, ROUNDING = "_sem", 1e-15
 
@@ -174,6 +175,11 @@ class Row:
             one is not None and one.stale for found in self.measured.values() for one in found.values()
         )
 
+    def told(self, scale: str) -> dict[str, Any]:
+        """What is reported for it, unless its runs at a scale are on other data than that."""
+        other = any(one is not None and one.data for one in self.measured.get(scale, {}).values())
+        return {} if other else self.reported
+
     @property
     def state(self) -> str:
         """ "measured" or "not measured", as the filters of the pages say it."""
@@ -257,6 +263,7 @@ class Counts:
         run: entries with at least one run, a smoke run aside, which shows only that it runs; at: entries by
             scale; full: of those at scale=paper how many are of which size.
         claims_of_ours: claims that no paper makes, which are questions of this project.
+        recalled_claims: claims that a paper makes as far as it was recalled, and was not read.
         stale: of those that were run, the ones with a run by earlier code.
         claims: number of claims by state; exact: the same of identities and bounds alone.
         stale_claims: claims with a run by earlier code.
@@ -272,6 +279,7 @@ class Counts:
     stale_claims: int = 0
     claims: dict[str, int] = field(default_factory=dict)
     claims_of_ours: int = 0
+    recalled_claims: int = 0
     exact: dict[str, int] = field(default_factory=dict)
     left_out: int = 0
 
@@ -375,7 +383,16 @@ class Report:
             stale_claims=sum(one.stale_claims for one in counts),
             claims={state: sum(one.claims.get(state, 0) for one in counts) for state in STATES},
             claims_of_ours=sum(one.claims_of_ours for one in counts),
+            recalled_claims=sum(one.recalled_claims for one in counts),
         )
+
+    @property
+    def claim_sizes(self) -> dict[str, int]:
+        """How many claims were judged on runs of each size (`SIZES`); none where none was."""
+        found = Counter(
+            size for paper in self.papers for claim in paper.claims for size in paper.sizes(*claim)
+        )
+        return {size: found[size] for size in SIZES if found[size]}
 
     def paper(self, name: str) -> Paper:
         return next(paper for paper in self.papers if paper.name == name)
@@ -417,7 +434,7 @@ def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -
         arxiv=spec.get("arxiv"),
         here=here,
         about=introduction(readme),
-        differences=section(readme, DIFFERENCES),
+        differences=sections(readme, DIFFERENCES),
         claims=claims,
         tables=tables,
         counts=_counts(tables, claims),
@@ -444,7 +461,7 @@ def _has_experiments(tables: Iterable[Table]) -> bool:
 
 def _counts(tables: list[Table], claims: list[tuple[Claim, Verdict]]) -> Counts:
     rows = [row for table in tables for row in table.rows]
-    run = [row for row in rows if row.runnable and set(row.runs) - {"smoke"}]
+    run = [row for row in rows if row.runnable and set(row.runs) - {SMOKE}]
     experiments = _has_experiments(tables)
     states = [verdict.state for _, verdict in claims]
     exact = [verdict.state for claim, verdict in claims if claim.kind in EXACT]
@@ -458,6 +475,7 @@ def _counts(tables: list[Table], claims: list[tuple[Claim, Verdict]]) -> Counts:
         stale_claims=sum(verdict.state != "not run" and bool(verdict.stale) for _, verdict in claims),
         claims={state: states.count(state) for state in STATES},
         claims_of_ours=sum(claim.source.kind == "ours" for claim, _ in claims),
+        recalled_claims=sum(claim.source.kind == "recalled" for claim, _ in claims),
         exact={state: exact.count(state) for state in STATES},
         left_out=sum(row.left_out for row in rows),
     )
@@ -477,15 +495,15 @@ def introduction(readme: str) -> str:
     return _before_heading(body).strip()
 
 
-def section(readme: str, titles: Iterable[str]) -> str:
-    """The text of the first section whose title holds one of the words, earlier words first."""
-    parts = readme.split("\n## ")[1:]
-    for title in titles:
-        for part in parts:
-            heading, _, body = part.partition("\n")
-            if title in heading.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"):
-                return body.strip()
-    return ""
+def sections(readme: str, words: Iterable[str]) -> str:
+    """The texts of all sections whose titles hold one of the words."""
+    known = tuple(words)
+    found = []
+    for part in readme.split("\n## ")[1:]:
+        heading, _, body = part.partition("\n")
+        title = heading.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+        found += [body.strip()] if any(word in title for word in known) else []
+    return "\n\n".join(found)
 
 
 def _before_heading(text: str) -> str:
@@ -553,6 +571,7 @@ def _row(
     entry: Entry, raw: dict[str, Any], keys: dict[str, str], point: dict[str, str], evidence: Evidence
 ) -> Row:
     runs, left_out = _runs(entry, evidence)
+    made_up = load_tables(entry.paper).get("stand_ins", {}).get(entry.choose.get("dataset"), "")
     source = Source(entry.source.get("kind", ""), entry.source.get("where", ""))
     return Row(
         entry=entry.name,
@@ -560,7 +579,7 @@ def _row(
         reported={metric: entry.reported.get(metric) for metric in keys},
         source=source,
         measured={
-            scale: _measure(found, scale, keys | entry.result, raw.get("stand_in", {}).get(scale, ""))
+            scale: _measure(found, scale, keys | entry.result, raw.get("stand_in", {}).get(scale, made_up))
             for scale, found in runs.items()
         },
         runs=runs,
@@ -718,11 +737,15 @@ def _is_number(value: Any) -> bool:
 
 
 def interval(values: list[float]) -> tuple[float | None, float | None, float | None]:
-    """Mean and 95 % t interval; no interval for one value, nothing for none."""
+    """Mean and 95 % t interval; no interval for one value or two that differ, nothing for none.
+
+    Of two the t interval is 13 standard errors to each side, which says nothing of where others would be.
+    """
     if not values:
         return None, None, None
     found = mean_interval(values)
-    return found.mean, *((found.low, found.high) if math.isfinite(found.low) else (None, None))
+    known = math.isfinite(found.low) and (len(values) != 2 or found.flat)
+    return found.mean, *((found.low, found.high) if known else (None, None))
 
 
 # rows that are a slope over other rows

@@ -62,12 +62,17 @@ def write(report: Report) -> list[Path]:
 
 
 def in_words(report: Report) -> str:
-    """How all claims came out: `230 claims of 23 papers and 43 questions of ours: 168 supported, ...`."""
+    """How all claims came out.
+
+    As in `230 claims of 23 papers (130 recalled, not read) and 43 questions of ours: 168 supported`.
+    """
     total = _total(report)
     states = ", ".join(f"{total[state]} {state}" for state in STATES if total[state])
     ours = sum(paper.counts.claims_of_ours for paper in _here(report))
+    recalled = sum(paper.counts.recalled_claims for paper in _here(report))
+    how = f" ({recalled} recalled, not read)" if recalled else ""
     more = f" and {ours} questions of ours" if ours else ""
-    return f"{sum(total.values()) - ours} claims of {len(_here(report))} papers{more}: {states}"
+    return f"{sum(total.values()) - ours} claims of {len(_here(report))} papers{how}{more}: {states}"
 
 
 def _here(report: Report) -> list[Paper]:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from joblib import Parallel, cpu_count, delayed
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
@@ -85,11 +86,9 @@ def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
     """
     into.mkdir(parents=True, exist_ok=True)
     named = [paper for paper in report.papers if paper.here and paper.name in set(pages)]
+    # pages are drawn by all processors: figures are nearly all of the time, and no page needs another
+    Parallel(n_jobs=min(cpu_count(), len(named)) or 1)(delayed(_write_page)(paper, into) for paper in named)
     environment = _environment(into)
-    for paper in named:
-        page = draw_page(paper)
-        _write_figures(page, into)
-        _write(into / f"{paper.name}.html", environment.get_template("paper.html").render(page=page))
     for search in report.searches:
         text = environment.get_template("search.html").render(search=search)
         _write(into / f"{search.name}.html", text)
@@ -110,6 +109,12 @@ def write(report: Report, into: Path, pages: Iterable[str]) -> Path:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def _write_page(paper: Paper, into: Path) -> None:
+    page = draw_page(paper)
+    _write_figures(page, into)
+    _write(into / f"{paper.name}.html", _environment(into).get_template("paper.html").render(page=page))
 
 
 def draw_page(paper: Paper) -> Page:

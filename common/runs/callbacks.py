@@ -31,11 +31,12 @@ class Interrupted(UserError):
 
     Attributes:
         share: of the run's length that is made.
+        seconds: that this took, the run's earlier pieces included.
     """
 
-    def __init__(self, text: str, share: float) -> None:
+    def __init__(self, text: str, share: float, seconds: float) -> None:
         super().__init__(text)
-        self.share = share
+        self.share, self.seconds = share, seconds
 
 
 class InPlace(TorchCheckpointIO):
@@ -114,6 +115,7 @@ class Checkpoints(pl.Callback):
             raise Interrupted(
                 f"stopped by {name}; checkpoint kept in {self.path}: the same command goes on",
                 progress.done / progress.total,
+                self.seconds,
             )
 
     def save(self, trainer: pl.Trainer) -> None:

@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from rich.table import Column, Table
 
 from common.base.command import refuse_options, run_or_help
@@ -20,6 +19,7 @@ from common.base.errors import UserError
 from common.base.terminal import console
 from common.runs.coverage import Cost, Item, cheap, chosen, items_of
 from common.runs.evidence import Evidence, folders_of, values_of
+from common.runs.record import alone_in
 from common.runs.refusal import check_passed_on
 from common.runs.result import number, write_json
 from common.runs.worker import INTERRUPTED
@@ -127,7 +127,7 @@ class Folders:
 
     def note(self, item: Item, cost: Cost) -> None:
         """Keep what an item costs; it has not failed."""
-        with self._alone():
+        with alone_in(self.results):
             costs = {**self.costs(), item.name: cost}
             write_json(self.path, {name: asdict(costs[name]) for name in sorted(costs)})
             failures = self.failures()
@@ -146,14 +146,9 @@ class Folders:
 
     def note_failure(self, item: Item, said: str) -> None:
         """Keep what an item said that failed."""
-        with self._alone():
+        with alone_in(self.results):
             failures = self.failures() | {item.name: said}
             write_json(self.failures_path, {name: failures[name] for name in sorted(failures)})
-
-    def _alone(self) -> FileLock:
-        """While it is held no other sitting in these folders notes anything."""
-        self.results.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.results / ".lock")
 
 
 def measure(items: Sequence[Item], settings: dict[str, float], words: Sequence[str], folders: Folders) -> int:
@@ -261,22 +256,28 @@ class Sitting:
         self, item: Item, answer: dict[str, Any] | None, seconds: float, stopped: bool, worker: Worker
     ) -> str:
         """Note the cost of what has ended; what came of it, in words."""
+        # a run that went on from a checkpoint took longer than this sitting saw
+        spent = max(seconds, (answer or {}).get("seconds", 0.0))
         if answer is not None and "metrics" in answer:
-            self.folders.note(item, Cost(round(seconds, 1), True))
+            self.folders.note(item, Cost(round(spent, 1), True))
             shown = ", ".join(
                 f"{name} {number(value)}" for name, value in list(answer["metrics"].items())[:4]
             )
             return f"{seconds:.0f} s, {shown}"
         if stopped and (answer is None or answer.get(INTERRUPTED)):
             share = (answer or {}).get("share")
-            if self.over and seconds <= self.within:
-                return "stopped with the sitting; it goes on from its checkpoint"
+            # without a share it was not even at the end of its first step, or of a long one
+            whole = spent / share if share else 2 * spent
+            with_sitting = self.over and seconds <= self.within
+            known = math.inf if item.cost is None else item.cost.seconds
+            if not with_sitting or spent > known:
+                self.folders.note(item, Cost(round(whole, 1), False))
+            if with_sitting:
+                kept = "; it goes on from its checkpoint" if share else " before it ended a step"
+                return f"stopped with the sitting{kept}"
             if not share:
-                # it was not even at its first step
-                self.folders.note(item, Cost(round(2 * self.within, 1), False))
-                return f"takes more than {self.within:,.0f} s; stopped"
-            self.folders.note(item, Cost(round(seconds / share, 1), False))
-            return f"takes about {seconds / share:,.0f} s; stopped with a checkpoint"
+                return f"takes more than {spent:,.0f} s; stopped"
+            return f"takes about {whole:,.0f} s; stopped with a checkpoint"
         self.failed += 1
         said = (answer or {}).get("said") or f"its worker ended: {worker.last_words}"
         self.folders.note_failure(item, said)

@@ -23,11 +23,16 @@ def record(key: str, result: dict[str, Any], folder: Path) -> Path:
         folder: that of the evidence.
     """
     path = folder / f"{key}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with alone_in(folder):
         old, new = read_result(path), _recorded(result)
         write_json(path, new if old is None else joined(old, new))
     return path
+
+
+def alone_in(folder: Path) -> FileLock:
+    """While it is held nobody else writes into a folder of evidence, which is made where there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".lock")
 
 
 def record_all(key: str, result: dict[str, Any], outputs: Path, folder: Path) -> None:

@@ -35,9 +35,9 @@ def made(words: list[str]) -> dict[str, Any]:
     """Make one run; what came of it.
 
     Returns:
-        `metrics` and `share` 1 of one that is done, those of its curves' last points and a smaller share of
-        one that paused; `said` of one that failed; `interrupted`, and where it is known `share`, of one
-        that was stopped.
+        `metrics`, `share` 1 and `seconds` (its earlier pieces included) of one that is done, metrics of its
+        curves' last points and a smaller share of one that paused; `said` of one that failed; `interrupted`,
+        and where they are known `share` and `seconds`, of one that was stopped.
     """
     from common.runs.cli import make_one, one_line
 
@@ -48,11 +48,12 @@ def made(words: list[str]) -> dict[str, Any]:
         return {INTERRUPTED: True}
     except Exception as error:
         if type(error).__name__ == "Interrupted":
-            return {INTERRUPTED: True, "share": vars(error)["share"]}
+            return {INTERRUPTED: True, "share": vars(error)["share"], "seconds": vars(error)["seconds"]}
         if type(error).__name__ == "Paused":
             return {"metrics": vars(error)["last"], "share": vars(error)["share"]}
         return {"said": one_line(error, words)}
-    return {"metrics": {k: v for k, v in outcome.result["metrics"].items() if _number(v)}, "share": 1.0}
+    metrics = {k: v for k, v in outcome.result["metrics"].items() if _number(v)}
+    return {"metrics": metrics, "share": 1.0, "seconds": outcome.result["wall_seconds"]}
 
 
 def _number(value: Any) -> bool:

@@ -19,7 +19,8 @@ A table says what is common to its rows, and either lists `rows` or spans a `gri
     shows            the table whose rows this one, all of it cited, shows again: a figure of them
     ours, source     `ours: true` marks measurements of ours: nothing is reported for them
 
-Beside its tables a file says what their metrics are called where people read them: `titles`, metric -> words.
+Beside its tables a file says which data sets are made up in place of data that is not to be had (`stand_ins`,
+data set -> what it holds), and what metrics are called where people read them: `titles`, metric -> words.
 One that does not stand there is called by its name, with spaces (`test_error`: test error).
 
 An entry is named `paper.table.row`. Rows marked `cited` are shown and are no entries; nor are rows with a

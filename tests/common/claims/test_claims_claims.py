@@ -92,6 +92,14 @@ def test_the_axis_of_a_trend_has_the_name_that_is_given_or_of_the_keys_that_have
             "{metric} of a not higher than that of b by 0.1 or more, over 2 seeds",
         ),
         (
+            {"paired": {"metric": "loss", "than": "other", "better": "lower"}},
+            "loss lower than other of the same run, over 2 seeds",
+        ),
+        (
+            {"paired": {"metric": "loss", "than": 0.5, "better": "lower"}},
+            "loss lower than 0.5, over 2 seeds",
+        ),
+        (
             {"trend": {**TREND, "slope": [None, -1.0]}},
             "slope of log {metric} against log {over} at most -1, over 2 seeds",
         ),

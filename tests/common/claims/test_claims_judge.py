@@ -105,11 +105,36 @@ def test_one_seed_of_a_pair_decides_nothing_unless_the_result_is_deterministic()
     assert paired([2.0], [1.0], deterministic=True).state == "refuted"
 
 
-def test_a_relative_effect_is_a_fraction_of_bs_mean() -> None:
+def test_a_relative_effect_is_a_fraction_of_b_seed_by_seed() -> None:
     found = paired([1.0, 2.0], [2.0, 4.0], relative=True)
     assert found.effect == pytest.approx(0.5)
     assert "lower by 50 %" in found.text
     assert paired([1.0, 2.0], [0.0, 0.0], relative=True).state == "inconclusive"
+
+
+def test_a_relative_effect_of_equal_ratios_is_as_sure_as_they_are() -> None:
+    found = paired([1.0, 10.0, 100.0], [10.0, 100.0, 1000.0], relative=True, least=0.5)
+    assert (found.low, found.effect, found.high) == pytest.approx((0.9, 0.9, 0.9))
+    assert found.state == "supported"
+
+
+@pytest.mark.parametrize("than", ["other", 1.0])
+def test_a_metric_may_be_paired_with_another_of_its_run_or_with_a_number(than: str | float) -> None:
+    losses = [0.5, 0.75, 1.0625]
+    what = claim(3, False, paired={"metric": "loss", "than": than, "better": "lower"})
+    found = verdict(what, lambda run: {"loss": losses[run.seed], "other": 1.0})
+    interval = stats.ttest_1samp(np.subtract(1.0, losses), 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert (found.state, found.n, len(what.all_runs())) == ("inconclusive", 3, 3)
+    against = "1 (other)" if than == "other" else "1"
+    assert found.text.startswith(f"loss 0.77083 against {against}: lower by 0.229")
+
+
+def test_a_metric_paired_with_one_that_has_no_value_decides_nothing() -> None:
+    what = claim(2, False, paired={"metric": "loss", "than": "other", "better": "lower"})
+    found = verdict(what, lambda run: {"loss": 0.5, "other": None if run.seed else 1.0})
+    assert found.state == "inconclusive"
+    assert "other has no value in every run" in found.text
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def asked_by(result: Result, *words: str) -> Result:
 numbers = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 
 
-@given(st.lists(numbers, min_size=2, max_size=8))
+@given(st.lists(numbers, min_size=3, max_size=8))
 def test_mean_and_interval_are_those_of_students_t(values: list[float]) -> None:
     mean, low, high = interval(values)
     assert mean == pytest.approx(sum(values) / len(values), abs=1e-9)
@@ -264,11 +264,32 @@ def test_every_paper_of_the_plan_is_listed_once_and_those_with_a_folder_are_here
     assert {paper.name for paper in report.papers if paper.here} == set(papers())
 
 
-def test_a_readme_gives_its_introduction_and_its_section_on_differences() -> None:
+def test_a_readme_gives_its_introduction_and_its_sections_on_what_differs_and_what_to_mind() -> None:
     readme = "# yogi: title\n\nWhat it is.\n\n## Claims\n\nc\n\n## Paper, authors' code, ours\n\nDifferent.\n"
     assert model.introduction(readme) == "What it is."
-    assert model.section(readme, model.DIFFERENCES) == "Different."
-    assert model.section("# x\n\ny\n", model.DIFFERENCES) == ""
+    assert model.sections(readme, model.DIFFERENCES) == "Different."
+    minded = f"{readme}\n## Measured\n\nm\n\n## What to know\n\nOracles.\n"
+    assert model.sections(minded, model.DIFFERENCES) == "Different.\n\nOracles."
+    assert model.sections("# x\n\ny\n", model.DIFFERENCES) == ""
+
+
+def test_two_runs_that_differ_have_no_interval_and_three_have_one() -> None:
+    assert interval([1.0, 3.0]) == (2.0, None, None)
+    assert interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
+    assert interval([1.0, 2.0, 3.0])[1:] == (pytest.approx(-0.484, abs=1e-3), pytest.approx(4.484, abs=1e-3))
+
+
+def test_what_ran_on_made_up_data_is_of_our_own_size_and_held_against_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = made_up(entry(), "paper", 0)
+    assert row_of([run]).told("paper") == row_of([run]).reported
+    content = {**load_tables("yogi"), "stand_ins": {entry().choose["dataset"]: "noise"}}
+    monkeypatch.setattr(model, "load_tables", lambda paper: content)
+    row = row_of([run])
+    assert row.told("paper") == {}
+    assert {one.data for one in row.measured["paper"].values() if one is not None} == {"noise"}
+    assert build(Evidence.of({"0": run}), ["yogi"]).paper("yogi").size(row, "paper") == "own"
 
 
 @pytest.mark.parametrize("paper", papers())

@@ -19,7 +19,9 @@ Answer = dict[str, Any] | None
 class Fake:
     """A worker whose answers are told by the entry; `slow` ones answer when they are asked to stop.
 
-    A `stubborn` one is in a long step: it ends when it is asked once more.
+    A `stubborn` one is in a long step: it ends when it is asked once more. An `old` one has made a quarter of
+    its length in a hundred seconds, an `early` one has made no step yet, and a `resumed` one ends what it had
+    begun in another sitting.
     """
 
     made: list[list[str]] = []  # noqa: RUF012
@@ -33,6 +35,7 @@ class Fake:
         Fake.made.append(words)
         answers: dict[str, Answer] = {
             "quick": {"metrics": {"test_loss": 0.25}, "share": 1.0},
+            "resumed": {"metrics": {"test_loss": 0.25}, "share": 1.0, "seconds": 300.0},
             "wrong": {"said": "paper.epochs=0: must be positive"},
             "dead": None,
         }
@@ -45,7 +48,8 @@ class Fake:
     def stop(self) -> None:
         self.asked += 1
         if not self.ended and (self.entry != "stubborn" or self.asked > 1):
-            self.answers.put((self, {INTERRUPTED: True, "share": 0.25}))
+            known = {"early": {}, "old": {"share": 0.25, "seconds": 100.0}}
+            self.answers.put((self, {INTERRUPTED: True, **known.get(self.entry, {"share": 0.25})}))
 
     def end(self) -> int:
         self.ended = True
@@ -59,8 +63,8 @@ def sit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[
     monkeypatch.setattr(cover, "LOOK_EVERY", 0.01)
     Fake.made = []
 
-    def sat(*names: str, **settings: float) -> tuple[Sitting, list[str]]:
-        items = [Item(name, "laptop", "not measured", "", None) for name in names]
+    def sat(*names: str, cost: Cost | None = None, **settings: float) -> tuple[Sitting, list[str]]:
+        items = [Item(name, "laptop", "not measured", "", cost) for name in names]
         folders = Folders([f"output_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"])
         lines: list[str] = []
         sitting = Sitting(items, OWN | {"jobs": 2.0} | settings, ["trainer=cpu"], folders, lines.append)
@@ -107,6 +111,15 @@ def test_one_that_takes_longer_is_stopped_and_its_cost_follows_from_what_is_made
     assert noted["seconds"] > 0.14
     assert any("stopped with a checkpoint" in line for line in lines)
     assert any("quick" in line for line in lines)
+
+
+def test_a_run_of_several_sittings_costs_what_all_its_pieces_took(
+    sit: Callable[..., tuple[Sitting, list[str]]], tmp_path: Path
+) -> None:
+    _, lines = sit("resumed", "old", within=0.05)
+    assert costs(tmp_path)["resumed scale=laptop"] == {"made": True, "seconds": 300.0}
+    assert costs(tmp_path)["old scale=laptop"] == {"made": False, "seconds": 400.0}
+    assert any("takes about 400 s; stopped with a checkpoint" in line for line in lines)
 
 
 def test_one_that_fails_is_counted_and_the_others_go_on(
@@ -161,6 +174,21 @@ def test_the_end_stops_what_is_under_way_and_begins_nothing(
     assert len(Fake.made) == 2
     assert all("stopped with the sitting" in line for line in lines)
     assert costs(tmp_path) == {}
+
+
+def test_what_the_end_stops_before_a_step_has_no_checkpoint_to_go_on_from(
+    sit: Callable[..., tuple[Sitting, list[str]]],
+) -> None:
+    _, lines = sit("early", "old", "last", jobs=3.0)
+    assert "[1/3] early scale=laptop: stopped with the sitting before it ended a step" in lines[0]
+    assert all(line.endswith("it goes on from its checkpoint") for line in lines[1:])
+
+
+def test_what_has_taken_longer_than_was_known_costs_more_also_where_the_end_stops_it(
+    sit: Callable[..., tuple[Sitting, list[str]]], tmp_path: Path
+) -> None:
+    sit("old", "slow", "last", cost=Cost(60.0, False), jobs=3.0)
+    assert costs(tmp_path) == {"old scale=laptop": {"made": False, "seconds": 400.0}}
 
 
 def test_words_are_settings_names_of_entries_or_pass_on() -> None:
