@@ -310,6 +310,7 @@ class Paper:
     Attributes:
         figure: the name of the figure that shows what it claims first of all; "" for the first of its main
             table.
+        table: the id of the table that its page begins with; "" for the one with most claims.
     """
 
     name: str
@@ -324,12 +325,14 @@ class Paper:
     tables: list[Table]
     counts: Counts
     figure: str = ""
+    table: str = ""
 
     @property
     def main(self) -> Table | None:
         """The table that its page begins with; None while none has numbers.
 
-        It is that of the paper's own, else of ours, which most claims are about; the first of such tables.
+        It is the one that its paper is listed with, else that of the paper's own, else of ours, which most
+        claims are about; the first of such tables.
         """
         known = [table for table in self.tables if table.scales()]
         words = [
@@ -338,7 +341,11 @@ class Paper:
         about = Counter(
             table.name for table in known for word in words if word.startswith(f"entry={table.name}.")
         )
-        return min(known, key=lambda table: (table.ours, -about[table.name]), default=None)
+        return min(
+            known,
+            key=lambda table: (table.id != self.table, table.ours, -about[table.name]),
+            default=None,
+        )
 
     @property
     def experiments(self) -> bool:
@@ -439,6 +446,7 @@ def _paper(spec: dict[str, str], evidence: Evidence, wanted: bool, here: bool) -
         tables=tables,
         counts=_counts(tables, claims),
         figure=spec.get("figure", ""),
+        table=spec.get("table", ""),
     )
 
 

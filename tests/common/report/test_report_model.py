@@ -332,3 +332,11 @@ def test_a_page_begins_with_that_of_the_papers_own_tables_which_most_claims_are_
     assert next(table.id for table in paper.tables if table.scales()) == "table_ae"
     begins = replace(paper, claims=[(claim, paper.claims[0][1])]).main
     assert begins is not None and begins.id == "fig_batch"
+    listed = replace(paper, claims=[(claim, paper.claims[0][1])], table="table_ae").main
+    assert listed is not None and listed.id == "table_ae"
+
+
+def test_the_table_that_a_paper_is_listed_with_is_one_of_its_own() -> None:
+    for spec in model.catalogue():
+        known = {table["id"] for table in load_tables(spec["name"])["tables"]}
+        assert spec.get("table") in {None, *known}
