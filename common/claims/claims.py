@@ -264,13 +264,13 @@ class Claim:
             return f"{self._trend_words(rule)}, {over}"
         if isinstance(rule, Bound):
             side, limit = ("<=", rule.at_most) if rule.at_most is not None else (">=", rule.at_least)
-            return f"{rule.metric} {side} {_named(limit)} {every}"
-        return f"{rule.metric} = {_named(rule.equals)} to within {number(rule.tolerance)} {every}"
+            return f"{rule.metric} {side} {named(limit)} {every}"
+        return f"{rule.metric} = {named(rule.equals)} to within {number(rule.tolerance)} {every}"
 
     def _paired_words(self, rule: Paired) -> str:
         if rule.than is not None:
             of_runs = " of the same run" if isinstance(rule.than, str) else ""
-            return f"{rule.metric} {rule.claimed(f' than {_named(rule.than)}{of_runs}')}"
+            return f"{rule.metric} {rule.claimed(f' than {named(rule.than)}{of_runs}')}"
         than = f" than that of {self.label('b')}"
         return f"{rule.metric} of {self.label('a')} {rule.claimed(than)}"
 
@@ -317,7 +317,7 @@ class Claim:
         return _short(tuple(side.split())) or rule.metric
 
 
-def _named(limit: float | str | None) -> str:
+def named(limit: float | str | None) -> str:
     """A limit: a number, or the metric that it is."""
     return limit if isinstance(limit, str) else number(limit)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from common.base.digits import decimals, fixed
-from common.claims.claims import Bound, Claim, Identity, Paired, Run, Trend
+from common.claims.claims import Bound, Claim, Identity, Paired, Run, Trend, named
 from common.runs.code import stale
 from common.runs.evidence import Evidence
 from common.runs.result import number
@@ -245,11 +245,11 @@ def _seeds(n: int) -> str:
 
 
 def _paired(claim: Claim, rule: Paired, measured: list[Measured]) -> Finding:
-    n, other = len(claim.seeds), claim.label("b") if rule.than is None else _side(rule.than)
-    sides = [_of_side(claim, measured, rule.metric, "a"), _compared_with(claim, rule, measured)]
-    a, b = (np.array([value for value in side if value is not None]) for side in sides)
-    if not len(a) == len(b) == n:
+    n, other = len(claim.seeds), claim.label("b") if rule.than is None else named(rule.than)
+    pairs = _pairs(claim, rule, measured)
+    if len(pairs) < n:
         return Finding("inconclusive", n, f"{other} has no value in every run; {_seeds(n)}")
+    a, b = np.array(pairs).T
     differences = b - a if rule.better == "lower" else a - b
     means = f"{rule.metric} {number(float(a.mean()))}"
     means += f" ({claim.label('a')}) against " if rule.than is None else " against "
@@ -270,19 +270,12 @@ def _paired(claim: Claim, rule: Paired, measured: list[Measured]) -> Finding:
     return Finding(state, n, text, effect.mean, effect.low, effect.high)
 
 
-def _of_side(claim: Claim, measured: list[Measured], metric: str, side: str) -> list[float | None]:
-    """A metric of one side, seed by seed; None where a run came to no number."""
-    by_seed = {one.run.seed: one.value(metric) for one in measured if one.run.side == side}
-    return [by_seed[seed] for seed in claim.seeds]
-
-
-def _compared_with(claim: Claim, rule: Paired, measured: list[Measured]) -> list[float | None]:
-    """What the metric of A is compared with, seed by seed: that of B, another one of A's run, or a number."""
-    if rule.than is None:
-        return _of_side(claim, measured, rule.metric, "b")
-    if isinstance(rule.than, str):
-        return _of_side(claim, measured, rule.than, "a")
-    return [rule.than for _ in claim.seeds]
+def _pairs(claim: Claim, rule: Paired, measured: list[Measured]) -> list[tuple[float, float]]:
+    """The metric of A and what it is compared with, seed by seed, of the seeds that have both."""
+    if rule.than is not None:
+        return [(value, other) for _, value, other in _both_values(measured, rule.metric, rule.than)]
+    a, b = ([_series(measured, rule.metric, side, seed)[1][0] for seed in claim.seeds] for side in ("a", "b"))
+    return list(zip(a, b, strict=True))
 
 
 def _slope(claim: Claim, rule: Trend, measured: list[Measured]) -> Finding:
@@ -390,7 +383,7 @@ def _bound(rule: Bound, measured: list[Measured]) -> Finding:
         (value - bound if most else bound - value, one)
         for one, value, bound in _both_values(measured, rule.metric, limit)
     ]
-    what = f"{rule.metric} {'<=' if most else '>='} {_side(limit)}"
+    what = f"{rule.metric} {'<=' if most else '>='} {named(limit)}"
     state, text = _everywhere(what, excesses, len(measured), 0.0)
     if not excesses:
         return Finding(state, len(measured), text)
@@ -403,7 +396,7 @@ def _identity(rule: Identity, measured: list[Measured]) -> Finding:
     gaps = [
         (abs(value - other), one) for one, value, other in _both_values(measured, rule.metric, rule.equals)
     ]
-    what = f"{rule.metric} = {_side(rule.equals)}"
+    what = f"{rule.metric} = {named(rule.equals)}"
     state, text = _everywhere(what, gaps, len(measured), rule.tolerance)
     if not gaps:
         return Finding(state, len(measured), text)
@@ -437,10 +430,6 @@ def _runs(count: int, n: int) -> str:
 
 def _score(item: tuple[float, Measured]) -> float:
     return item[0]
-
-
-def _side(limit: float | str | None) -> str:
-    return limit if isinstance(limit, str) else number(limit)
 
 
 def _points(claim: Claim, measured: list[Measured]) -> list[tuple[str, float, float]]:
